@@ -1,0 +1,186 @@
+/**
+ * Every variable Millrace reads, once. From this table come parsing, `millrace config`, docs/reference/configuration.md (a test
+ * compares) and the warning about names that look like ours and are not.
+ */
+import { MillraceError } from "../core/errors.ts";
+import { didYouMean } from "../core/options.ts";
+
+interface Variable<Value> {
+  /** First the name to use, then aliases; the first one that is set counts. */
+  readonly names: readonly string[];
+  readonly kind: string;
+  readonly about: string;
+  readonly default: Value;
+  /** Undefined when the text is not allowed. */
+  read(text: string): Value | undefined;
+}
+
+const text = (names: readonly string[], about: string): Variable<string | undefined> => ({
+  names,
+  about,
+  kind: "text",
+  default: undefined,
+  read: (value) => value,
+});
+const textWithDefault = (
+  names: readonly string[],
+  value: string,
+  about: string,
+  allowed: RegExp,
+  kind: string,
+): Variable<string> => ({
+  names,
+  about,
+  kind,
+  default: value,
+  read: (given) => (allowed.test(given) ? given : undefined),
+});
+const whole = (names: readonly string[], value: number, min: number, max: number, about: string): Variable<number> => ({
+  names,
+  about,
+  kind: `whole number ${min} to ${max}`,
+  default: value,
+  read: (given) => (/^\d+$/.test(given) && Number(given) >= min && Number(given) <= max ? Number(given) : undefined),
+});
+const flag = (names: readonly string[], value: boolean, about: string): Variable<boolean> => ({
+  names,
+  about,
+  kind: "1, true, yes, on or 0, false, no, off",
+  default: value,
+  read: (given) => (/^(1|true|yes|on)$/i.test(given) ? true : /^(0|false|no|off)$/i.test(given) ? false : undefined),
+});
+const list = (names: readonly string[], about: string): Variable<readonly string[] | undefined> => ({
+  names,
+  about,
+  kind: "comma-separated list",
+  default: undefined,
+  read: (given) =>
+    given
+      .split(",")
+      .map((item) => item.trim())
+      .filter((item) => item !== ""),
+});
+const portList: Variable<readonly number[]> = {
+  names: ["MILLRACE_PORTS", "PORT"],
+  kind: "comma-separated ports, 0 to 65535",
+  default: [3003],
+  about: "Ports the server listens on; `3001,3003,4001,9000` answers the URLs of all five runbooks.",
+  read: (given) => {
+    const ports = given.split(",").map((item) => (/^\s*\d{1,5}\s*$/.test(item) ? Number(item) : -1));
+    return ports.every((port) => port >= 0 && port <= 65_535) ? ports : undefined;
+  },
+};
+
+export const variables = {
+  databaseUrl: text(
+    ["DATABASE_URL"],
+    "PostgreSQL 14 or newer. Unset: embedded PGlite in MILLRACE_DATA_DIR, one process.",
+  ),
+  listenUrl: text(
+    ["MILLRACE_LISTEN_URL"],
+    "A direct connection for LISTEN when DATABASE_URL goes through a pooler; without it workers poll.",
+  ),
+  pooler: flag(
+    ["MILLRACE_POOLER"],
+    false,
+    "DATABASE_URL is a pooler in transaction mode: no prepared statements, no session settings.",
+  ),
+  schema: textWithDefault(
+    ["MILLRACE_SCHEMA"],
+    "millrace",
+    "Schema of all tables.",
+    /^[A-Za-z_][A-Za-z0-9_]{0,47}$/,
+    "identifier, 48 characters at most",
+  ),
+  dataDir: textWithDefault(["MILLRACE_DATA_DIR"], "./.millrace", "Holds everything embedded.", /./, "folder"),
+  poolSize: whole(
+    ["MILLRACE_DB_MAX_CONNECTIONS", "PGFLOW_DB_MAX_CONNECTIONS"],
+    10,
+    2,
+    500,
+    "Connections to PostgreSQL per process, besides one for LISTEN.",
+  ),
+  migrate: flag(
+    ["MILLRACE_MIGRATE_ON_STARTUP", "PGFLOW_MIGRATE_ON_STARTUP"],
+    true,
+    "Bring the schema up to date at start.",
+  ),
+  ports: portList,
+  host: textWithDefault(["MILLRACE_HOST"], "127.0.0.1", "Interface the server listens on.", /./, "address"),
+  adminAddr: text(
+    ["MILLRACE_ADMIN_ADDR", "PGFLOW_ADMIN_ADDR"],
+    "`host:port` to listen on instead, or `off`, `0`, `false`, `none`: no API in this process.",
+  ),
+  workerName: text(
+    ["MILLRACE_WORKER_ID", "PGFLOW_WORKER_ID", "WORKER_ID"],
+    "Name of this worker. Default: host name and process id.",
+  ),
+  queues: list(
+    ["MILLRACE_QUEUE", "PGFLOW_QUEUE"],
+    "Queues this process works on. Default: every queue; jobs without one go to `default`.",
+  ),
+  concurrency: whole(
+    ["WORKER_MAX_CONCURRENT_TASKS", "MILLRACE_CONCURRENCY"],
+    10,
+    1,
+    10_000,
+    "Jobs running at once per process.",
+  ),
+  leaseSeconds: whole(
+    ["MILLRACE_LEASE_SECONDS", "PGFLOW_LEASE_SECONDS"],
+    10,
+    1,
+    3_600,
+    "A worker that has not beaten for this long is dead; its jobs are queued again.",
+  ),
+  reapIntervalMs: whole(
+    ["MILLRACE_REAP_INTERVAL_MS", "PGFLOW_REAP_INTERVAL_MS"],
+    5_000,
+    250,
+    60_000,
+    "How often workers look for dead workers.",
+  ),
+  maxPayloadBytes: whole(
+    ["MILLRACE_MAX_PAYLOAD_BYTES", "PGFLOW_MAX_PAYLOAD_BYTES"],
+    262_144,
+    1,
+    64_000_000,
+    "Largest input of a job, as JSON.",
+  ),
+  logLevel: textWithDefault(
+    ["MILLRACE_LOG_LEVEL", "LOG_LEVEL"],
+    "info",
+    "Least level that is written.",
+    /^(debug|info|warn|error|silent)$/,
+    "debug, info, warn, error or silent",
+  ),
+} as const;
+
+export type Config = { readonly [Name in keyof typeof variables]: (typeof variables)[Name]["default"] };
+
+/** Reads the environment. Throws `CONFIG_INVALID`, naming the variable, the value and what is allowed. */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const entries = Object.entries(variables).map(([key, variable]: [string, Variable<unknown>]) => {
+    const name = variable.names.find((candidate) => env[candidate] !== undefined && env[candidate] !== "");
+    if (name === undefined) return [key, variable.default];
+    const value = variable.read((env[name] as string).trim());
+    if (value !== undefined) return [key, value];
+    // A URL may hold a password; none of the variables that can be wrong does.
+    throw new MillraceError("CONFIG_INVALID", `${name}=${env[name]} is not allowed: it must be ${variable.kind}.`);
+  });
+  return Object.fromEntries(entries) as Config;
+}
+
+/** One sentence for each variable that begins like ours and is none of ours. */
+export function unknownVariables(env: Readonly<Record<string, string | undefined>>): string[] {
+  const known = Object.values(variables).flatMap((variable: Variable<unknown>) => [...variable.names]);
+  return Object.keys(env)
+    .filter(
+      (name) =>
+        /^(MILLRACE|PGFLOW)_/.test(name) &&
+        !known.includes(name) &&
+        !name.startsWith("MILLRACE_TEST_") &&
+        !name.startsWith("MILLRACE_BENCH_"),
+    )
+    .map((name) => `${name} is set, but Millrace has no such variable.${didYouMean(name, known)}`);
+}

@@ -1,0 +1,381 @@
+/** Puts the rooms together: one object with few verbs. */
+import { hostname } from "node:os";
+import type { PGlite } from "@electric-sql/pglite";
+import { type Duration, durationMs } from "../core/duration.ts";
+import { MillraceError } from "../core/errors.ts";
+import { type Log, silent } from "../core/log.ts";
+import { checkedName, refuseUnknown, wholeNumber } from "../core/options.ts";
+import { isUuid } from "../core/uuid.ts";
+import type { Database } from "../db/database.ts";
+import { openEmbedded } from "../db/embedded.ts";
+import { migrate, requireCurrent } from "../db/migrate.ts";
+import { openPostgres, requireVersion } from "../db/postgres.ts";
+import {
+  type Cleaned,
+  cleanQueue,
+  pauseQueue,
+  promoteJob,
+  removeJob,
+  resumeQueue,
+  retryJob,
+} from "../jobs/control-store.ts";
+import { type EnqueueOptions, Enqueuer, type Enqueued } from "../jobs/enqueue.ts";
+import { Names } from "../jobs/names.ts";
+import { type Job, type JobStatus, findJobs, jobStatuses, listJobs } from "../jobs/read-store.ts";
+import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
+import type { AnyTask, Task } from "../jobs/task.ts";
+import { Worker, type WorkerSetup } from "../jobs/worker.ts";
+import type { App } from "./app.ts";
+import { type Config, readConfig } from "./config.ts";
+import { version } from "./version.ts";
+
+/** Everything has a default; what is not given comes from the environment (docs/reference/configuration.md). */
+export interface MillraceOptions {
+  /** PostgreSQL. Default `DATABASE_URL`; neither: embedded. `null`: embedded even if `DATABASE_URL` is set. */
+  databaseUrl?: string | null;
+  /** Folder for embedded data; `null` keeps it in memory. */
+  dataDir?: string | null;
+  /** A PGlite of your own instead. */
+  pglite?: PGlite;
+  schema?: string;
+  /** Bring the schema up to date first. Default true; with false, a database that is behind is refused. */
+  migrate?: boolean;
+  poolSize?: number;
+  /** The database is reached through a pooler in transaction mode. */
+  pooler?: boolean;
+  /** Direct connection for LISTEN behind a pooler. */
+  listenUrl?: string;
+  maxPayloadBytes?: number;
+  /** Default: silent. pino and console fit. */
+  log?: Log;
+  /** Time for ids, ms since 1970. For tests; every decision about due times is the database's. */
+  now?: () => number;
+  /** Chance for jitter, 0 to 1. For tests. */
+  random?: () => number;
+}
+
+export interface WorkOptions {
+  /** Default: every queue. */
+  queues?: readonly string[];
+  /** Jobs running at once. Default 10. */
+  concurrency?: number;
+  /** Without a heartbeat for this long, this worker is dead and its jobs are queued again. Default `"10s"`. */
+  lease?: Duration;
+  /** How often to look for dead workers. Default `"5s"`. */
+  reapEvery?: Duration;
+  /** Default: host name and process id. */
+  name?: string;
+  /** Jobs of tasks this app does not define: leave them to a worker that has them (default), or fail them as `UNKNOWN_JOB_TYPE`. */
+  unknownTasks?: "leave" | "fail";
+}
+
+export interface ListOptions {
+  status?: JobStatus;
+  queue?: string;
+  task?: string;
+  tag?: string;
+  /** 1 to 500, default 100. */
+  limit?: number;
+  /** `next` of the page before. */
+  after?: string;
+}
+
+const optionNames: ReadonlySet<string> = new Set([
+  "databaseUrl",
+  "dataDir",
+  "pglite",
+  "schema",
+  "migrate",
+  "poolSize",
+  "pooler",
+  "listenUrl",
+  "maxPayloadBytes",
+  "log",
+  "now",
+  "random",
+]);
+const workNames: ReadonlySet<string> = new Set(["queues", "concurrency", "lease", "reapEvery", "name", "unknownTasks"]);
+const listNames: ReadonlySet<string> = new Set(["status", "queue", "task", "tag", "limit", "after"]);
+
+/** Connects (and migrates) and returns the one object to work with. Throws `DATABASE_*`, `EMBEDDED_IN_USE`, `CONFIG_INVALID`. */
+export async function millrace(app: App, options: MillraceOptions = {}): Promise<Millrace> {
+  refuseUnknown("millrace", options, optionNames);
+  const config = readConfig(process.env);
+  const log = options.log ?? silent;
+  const db = await open(options, config, log);
+  try {
+    if (options.migrate ?? config.migrate) await migrate(db);
+    else await requireCurrent(db);
+  } catch (error) {
+    await db.close();
+    throw error;
+  }
+  return new Millrace(app, db, {
+    log,
+    now: options.now ?? Date.now,
+    random: options.random ?? Math.random,
+    maxPayloadBytes: options.maxPayloadBytes ?? config.maxPayloadBytes,
+  });
+}
+
+async function open(options: MillraceOptions, config: Config, log: Log): Promise<Database> {
+  const schema = options.schema ?? config.schema;
+  if (!/^[A-Za-z_][A-Za-z0-9_]{0,47}$/.test(schema))
+    throw new MillraceError(
+      "OPTION_INVALID",
+      `schema must be an identifier of at most 48 characters, not ${JSON.stringify(schema)}.`,
+    );
+  const url =
+    options.databaseUrl === undefined && options.pglite === undefined && options.dataDir === undefined
+      ? config.databaseUrl
+      : options.databaseUrl;
+  if (url === undefined || url === null) {
+    const dataDir = options.dataDir === undefined ? config.dataDir : (options.dataDir ?? undefined);
+    return openEmbedded({ schema, pglite: options.pglite, dataDir: options.pglite ? undefined : dataDir });
+  }
+  const db = openPostgres({
+    url,
+    schema,
+    log,
+    poolSize: wholeNumber(options.poolSize ?? config.poolSize, "poolSize", 2, 500),
+    pooler: options.pooler ?? config.pooler,
+    listenUrl: options.listenUrl ?? config.listenUrl,
+  });
+  try {
+    await requireVersion(db);
+    return db;
+  } catch (error) {
+    await db.close();
+    if (error instanceof MillraceError) throw error;
+    throw new MillraceError(
+      "DATABASE_UNREACHABLE",
+      `PostgreSQL did not answer: ${(error as Error).message || String((error as { code?: string }).code)}`,
+      { cause: error },
+    );
+  }
+}
+
+interface Surroundings {
+  readonly log: Log;
+  readonly now: () => number;
+  readonly random: () => number;
+  readonly maxPayloadBytes: number;
+}
+
+export class Millrace {
+  readonly app: App;
+  /** The door to the database, for rooms of Millrace and for tests. */
+  readonly db: Database;
+  readonly names: Names;
+  readonly log: Log;
+  readonly #enqueuer: Enqueuer;
+  readonly #channel: string;
+  readonly #random: () => number;
+  readonly #workers = new Set<Worker>();
+  #closed: Promise<void> | undefined;
+
+  constructor(app: App, db: Database, { log, now, random, maxPayloadBytes }: Surroundings) {
+    this.app = app;
+    this.db = db;
+    this.log = log;
+    this.names = new Names(db);
+    this.#channel = `millrace_${db.schema}`;
+    this.#random = random;
+    this.#enqueuer = new Enqueuer(db, this.names, this.#channel, now, maxPayloadBytes);
+  }
+
+  /** Puts a job into its queue. Resolves when it is durable, or, with `tx`, when it is part of your transaction. */
+  enqueue<Input>(task: Task<Input, unknown>, input: NoInfer<Input>, options?: EnqueueOptions): Promise<Enqueued>;
+  /** A task by name, for processes that do not have its code: the input is not validated until it runs. */
+  enqueue(task: string, input: unknown, options?: EnqueueOptions): Promise<Enqueued>;
+  async enqueue(task: AnyTask | string, input: unknown, options?: EnqueueOptions): Promise<Enqueued> {
+    this.#mustBeOpen();
+    return this.#enqueuer.enqueue(task, input, options);
+  }
+
+  /** Many jobs of one task at once; ids in the order of the inputs. */
+  enqueueMany<Input>(
+    task: Task<Input, unknown>,
+    inputs: readonly NoInfer<Input>[],
+    options?: EnqueueOptions,
+  ): Promise<string[]>;
+  enqueueMany(task: string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]>;
+  async enqueueMany(task: AnyTask | string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]> {
+    this.#mustBeOpen();
+    return this.#enqueuer.enqueueMany(task, inputs, options);
+  }
+
+  /** Starts a worker for the app's tasks. It keeps trying until the database answers; `ready()` says when it does. */
+  work(options: WorkOptions = {}): Worker {
+    refuseUnknown("work", options, workNames);
+    return this.startWorker(options, this.app.tasks, options.unknownTasks ?? "leave");
+  }
+
+  /** A worker for any set of tasks. `otherTasks` may be one task that runs whatever else is in the queues. */
+  startWorker(options: WorkOptions, tasks: readonly AnyTask[], otherTasks: WorkerSetup["otherTasks"]): Worker {
+    this.#mustBeOpen();
+    const name = options.name ?? `${hostname()}-${process.pid}`;
+    const concurrency = wholeNumber(options.concurrency ?? 10, "concurrency", 1, 10_000);
+    const leaseMs = Math.max(250, durationMs(options.lease ?? "10s", "lease"));
+    const reapMs = Math.max(50, durationMs(options.reapEvery ?? "5s", "reapEvery"));
+    const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
+    const prepare = async (): Promise<WorkerSetup> => {
+      const ids = await this.names.tasks.ids(tasks.map((task) => task.name));
+      return {
+        name,
+        version,
+        concurrency,
+        leaseMs,
+        reapMs,
+        otherTasks,
+        db: this.db,
+        channel: this.#channel,
+        log: this.log,
+        random: this.#random,
+        tasks: new Map(tasks.map((task, i) => [ids[i] as number, task])),
+        queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
+        queueName: (id) => this.names.queues.name(id) ?? "",
+      };
+    };
+    const worker = new Worker(name, prepare, this.log);
+    this.#workers.add(worker);
+    return worker;
+  }
+
+  /** One job, wherever it is; undefined when there is none of that id. */
+  async job(id: string): Promise<Job | undefined> {
+    this.#mustBeOpen();
+    return isUuid(id) ? (await findJobs(this.db, [id]))[0] : undefined;
+  }
+
+  /** Jobs, a page at a time; `next` is null on the last one. */
+  async jobs(options: ListOptions = {}): Promise<{ jobs: Job[]; next: string | null }> {
+    this.#mustBeOpen();
+    refuseUnknown("jobs", options, listNames);
+    if (options.status !== undefined && !jobStatuses.includes(options.status)) {
+      throw new MillraceError(
+        "OPTION_INVALID",
+        `status must be one of ${jobStatuses.join(", ")}, not ${JSON.stringify(options.status)}.`,
+      );
+    }
+    const queue = options.queue === undefined ? undefined : await this.names.queues.find(options.queue);
+    const task = options.task === undefined ? undefined : await this.names.tasks.find(options.task);
+    if ((options.queue !== undefined && queue === undefined) || (options.task !== undefined && task === undefined))
+      return { jobs: [], next: null };
+    const limit = wholeNumber(options.limit ?? 100, "limit", 1, 500);
+    const after = options.after === undefined ? undefined : readCursor(options.after, options.status);
+    const page = await listJobs(this.db, { status: options.status, queue, task, tag: options.tag, limit, after });
+    return { jobs: page.jobs, next: page.after === null ? null : writeCursor(page.after, options.status) };
+  }
+
+  /** Counts per queue, or of one queue. */
+  async stats(queue?: string): Promise<QueueStats[]> {
+    this.#mustBeOpen();
+    return countQueues(this.db, queue);
+  }
+
+  /** Lets nothing of this queue start, on any worker, until it is resumed. False when it was paused already. */
+  async pause(queue: string, options: { by?: string; reason?: string } = {}): Promise<boolean> {
+    this.#mustBeOpen();
+    return pauseQueue(
+      this.db,
+      this.#channel,
+      await this.names.queues.id(checkedName(queue, "queue")),
+      options.by ?? null,
+      options.reason ?? null,
+    );
+  }
+
+  async resume(queue: string): Promise<boolean> {
+    this.#mustBeOpen();
+    return resumeQueue(this.db, this.#channel, await this.#queueId(queue));
+  }
+
+  /** Deletes finished jobs, completed and failed, that ended longer than `grace` ago. Default 24 hours. */
+  async clean(queue: string, grace: Duration = "24h"): Promise<Cleaned> {
+    this.#mustBeOpen();
+    return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"));
+  }
+
+  /** Runs a dead letter again: the same job, one more attempt. */
+  async retry(id: string, options: { by?: string } = {}): Promise<void> {
+    if (await retryJob(this.db, this.#channel, await this.#existing(id), options.by ?? null)) return;
+    throw await this.#wrongState(id, "retried", "failed");
+  }
+
+  /** Makes a delayed job due now. */
+  async promote(id: string, options: { by?: string } = {}): Promise<void> {
+    if (await promoteJob(this.db, this.#channel, await this.#existing(id), options.by ?? null)) return;
+    throw await this.#wrongState(id, "promoted", "delayed");
+  }
+
+  /** Removes a job that does not run, with its history. */
+  async remove(id: string): Promise<void> {
+    if (await removeJob(this.db, await this.#existing(id))) return;
+    throw await this.#wrongState(id, "removed", "not active");
+  }
+
+  /** Stops this object's workers, then closes the connections. */
+  close(): Promise<void> {
+    this.#closed ??= (async () => {
+      await Promise.all([...this.#workers].map((worker) => worker.stop()));
+      await this.db.close();
+    })();
+    return this.#closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #queueId(name: string): Promise<number> {
+    const id = await this.names.queues.find(checkedName(name, "queue"));
+    if (id !== undefined) return id;
+    throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${name}".`);
+  }
+
+  async #existing(id: string): Promise<string> {
+    this.#mustBeOpen();
+    if (await this.job(id)) return id;
+    throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
+  }
+
+  async #wrongState(id: string, done: string, needed: string): Promise<MillraceError> {
+    const job = await this.job(id);
+    if (job === undefined) return new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
+    return new MillraceError("JOB_STATE", `Job ${id} is ${job.status}; only a job that is ${needed} can be ${done}.`);
+  }
+
+  #mustBeOpen(): void {
+    if (this.#closed) throw new MillraceError("CLOSED", "This Millrace is closed.");
+  }
+}
+
+/** A cursor is opaque to callers, and good only for the list it came from. */
+function writeCursor(place: readonly string[], status: JobStatus | undefined): string {
+  return Buffer.from(JSON.stringify([status ?? "", ...place])).toString("base64url");
+}
+
+const cursorLength: Readonly<Record<string, number>> = {
+  waiting: 4,
+  delayed: 4,
+  blocked: 4,
+  active: 1,
+  failed: 2,
+  completed: 2,
+  cancelled: 1,
+  "": 1,
+};
+
+function readCursor(text: string, status: JobStatus | undefined): string[] {
+  try {
+    const [kind, ...place] = JSON.parse(Buffer.from(text, "base64url").toString("utf8")) as string[];
+    const isPlace =
+      place.length === cursorLength[status ?? ""] &&
+      place.every((part) => typeof part === "string" && /^[-0-9a-f :.+T]+$/i.test(part));
+    if (kind === (status ?? "") && isPlace) return place;
+  } catch {
+    // not ours: said below
+  }
+  throw new MillraceError("OPTION_INVALID", "after must be the `next` of a page of the same list.");
+}

@@ -1,0 +1,157 @@
+/**
+ * Every way Millrace can fail, once: a stable code, the HTTP status it becomes, and the sentence that says what to do.
+ *
+ * The code is the API; the message may improve. `docs/reference/errors.md` has a heading for every code (a test compares both).
+ */
+
+interface CodeFacts {
+  /** HTTP status when the code leaves through the API. */
+  readonly status: number;
+  /** For codes that end an attempt: is trying again worth anything? */
+  readonly retryable?: boolean;
+  /** What the reader should do, one sentence. */
+  readonly action: string;
+}
+
+export const errorCodes = {
+  // What the caller gave us
+  OPTION_UNKNOWN: {
+    status: 400,
+    action: "Remove or correct the option; the message names the nearest one that exists.",
+  },
+  OPTION_INVALID: { status: 400, action: "Give a value of the kind the message asks for." },
+  QUEUE_NAME_INVALID: { status: 400, action: "Use 1 to 128 letters, digits, dots, dashes, underscores or colons." },
+  TASK_NAME_INVALID: { status: 400, action: "Use 1 to 128 letters, digits, dots, dashes, underscores or colons." },
+  TASK_DUPLICATE: { status: 400, action: "Give each task of the app its own name." },
+  BAD_REQUEST: { status: 400, action: "Correct the request; the message names the field." },
+  BAD_PAYLOAD: {
+    status: 422,
+    retryable: false,
+    action: "Correct the input to match the task's schema; trying the same input again cannot help.",
+  },
+  INPUT_NOT_STORABLE: {
+    status: 422,
+    action: "Pass plain JSON: no functions, bigints, cycles, NUL characters or lone surrogates.",
+  },
+  PAYLOAD_TOO_LARGE: { status: 413, action: "Reduce the payload, or raise MILLRACE_MAX_PAYLOAD_BYTES." },
+  JOB_NOT_FOUND: { status: 404, action: "Check the id; the job may have been removed or cleaned." },
+  JOB_STATE: { status: 409, action: "Look at the job's status first; the message says which status the action needs." },
+  QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },
+  ROUTE_NOT_FOUND: { status: 404, action: "Check method and path against the README." },
+  UNAUTHORIZED: { status: 401, action: "Send the request from the same machine, or configure credentials." },
+  INTERNAL: { status: 500, action: "Read the server log under the request id; please report it." },
+  // The ground we stand on
+  DATABASE_UNREACHABLE: {
+    status: 503,
+    action: "Check that PostgreSQL runs and that DATABASE_URL is right; `millrace doctor` tests it.",
+  },
+  DATABASE_BEHIND: {
+    status: 503,
+    action: "Run `millrace migrate` with this version, or start with migrations enabled.",
+  },
+  DATABASE_NEWER: {
+    status: 503,
+    action: "Deploy the newer Millrace that migrated this database; the older one must not touch it.",
+  },
+  DATABASE_UNSUPPORTED: { status: 503, action: "Use PostgreSQL 14 or newer." },
+  EMBEDDED_IN_USE: {
+    status: 503,
+    action:
+      "Stop the other process that uses this data folder, choose another MILLRACE_DATA_DIR, or set DATABASE_URL for several processes.",
+  },
+  CONFIG_INVALID: {
+    status: 500,
+    action: "Correct the variable; `millrace config` lists all of them with what is allowed.",
+  },
+  APP_INVALID: { status: 500, action: "Point --app at a module whose default export is defineApp({ tasks }) ." },
+  CLOSED: { status: 503, action: "Use the object before it is closed." },
+  // How an attempt can end badly
+  TIMEOUT: { status: 504, retryable: true, action: "Raise the task's timeout, or make the work smaller." },
+  RATE_LIMIT: {
+    status: 429,
+    retryable: true,
+    action: "Back off; the retry waits as long as the other side asked for.",
+  },
+  DEPENDENCY_DOWN: {
+    status: 503,
+    retryable: true,
+    action: "Check the service the task calls; the job is tried again by itself.",
+  },
+  DB_DEADLOCK: {
+    status: 503,
+    retryable: true,
+    action: "Trying again is fine; if it repeats, take locks in one order.",
+  },
+  SERIALIZATION: {
+    status: 503,
+    retryable: true,
+    action: "Trying again is fine; if it repeats, make the transactions shorter.",
+  },
+  NON_RETRYABLE: {
+    status: 422,
+    retryable: false,
+    action: "Read the error message; fix the cause, then retry or replay the job.",
+  },
+  UNKNOWN_JOB_TYPE: {
+    status: 422,
+    retryable: false,
+    action: "Deploy a worker whose app defines this task, then retry the job.",
+  },
+  WORKER_LOST: {
+    status: 500,
+    retryable: true,
+    action: "Look at why the worker died (memory, deploy, kill); the job was queued again.",
+  },
+  WORKER_SHUTDOWN: {
+    status: 503,
+    retryable: true,
+    action: "Nothing: the worker stopped and gave the job back without using an attempt.",
+  },
+  POISON: {
+    status: 500,
+    retryable: false,
+    action: "The job killed its worker each time it ran alone; fix the task before retrying it.",
+  },
+  UNKNOWN: { status: 500, retryable: true, action: "Read the error message and the worker's log." },
+} as const satisfies Record<string, CodeFacts>;
+
+export type ErrorCode = keyof typeof errorCodes;
+
+/** The one error class Millrace throws. `code` is stable; `action` says what to do. */
+export class MillraceError extends Error {
+  override readonly name: string = "MillraceError";
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+
+  get action(): string {
+    return errorCodes[this.code].action;
+  }
+}
+
+/** Thrown by a task to say: do not try again. The job becomes a dead letter with reason `NON_RETRYABLE`. */
+export class NonRetryableError extends Error {
+  override readonly name: string = "NonRetryableError";
+  readonly code: string;
+
+  /** `options.code` is stored as the attempt's error code; default `NON_RETRYABLE`. */
+  constructor(message: string, options?: ErrorOptions & { code?: string }) {
+    super(message, options);
+    this.code = options?.code ?? "NON_RETRYABLE";
+  }
+}
+
+/** Thrown by a task when the other side says "not now": the retry waits at least `retryAfterMs` (milliseconds). */
+export class RateLimitError extends Error {
+  override readonly name: string = "RateLimitError";
+  readonly code = "RATE_LIMIT";
+  readonly retryAfterMs: number;
+
+  constructor(message: string, options: ErrorOptions & { retryAfterMs: number }) {
+    super(message, options);
+    this.retryAfterMs = options.retryAfterMs;
+  }
+}

@@ -1,0 +1,122 @@
+/** When to try again, and whether to. Pure: chance comes in as an argument. */
+import { MillraceError, NonRetryableError, RateLimitError, errorCodes } from "./errors.ts";
+import { type Duration, durationMs } from "./duration.ts";
+import { refuseUnknown } from "./options.ts";
+
+/** How long to wait between attempts. */
+export interface Backoff {
+  /** `exponential` doubles the delay each time; `fixed` keeps it. Default `exponential`. */
+  type?: "exponential" | "fixed";
+  /** The first delay. Default `"2s"`. */
+  delay?: Duration;
+  /** No delay is longer. Default `"15m"`. */
+  max?: Duration;
+  /** Share of the delay by which it may vary either way, 0 to 1, so that failures do not return in step. Default 0.2. */
+  jitter?: number;
+}
+
+/** A backoff, read and complete. Times in milliseconds. */
+export interface BackoffRule {
+  readonly type: "exponential" | "fixed";
+  readonly delayMs: number;
+  readonly maxMs: number;
+  readonly jitter: number;
+}
+
+/** 2 s, 4 s, 8 s … capped at 15 minutes, each ±20 %. */
+export const defaultBackoff: BackoffRule = { type: "exponential", delayMs: 2_000, maxMs: 900_000, jitter: 0.2 };
+
+const known: ReadonlySet<string> = new Set(["type", "delay", "max", "jitter"]);
+
+export function backoffRule(given: Backoff | undefined): BackoffRule {
+  if (given === undefined) return defaultBackoff;
+  if (typeof given !== "object" || given === null)
+    throw new MillraceError("OPTION_INVALID", 'backoff must be an object such as { delay: "2s", max: "15m" }.');
+  refuseUnknown("backoff", given, known);
+  const { type = "exponential", delay = 2_000, max = 900_000, jitter = 0.2 } = given;
+  if (type !== "exponential" && type !== "fixed")
+    throw new MillraceError("OPTION_INVALID", 'backoff.type must be "exponential" or "fixed".');
+  if (!(jitter >= 0 && jitter <= 1))
+    throw new MillraceError("OPTION_INVALID", "backoff.jitter must be a number from 0 to 1.");
+  return { type, delayMs: durationMs(delay, "backoff.delay"), maxMs: durationMs(max, "backoff.max"), jitter };
+}
+
+/** Milliseconds to wait after attempt number `attempt` (from 1) failed. `chance` is a number from 0 to 1. */
+export function retryDelayMs(rule: BackoffRule, attempt: number, chance: number): number {
+  const plain = rule.type === "fixed" ? rule.delayMs : Math.min(rule.delayMs * 2 ** (attempt - 1), rule.maxMs);
+  return Math.round(Math.min(plain * (1 + rule.jitter * (2 * chance - 1)), rule.maxMs));
+}
+
+/** What a thrown value means for the job that threw it. */
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+  readonly stack: string | null;
+  readonly retryable: boolean;
+  /** The least the retry has to wait, in milliseconds. */
+  readonly retryAfterMs: number;
+}
+
+const postgresCodes: Readonly<Record<string, string>> = { "40P01": "DB_DEADLOCK", "40001": "SERIALIZATION" };
+const networkCodes: ReadonlySet<string> = new Set([
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "ETIMEDOUT",
+  "EPIPE",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "UND_ERR_CONNECT_TIMEOUT",
+]);
+
+/** Longest error text kept per attempt. Stacks beyond it are cut: history must not grow by what a library prints. */
+const longestText = 8_192;
+
+/** Reads anything a handler can throw. Unknown errors are retryable: a retry costs little, a lost job costs trust. */
+export function readFailure(thrown: unknown): Failure {
+  const error =
+    thrown instanceof Error
+      ? thrown
+      : new Error(typeof thrown === "string" ? thrown : `The task threw ${describe(thrown)}.`);
+  const code = failureCode(error);
+  const facts = code in errorCodes ? errorCodes[code as keyof typeof errorCodes] : undefined;
+  const retryable =
+    !(error instanceof NonRetryableError) && !(facts !== undefined && "retryable" in facts && !facts.retryable);
+  return {
+    code,
+    message: storable(error.message || error.name),
+    stack: error.stack ? storable(error.stack) : null,
+    retryable,
+    retryAfterMs: error instanceof RateLimitError ? Math.max(0, error.retryAfterMs) : 0,
+  };
+}
+
+function failureCode(error: Error & { code?: unknown; status?: unknown; cause?: unknown }): string {
+  const { code } = error;
+  if (typeof code === "string") {
+    if (postgresCodes[code]) return postgresCodes[code];
+    if (networkCodes.has(code)) return "DEPENDENCY_DOWN";
+    if (/^[A-Z][A-Z0-9_]{1,63}$/.test(code)) return code;
+  }
+  if (error.status === 429) return "RATE_LIMIT";
+  if (error.name === "TimeoutError") return "TIMEOUT";
+  // fetch() hides the socket's error in `cause`.
+  if (error.cause instanceof Error && networkCodes.has(String((error.cause as { code?: unknown }).code)))
+    return "DEPENDENCY_DOWN";
+  return "UNKNOWN";
+}
+
+/** PostgreSQL text holds neither NUL nor half surrogate pairs; an error message may. */
+function storable(text: string): string {
+  const cut = text.length > longestText ? `${text.slice(0, longestText)} …` : text;
+  return cut.replaceAll("\0", "").replace(/\p{Surrogate}/gu, "\ufffd");
+}
+
+function describe(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    return Object.prototype.toString.call(value);
+  }
+}

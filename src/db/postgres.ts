@@ -1,0 +1,177 @@
+/** PostgreSQL through `pg`. See docs/decisions/0001: connections are reserved before BEGIN, never pipelined behind it. */
+import pg from "pg";
+import { MillraceError } from "../core/errors.ts";
+import type { Log } from "../core/log.ts";
+import type { Database, Executor, ForeignTransaction, Subscription } from "./database.ts";
+import { Dialect, type Sql, type Statement, quoteIdent, sql } from "./sql.ts";
+
+export interface PostgresOptions {
+  readonly url: string;
+  readonly schema: string;
+  /** Connections at most. */
+  readonly poolSize: number;
+  /**
+   * True behind PgBouncer or another pooler in transaction mode: no prepared statements, no session settings. LISTEN needs a
+   * session, so it uses `listenUrl`, and without one workers poll.
+   */
+  readonly pooler: boolean;
+  readonly listenUrl?: string | undefined;
+  readonly log: Log;
+}
+
+/** A statement that has not answered for this long is given up, and its connection with it: a cut network answers never. */
+const statementTimeoutMs = 60_000;
+const connectTimeoutMs = 10_000;
+
+/**
+ * The queue is read through its primary key whatever the statistics say: right after a burst they still describe an empty table,
+ * and a sequential scan chosen then is kept in the prepared plan. JIT costs more than any statement here.
+ */
+const sessionSettings = "set enable_seqscan = off; set jit = off";
+
+export function openPostgres(options: PostgresOptions): Database {
+  const dialect = new Dialect(options.schema, !options.pooler);
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.poolSize,
+    connectionTimeoutMillis: connectTimeoutMs,
+    query_timeout: statementTimeoutMs,
+    keepAlive: true,
+    application_name: "millrace",
+    // The pool waits for what onConnect returns; its types do not say so.
+    ...(options.pooler ? {} : { onConnect: (client: pg.ClientBase) => client.query(sessionSettings) as unknown as void }),
+  });
+  // An idle connection that breaks is the pool's to replace; the next statement finds out whether the database is back.
+  pool.on("error", (error) => options.log.debug({ err: error }, "idle connection lost"));
+  const all = executor(pool, dialect);
+
+  return {
+    kind: "postgres",
+    schema: options.schema,
+    ...all,
+    async transaction(work) {
+      const client = await pool.connect();
+      let broken: Error | undefined;
+      try {
+        await client.query("begin");
+        const result = await work(executor(client, dialect));
+        await client.query("commit");
+        return result;
+      } catch (error) {
+        await client.query("rollback").catch((rollbackError: Error) => {
+          broken = rollbackError;
+        });
+        throw error;
+      } finally {
+        client.release(broken);
+      }
+    },
+    async script(text) {
+      const client = await pool.connect();
+      let broken: Error | undefined;
+      try {
+        // The simple protocol: several statements, no values, each its own transaction unless the text says otherwise.
+        await client.query({ text: dialect.inSchema(text), query_timeout: 3_600_000 } as pg.QueryConfig);
+      } catch (error) {
+        broken = error as Error;
+        throw error;
+      } finally {
+        client.release(broken);
+      }
+    },
+    listen: (channel, onMessage, onGap) => listen(options, channel, onMessage, onGap),
+    adopt: (tx) => adopt(tx, dialect),
+    close: () => pool.end(),
+  };
+}
+
+function executor(target: pg.Pool | pg.PoolClient, dialect: Dialect): Executor {
+  return {
+    query: async <Row>(query: Sql) => (await target.query(dialect.statement(query))).rows as Row[],
+    rows: async <Row extends readonly unknown[]>(query: Sql) =>
+      (await target.query<Row[]>({ ...dialect.statement(query), rowMode: "array" } as pg.QueryArrayConfig))
+        .rows as unknown as Row[],
+  };
+}
+
+/** The caller's transaction may run through any driver, so statements go unnamed and rows come as objects. */
+export function adopt(tx: ForeignTransaction, dialect: Dialect): Executor {
+  const run = async (statement: Statement) => (await tx.query(statement.text, statement.values)).rows;
+  return {
+    query: async <Row>(query: Sql) => (await run(dialect.statement(query))) as Row[],
+    rows: async <Row extends readonly unknown[]>(query: Sql) =>
+      (await run(dialect.statement(query))).map((row) => Object.values(row as object)) as unknown as Row[],
+  };
+}
+
+/** One connection of its own that is made again, with growing pauses up to 5 s, for as long as the subscription lives. */
+async function listen(
+  options: PostgresOptions,
+  channel: string,
+  onMessage: (payload: string) => void,
+  onGap: () => void,
+): Promise<Subscription> {
+  const url = options.listenUrl ?? (options.pooler ? undefined : options.url);
+  let closed = false;
+  let client: pg.Client | undefined;
+  let pause = 100;
+  let timer: NodeJS.Timeout | undefined;
+
+  const connect = async (): Promise<void> => {
+    if (closed || url === undefined) return;
+    const next = new pg.Client({
+      connectionString: url,
+      keepAlive: true,
+      connectionTimeoutMillis: connectTimeoutMs,
+      application_name: "millrace listen",
+    });
+    let dropped = false;
+    const drop = (): void => {
+      if (dropped) return;
+      dropped = true;
+      if (client === next) client = undefined;
+      next.removeAllListeners("notification");
+      next.end().catch(() => undefined); // it is broken already; there is nobody left to tell
+      if (closed) return;
+      timer = setTimeout(() => void connect(), pause);
+      pause = Math.min(pause * 2, 5_000);
+    };
+    next.on("error", drop);
+    next.on("end", drop);
+    next.on("notification", (message) => onMessage(message.payload ?? ""));
+    try {
+      await next.connect();
+      await next.query(`listen ${quoteIdent(channel)}`);
+      if (closed) return await next.end();
+      client = next;
+      pause = 100;
+      onGap();
+    } catch (error) {
+      options.log.debug({ err: error }, "listen connection not made");
+      drop();
+    }
+  };
+  await connect();
+
+  return {
+    get live() {
+      return client !== undefined;
+    },
+    async close() {
+      closed = true;
+      clearTimeout(timer);
+      await client?.end().catch(() => undefined); // closing what is already gone is what was asked for
+    },
+  };
+}
+
+/** Throws `DATABASE_UNSUPPORTED` below PostgreSQL 14, the oldest this engine is tested on. */
+export async function requireVersion(db: Executor): Promise<number> {
+  const [row] = await db.query<{ version: number }>(sql`select current_setting('server_version_num')::int as version`);
+  const version = row?.version ?? 0;
+  if (version >= 140_000) return version;
+  throw new MillraceError(
+    "DATABASE_UNSUPPORTED",
+    `This server is PostgreSQL ${Math.floor(version / 10_000)}; Millrace needs 14 or newer.`,
+  );
+}

@@ -1,0 +1,13 @@
+export { type App, defineApp } from "./app/app.ts";
+export { type ListOptions, Millrace, type MillraceOptions, type WorkOptions, millrace } from "./app/millrace.ts";
+export type { Duration } from "./core/duration.ts";
+export { type ErrorCode, MillraceError, NonRetryableError, RateLimitError, errorCodes } from "./core/errors.ts";
+export type { Log } from "./core/log.ts";
+export type { Backoff } from "./core/retry.ts";
+export type { ForeignTransaction } from "./db/database.ts";
+export type { JobContext } from "./jobs/context.ts";
+export type { Enqueued, EnqueueOptions } from "./jobs/enqueue.ts";
+export type { Job, JobStatus } from "./jobs/read-store.ts";
+export type { QueueStats } from "./jobs/stats-store.ts";
+export { type AnyTask, type InputOf, type OutputOf, type Task, type TaskOptions, task } from "./jobs/task.ts";
+export type { Stopped, Worker } from "./jobs/worker.ts";

@@ -1,0 +1,230 @@
+/**
+ * The hot statement: settle one batch that went well and claim the next, in one round trip and one commit.
+ *
+ * Locks only the rows it takes (`skip locked`), walks the primary key of `pending` one rank at a time from the low-water mark
+ * given, and is safe to lose: a claim whose answer never arrives is a lease of this worker that the worker does not know, which
+ * the next reconciliation gives back.
+ */
+import type { Database } from "../db/database.ts";
+import { arrayLiteral, sql } from "../db/sql.ts";
+
+/** Where the scan of one (queue, rank) starts: nothing before it was left waiting when it was last looked at. */
+export interface LaneMark {
+  readonly rank: number;
+  readonly runAt: string;
+  readonly jobId: string;
+}
+
+export const fromTheHead = { runAt: "-infinity", jobId: "00000000-0000-0000-0000-000000000000" } as const;
+
+/** A whole lease whose jobs all succeeded. Times in ms, in the order the jobs were claimed. */
+export interface WholeLease {
+  readonly id: string;
+  readonly minId: string;
+  readonly maxId: string;
+  readonly startedMs: readonly number[];
+  readonly tookMs: readonly number[];
+  readonly tookMsSum: number;
+}
+
+export interface Wanted {
+  readonly worker: number;
+  readonly queue: number;
+  readonly lanes: readonly LaneMark[];
+  /** Task numbers this worker has; null: any. */
+  readonly tasks: readonly number[] | null;
+  readonly limit: number;
+}
+
+/** One claimed job: number in the batch from 1, id, task, input as JSON text, attempt, max attempts, options as JSON text. */
+export type ClaimedRow = readonly [
+  n: number,
+  id: string,
+  task: number,
+  input: string,
+  attempt: number,
+  maxAttempts: number,
+  options: string | null,
+];
+
+export interface Turn {
+  /** False when a lease was to be closed and was no longer ours. */
+  readonly closed: boolean;
+  readonly lease: string | null;
+  readonly jobs: ClaimedRow[];
+  /** The last job taken of each rank. */
+  readonly marks: LaneMark[];
+  /** When the lanes gave less than asked: ms until their next job is due; otherwise, and without one, Infinity. */
+  readonly nextDueMs: number;
+}
+
+const none: WholeLease = {
+  id: "-1",
+  minId: fromTheHead.jobId,
+  maxId: fromTheHead.jobId,
+  startedMs: [],
+  tookMs: [],
+  tookMsSum: 0,
+};
+
+export async function closeAndClaim(db: Database, done: WholeLease | undefined, want: Wanted): Promise<Turn> {
+  const { id, minId, maxId, startedMs, tookMs, tookMsSum } = done ?? none;
+  const ranks = arrayLiteral(want.lanes.map((lane) => lane.rank));
+  const markTimes = `{${want.lanes.map((lane) => `"${lane.runAt}"`).join(",")}}`;
+  const markIds = arrayLiteral(want.lanes.map((lane) => lane.jobId));
+  const tasks = want.tasks === null ? null : arrayLiteral(want.tasks);
+  const rows = await db.rows<readonly [number, string, number, string | null, number, number, string | null]>(sql`
+    with closed as (
+      delete from millrace.leases where id = ${id}::bigint and worker = ${want.worker}::int
+      returning id, queue, worker, claimed_at, job_ids
+    ),
+    history as (
+      insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
+      select id, queue, worker, claimed_at, cardinality(job_ids), ${tookMsSum}::bigint,
+             millrace.uuidrange(${minId}::uuid, ${maxId}::uuid, '[]'), job_ids,
+             ${arrayLiteral(startedMs)}::int[], ${arrayLiteral(tookMs)}::int[]
+      from closed
+    ),
+    lanes as (
+      select lane.* from unnest(${ranks}::smallint[], ${markTimes}::timestamptz[], ${markIds}::uuid[]) as lane (rank, run_at, job_id)
+      where exists (select from millrace.queues q where q.id = ${want.queue}::int and q.paused_at is null)
+    ),
+    locked as materialized (
+      select p.* from lanes cross join lateral (
+        select ctid as place, rank, run_at, job_id, attempt
+        from millrace.pending
+        where queue = ${want.queue}::int and rank = lanes.rank and run_at <= now()
+          and (run_at, job_id) >= (lanes.run_at, lanes.job_id)
+          and losses = 0 and (${tasks}::int[] is null or task = any (${tasks}::int[]))
+        order by run_at, job_id limit ${want.limit}::int
+        for update skip locked
+      ) p
+      limit ${want.limit}::int
+    ),
+    numbered as (
+      select rank, run_at, job_id, attempt, row_number() over () as n, lead(rank) over () as next_rank from locked
+    ),
+    taken as (
+      delete from millrace.pending where ctid = any (array(select place from locked))
+    ),
+    lease as (
+      insert into millrace.leases (queue, worker, job_ids, attempts)
+      select ${want.queue}::int, ${want.worker}::int, array_agg(job_id), array_agg(attempt) from locked having count(*) > 0
+      returning id
+    )
+    select numbered.n::int, job_id::text, j.task, j.input::text, numbered.attempt::int, j.max_attempts::int, j.options::text
+    from numbered left join millrace.jobs j on j.id = numbered.job_id
+    union all
+    select 0, job_id::text, rank::int, run_at::text, 0, 0, null from numbered where next_rank is distinct from rank
+    union all
+    select -1, (select id::text from lease), (select count(*)::int from closed),
+           case when (select count(*) from locked) < ${want.limit}::int then (
+             select ceil(extract(epoch from min(later.run_at) - now()) * 1000)::text
+             from lanes cross join lateral (
+               select run_at from millrace.pending p
+               where p.queue = ${want.queue}::int and p.rank = lanes.rank and p.run_at > now() and p.run_at < 'infinity'
+               order by p.run_at limit 1
+             ) later
+           ) end, 0, 0, null`);
+
+  const jobs: ClaimedRow[] = [];
+  const marks: LaneMark[] = [];
+  let closed = done === undefined;
+  let lease: string | null = null;
+  let nextDueMs = Number.POSITIVE_INFINITY;
+  for (const row of rows) {
+    if (row[0] > 0) jobs[row[0] - 1] = row as ClaimedRow;
+    else if (row[0] === 0) marks.push({ jobId: row[1], rank: row[2], runAt: row[3] as string });
+    else {
+      lease = row[1];
+      closed ||= row[2] === 1;
+      if (row[3] !== null) nextDueMs = Number(row[3]);
+    }
+  }
+  return { closed, lease, jobs, marks, nextDueMs };
+}
+
+/** One (queue, rank) with somebody waiting; `waitMs` until its first job is due, 0 when it is. */
+export type LaneRow = readonly [queue: number, rank: number, waitMs: number];
+
+export interface Outlook {
+  readonly lanes: LaneRow[];
+  /** Milliseconds until the first suspect is due; null when there is none. */
+  readonly suspectWaitMs: number | null;
+}
+
+/**
+ * Which lanes have work, in one walk over the heads of `pending` (a loose index scan: one probe per lane, not per job). Paused
+ * queues are left out.
+ */
+export async function lookAround(
+  db: Database,
+  queues: readonly number[] | null,
+  tasks: readonly number[] | null,
+): Promise<Outlook> {
+  const own = queues === null ? null : arrayLiteral(queues);
+  const ownTasks = tasks === null ? null : arrayLiteral(tasks);
+  const rows = await db.rows<LaneRow>(sql`
+    with recursive heads as (
+      (select queue, rank, run_at from millrace.pending order by queue, rank, run_at, job_id limit 1)
+      union all
+      select next.* from heads cross join lateral (
+        select p.queue, p.rank, p.run_at from millrace.pending p
+        where (p.queue, p.rank) > (heads.queue, heads.rank)
+        order by p.queue, p.rank, p.run_at, p.job_id limit 1
+      ) next
+    )
+    select heads.queue, heads.rank::int, greatest(extract(epoch from heads.run_at - now()) * 1000, 0)::float8
+    from heads join millrace.queues q on q.id = heads.queue
+    where q.paused_at is null and heads.run_at < 'infinity' and (${own}::int[] is null or heads.queue = any (${own}::int[]))
+    union all
+    (select -1, 0, greatest(extract(epoch from p.run_at - now()) * 1000, 0)::float8
+     from millrace.pending p join millrace.queues q on q.id = p.queue
+     where p.losses > 0 and q.paused_at is null and (${own}::int[] is null or p.queue = any (${own}::int[]))
+       and (${ownTasks}::int[] is null or p.task = any (${ownTasks}::int[]))
+     order by p.run_at limit 1)`);
+  const suspect = rows.find(([queue]) => queue === -1);
+  return { lanes: rows.filter(([queue]) => queue !== -1), suspectWaitMs: suspect ? suspect[2] : null };
+}
+
+/** One suspect: a job that went down with a worker before. */
+export interface Suspect {
+  readonly lease: string;
+  readonly queue: number;
+  readonly losses: number;
+  readonly job: ClaimedRow;
+}
+
+/** Claims the suspect that waits longest, alone in its lease. Uses the partial index `pending_suspect`. */
+export async function claimSuspect(
+  db: Database,
+  worker: number,
+  queues: readonly number[] | null,
+  tasks: readonly number[] | null,
+): Promise<Suspect | undefined> {
+  const ownQueues = queues === null ? null : arrayLiteral(queues);
+  const ownTasks = tasks === null ? null : arrayLiteral(tasks);
+  const [row] = await db.rows<
+    readonly [string, number, number, string, number, string, number, number, string | null]
+  >(sql`
+    with suspect as materialized (
+      select p.ctid as place, p.queue, p.job_id, p.attempt, p.losses
+      from millrace.pending p join millrace.queues q on q.id = p.queue
+      where p.losses > 0 and p.run_at <= now() and q.paused_at is null
+        and (${ownQueues}::int[] is null or p.queue = any (${ownQueues}::int[]))
+        and (${ownTasks}::int[] is null or p.task = any (${ownTasks}::int[]))
+      order by p.run_at limit 1
+      for update of p skip locked
+    ),
+    taken as (delete from millrace.pending where ctid = any (array(select place from suspect))),
+    lease as (
+      insert into millrace.leases (queue, worker, job_ids, attempts)
+      select queue, ${worker}::int, array[job_id], array[attempt] from suspect
+      returning id
+    )
+    select lease.id::text, s.queue, s.losses::int, s.job_id::text, j.task, j.input::text, s.attempt::int, j.max_attempts::int, j.options::text
+    from suspect s cross join lease left join millrace.jobs j on j.id = s.job_id`);
+  if (row === undefined) return undefined;
+  const [lease, queue, losses, id, task, input, attempt, maxAttempts, options] = row;
+  return { lease, queue, losses, job: [1, id, task, input, attempt, maxAttempts, options] };
+}

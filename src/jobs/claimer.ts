@@ -1,0 +1,363 @@
+/**
+ * Decides what to claim and when: no more than can start soon, two claims under way at most so that one is answered while the
+ * other's jobs run, and asleep until somebody calls when there is nothing.
+ */
+import type { Log } from "../core/log.ts";
+import type { Database } from "../db/database.ts";
+import { type ClaimedRow, claimSuspect, closeAndClaim, lookAround } from "./claim-store.ts";
+import { type Lane, Lanes } from "./lanes.ts";
+import { Ledger, Lease } from "./ledger.ts";
+import { type Host, RunningJob } from "./running.ts";
+import type { Runner } from "./runner.ts";
+import type { Settler } from "./settler.ts";
+import type { AnyTask } from "./task.ts";
+import { setIdle } from "./workers-store.ts";
+
+/** What the claimer needs to know of its worker. */
+export interface ClaimerSetup {
+  readonly db: Database;
+  readonly log: Log;
+  readonly workerId: () => number;
+  /** Queue numbers; null: all. */
+  readonly queues: readonly number[] | null;
+  readonly tasks: ReadonlyMap<number, AnyTask>;
+  /** Jobs of tasks this worker does not have: left, failed, or run by this one. */
+  readonly otherTasks: "leave" | "fail" | AnyTask;
+  readonly host: Host;
+  /** Whether a NOTIFY would arrive. */
+  readonly hearing: () => boolean;
+}
+
+/** Jobs per claim at most: beyond it a statement gains little (docs/decisions/0003). */
+const batch = 500;
+/** Claimed and not started at most. */
+const aheadMax = 1_000;
+const turnsMax = 2;
+/** Marks are forgotten at least this often: the bound on how long a late commit or a higher priority can be overlooked. */
+const sweepMs = 500;
+/** An idle worker looks around this often although nobody called: the fallback for a lost NOTIFY. */
+const pollMs = 2_000;
+/** Without LISTEN, polling is all there is. */
+const pollDeafMs = 100;
+/** After going idle, look once more: an enqueue that began before may commit without knowing that we sleep. */
+const secondLookMs = 20;
+/** Busy for this long after being idle: tell producers that nobody needs waking. */
+const awakeAfterMs = 100;
+/** A suspect may have the worker to itself for this long, doubled with each loss, so that a slow killer is caught in the end. */
+const aloneMs = 10_000;
+/** How long running jobs may keep a suspect waiting for an empty worker. */
+const patienceMs = 5_000;
+const retryPauseMaxMs = 5_000;
+
+export class Claimer {
+  /** Jobs claimed since the start. */
+  claimed = 0;
+  /** A claim failed without an answer: it may have been carried out, and its jobs be leased to us unknown to us. */
+  answerLost = false;
+  /** Claims asked for since the start. */
+  asked = 0;
+  readonly #setup: ClaimerSetup;
+  readonly #runner: Runner;
+  readonly #settler: Settler;
+  readonly #lanes = new Lanes();
+  readonly #taskIds: readonly number[] | null;
+  #open = false;
+  #turns = 0;
+  /** Jobs asked for by claims under way. */
+  #requested = 0;
+  #turnMs = 2;
+  #looking = false;
+  #lookedAt = Number.NEGATIVE_INFINITY;
+  #lookMs = 0;
+  /** The registry says that a NOTIFY would reach us. */
+  #idle = false;
+  #busySince = 0;
+  #alone = false;
+  #pauseMs = 0;
+  #pausedUntil = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #timerAt = Number.POSITIVE_INFINITY;
+  #onQuiet: (() => void)[] = [];
+
+  constructor(setup: ClaimerSetup, runner: Runner, settler: Settler) {
+    this.#setup = setup;
+    this.#runner = runner;
+    this.#settler = settler;
+    this.#taskIds = setup.otherTasks === "leave" ? [...setup.tasks.keys()] : null;
+  }
+
+  start(): void {
+    this.#open = true;
+    this.pump();
+  }
+
+  /** Claims nothing more; what was claimed and not started goes back. */
+  stop(): void {
+    this.#open = false;
+    clearTimeout(this.#timer);
+    this.freeBuffered();
+  }
+
+  /** A new registration: nobody knows yet whether we are idle. */
+  registered(): void {
+    this.#idle = false;
+    this.lookAgain();
+  }
+
+  /** Does whatever can be done now. Called after everything that changes anything; cheap when there is nothing to do. */
+  pump(): void {
+    this.#runner.startNext();
+    const now = performance.now();
+    if (this.#open && !this.#alone) {
+      if (now < this.#pausedUntil) this.#wakeAt(this.#pausedUntil);
+      else this.#claim(now);
+    }
+    const { ledger } = this.#settler;
+    if (ledger.closable.length > turnsMax) this.#settler.flushSoon(0);
+    else if (ledger.closable.length > 0 && this.#turns === 0 && now >= this.#pausedUntil) void this.#turn(undefined, 0);
+    else if (ledger.hasUnreported) this.#settler.flushSoon();
+    if (this.#onQuiet.length > 0 && this.quiet) this.#onQuiet.splice(0).forEach((resolve) => resolve());
+  }
+
+  /** A claim has been asked for and not answered yet. */
+  get claiming(): boolean {
+    return this.#turns > 0;
+  }
+
+  /** Nothing runs, waits to be started or is being claimed. */
+  get quiet(): boolean {
+    return this.#runner.running.size === 0 && this.#runner.buffered === 0 && this.#turns === 0;
+  }
+
+  /** Resolves true once quiet, false when that takes longer. */
+  async untilQuiet(withinMs: number): Promise<boolean> {
+    if (this.quiet) return true;
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), withinMs);
+      this.#onQuiet.push(() => {
+        clearTimeout(timer);
+        resolve(true);
+      });
+    });
+  }
+
+  /** Gives back what was claimed and not started. */
+  freeBuffered(only?: (job: RunningJob) => boolean): void {
+    this.#settler.giveBack(this.#runner.takeBuffered(only));
+  }
+
+  /** Forgets what it knows and looks around: after messages may have been missed. */
+  lookAgain(): void {
+    this.#lookedAt = Number.NEGATIVE_INFINITY;
+    this.pump();
+  }
+
+  /** A NOTIFY: `queue:rank:wait_ms`, `stop:queue` when a queue was paused, or anything else to look around. */
+  hear(payload: string): void {
+    const [first = "", second = "", third = ""] = payload.split(":");
+    if (first === "stop") {
+      this.#lanes.forget(Number(second));
+      return this.freeBuffered((job) => job.lease.queue === Number(second));
+    }
+    const queue = Number.parseInt(first, 10);
+    if (Number.isNaN(queue)) return this.lookAgain();
+    if (this.#setup.queues !== null && !this.#setup.queues.includes(queue)) return;
+    const waitMs = Number(third);
+    if (waitMs > 0) return this.dueIn(waitMs);
+    this.#lanes.wake(queue, Number(second));
+    this.pump();
+  }
+
+  /** Some job becomes due in so many ms. */
+  dueIn(waitMs: number): void {
+    this.#lanes.nextDueAt = Math.min(this.#lanes.nextDueAt, performance.now() + waitMs);
+    this.pump();
+  }
+
+  #claim(now: number): void {
+    if (this.#sweepIsDue(now)) this.#look();
+    if (now >= this.#lanes.suspectDueAt) {
+      void this.#quarantine();
+      return;
+    }
+    while (this.#turns < turnsMax) {
+      const want = this.#want(now);
+      if (want === 0) return;
+      const lane = this.#lanes.next();
+      if (lane === undefined) return this.#rest(now);
+      void this.#turn(lane, want);
+    }
+  }
+
+  /** How many jobs to claim now: the free slots, and as many more as will start before the next claim is answered. */
+  #want(now: number): number {
+    this.#runner.measure(now);
+    const horizonMs = Math.min(Math.max(3 * this.#turnMs, 10), 100);
+    const ahead = Math.min(Math.floor(this.#runner.rate * horizonMs), aheadMax);
+    const want = this.#runner.free + ahead - this.#runner.buffered - this.#requested;
+    return want < Math.max(1, ahead / 2) ? 0 : Math.min(want, batch);
+  }
+
+  async #turn(lane: Lane | undefined, limit: number): Promise<void> {
+    const { db, workerId } = this.#setup;
+    const { ledger } = this.#settler;
+    const done = ledger.takeClosable();
+    this.#turns += 1;
+    this.asked += 1;
+    this.#requested += limit;
+    const askedAt = performance.now();
+    try {
+      const turn = await closeAndClaim(db, done && Ledger.whole(done), {
+        worker: workerId(),
+        queue: lane?.queue ?? 0,
+        lanes: lane?.marks ?? [],
+        tasks: this.#taskIds,
+        limit,
+      });
+      const now = performance.now();
+      this.#turnMs = this.#turnMs * 0.8 + (now - askedAt) * 0.2;
+      this.#pauseMs = 0;
+      if (done) ledger.closed(done, turn.closed);
+      if (turn.lease !== null && lane) this.#take(turn.lease, lane.queue, now, turn.jobs);
+      if (lane) {
+        const exhausted = turn.jobs.length < limit;
+        this.#lanes.claimed(lane, turn.marks, exhausted);
+        this.#lanes.nextDueAt = Math.min(this.#lanes.nextDueAt, now + turn.nextDueMs);
+        this.#noteBusy(now, exhausted);
+      }
+    } catch (error) {
+      if (done) ledger.closed(done, false);
+      if (limit > 0) this.answerLost = true;
+      this.#trouble("claiming", error);
+    }
+    this.#turns -= 1;
+    this.#requested -= limit;
+    if (!this.#open) this.freeBuffered();
+    this.pump();
+  }
+
+  #take(leaseId: string, queue: number, now: number, rows: readonly ClaimedRow[]): void {
+    const lease = new Lease(leaseId, queue, now, rows.length);
+    this.#settler.ledger.add(lease);
+    this.claimed += rows.length;
+    const { tasks, otherTasks, host } = this.#setup;
+    const other = typeof otherTasks === "string" ? undefined : otherTasks;
+    this.#runner.add(rows.map((row) => new RunningJob(row, lease, tasks.get(row[2]) ?? other, host)));
+  }
+
+  /** Full claims for a while: producers need not wake us any more. */
+  #noteBusy(now: number, exhausted: boolean): void {
+    if (exhausted) this.#busySince = now;
+    if (!this.#idle || now - this.#busySince < awakeAfterMs) return;
+    this.#idle = false;
+    setIdle(this.#setup.db, this.#setup.workerId(), false).catch((error: unknown) =>
+      this.#trouble("leaving idleness", error),
+    );
+  }
+
+  /** Nothing is due: say so, look once more, then sleep until somebody calls or the next job is due. */
+  #rest(now: number): void {
+    if (this.#looking) return;
+    if (this.#idle)
+      return this.#wakeAt(Math.min(this.#lanes.nextDueAt, this.#lanes.suspectDueAt, this.#lookedAt + this.#pollMs));
+    this.#looking = true;
+    setIdle(this.#setup.db, this.#setup.workerId(), true)
+      .then(() => {
+        this.#idle = true;
+        this.#busySince = now;
+        this.#looking = false;
+        this.#look();
+        setTimeout(() => this.lookAgain(), secondLookMs).unref();
+      })
+      .catch((error: unknown) => {
+        this.#looking = false;
+        this.#trouble("going idle", error);
+      });
+  }
+
+  get #pollMs(): number {
+    return this.#setup.hearing() ? pollMs : pollDeafMs;
+  }
+
+  #sweepIsDue(now: number): boolean {
+    if (this.#looking) return false;
+    if (this.#lanes.anyDue) return now - this.#lookedAt > Math.max(sweepMs, 10 * this.#lookMs);
+    return now >= Math.min(this.#lanes.nextDueAt, this.#lookedAt + (this.#idle ? this.#pollMs : sweepMs));
+  }
+
+  /** The sweep: forgets all marks and learns anew where work is. */
+  #look(): void {
+    if (this.#looking) return;
+    this.#looking = true;
+    const askedAt = performance.now();
+    lookAround(this.#setup.db, this.#setup.queues, this.#taskIds)
+      .then((outlook) => {
+        const now = performance.now();
+        this.#lookedAt = now;
+        this.#lookMs = now - askedAt;
+        this.#pauseMs = 0;
+        this.#lanes.sweep(outlook, now);
+      })
+      .catch((error: unknown) => this.#trouble("looking for work", error))
+      .finally(() => {
+        this.#looking = false;
+        this.pump();
+      });
+  }
+
+  /**
+   * Runs suspects, one at a time and nothing else, so that the one that kills its worker is known by name. Jobs that run already
+   * are waited for, but not for ever: a suspect that dies in company proves nothing and comes back.
+   */
+  async #quarantine(): Promise<void> {
+    if (this.#alone) return;
+    this.#alone = true;
+    const { db, workerId, queues } = this.#setup;
+    try {
+      this.freeBuffered();
+      await this.untilQuiet(patienceMs);
+      while (this.#open) {
+        // Settled first: the reaper counts what the worker holds, and one finished job more would be company.
+        await this.#settler.drain();
+        this.asked += 1;
+        const suspect = await claimSuspect(db, workerId(), queues, this.#taskIds);
+        if (suspect === undefined) break;
+        this.#take(suspect.lease, suspect.queue, performance.now(), [suspect.job]);
+        this.#runner.startNext();
+        if (!(await this.untilQuiet(aloneMs * 2 ** Math.min(suspect.losses - 1, 20)))) break;
+      }
+    } catch (error) {
+      this.answerLost = true;
+      this.#trouble("running suspects", error);
+    }
+    this.#alone = false;
+    this.lookAgain();
+  }
+
+  /** The database did not do what it was asked. Keep what we hold, wait, try again: 100 ms, doubling up to 5 s. */
+  #trouble(what: string, error: unknown): void {
+    if (!this.#open) return;
+    this.#pauseMs = Math.min(Math.max(this.#pauseMs * 2, 100), retryPauseMaxMs);
+    this.#pausedUntil = performance.now() + this.#pauseMs;
+    this.#idle = false;
+    this.#setup.log.warn(
+      { err: error, retry_ms: this.#pauseMs },
+      `${what} failed; keeping what is held and trying again`,
+    );
+    this.#wakeAt(this.#pausedUntil);
+  }
+
+  #wakeAt(at: number): void {
+    const now = performance.now();
+    if (this.#timerAt <= at && this.#timerAt > now) return;
+    clearTimeout(this.#timer);
+    this.#timerAt = at;
+    this.#timer = setTimeout(
+      () => {
+        this.#timerAt = Number.POSITIVE_INFINITY;
+        this.pump();
+      },
+      Math.min(Math.max(at - now, 1), 60_000),
+    );
+  }
+}

@@ -1,0 +1,26 @@
+/** What a task's `run` is given: the job it runs for, and the few things it can ask of the engine. */
+import type { Duration } from "../core/duration.ts";
+import type { Log } from "../core/log.ts";
+import type { ForeignTransaction } from "../db/database.ts";
+
+export interface JobContext<Input = unknown> {
+  /** The job's input, validated by the task's schema. */
+  readonly input: Input;
+  readonly id: string;
+  readonly task: string;
+  readonly queue: string;
+  /** From 1. */
+  readonly attempt: number;
+  readonly maxAttempts: number;
+  /** Aborted on timeout and when the worker must stop. Pass it to everything that takes one. */
+  readonly signal: AbortSignal;
+  /** The worker's log, with this job's id, task and attempt. */
+  readonly log: Log;
+  /** Ends this attempt and repeats it after the pause, without using an attempt up. Throws; nothing after it runs. */
+  readonly snooze: (pause: Duration) => never;
+  /**
+   * Marks the job as done inside your own transaction, together with your writes: both commit or neither. Call it last, once.
+   * Throws `JOB_STATE` when the worker has lost this job meanwhile, so that your transaction rolls back.
+   */
+  readonly complete: (tx: ForeignTransaction) => Promise<void>;
+}

@@ -1,0 +1,166 @@
+/** Writing what was asked: `jobs` and `pending`, in one statement, with a NOTIFY only when somebody idle would hear it. */
+import type { Executor } from "../db/database.ts";
+import { type Sql, arrayLiteral, sql, textArrayLiteral } from "../db/sql.ts";
+
+/** One job on its way in. `input` is JSON text; what a plain job does not have is undefined. */
+export interface NewJob {
+  readonly id: string;
+  readonly queue: number;
+  readonly task: number;
+  readonly priority: number;
+  readonly maxAttempts: number;
+  readonly input: string;
+  readonly special?: SpecialJob | undefined;
+}
+
+/** What makes a job more than plain. */
+export interface SpecialJob {
+  readonly delayMs?: number;
+  readonly runAt?: Date;
+  readonly options?: StoredJobOptions;
+  readonly tags?: readonly string[];
+  readonly replayOf?: string;
+}
+
+/** Overrides of the task's own settings, as stored in `jobs.options`. */
+export interface StoredJobOptions {
+  readonly timeout_ms?: number;
+  readonly backoff?: { type: "exponential" | "fixed"; delayMs: number; maxMs: number; jitter: number };
+}
+
+/** A due time further away than this wakes nobody: idle workers look again before it comes. Milliseconds. */
+export const wakeHorizonMs = 5_000;
+
+/**
+ * Wakes idle workers of the queues that got jobs. The check reads a handful of rows; a NOTIFY nobody needs would make every
+ * commit wait for a global lock (measured: 3 700 instead of 11 900 enqueues/s). With `always`, for jobs that commit later with
+ * the caller's transaction, when a worker busy now may be idle.
+ */
+const wake = (channel: string, always: boolean): Sql => sql`
+  lanes as (
+    select queue, rank, ceil(greatest(extract(epoch from min(run_at) - now()) * 1000, 0)) as wait_ms
+    from waits where run_at <= now() + ${wakeHorizonMs} * interval '1 millisecond' group by queue, rank
+  ),
+  woken as (
+    select pg_notify(${channel}, lanes.queue || ':' || lanes.rank || ':' || lanes.wait_ms)
+    from lanes
+    where ${always} or exists (
+      select from millrace.workers w
+      where w.stopped_at is null and w.idle and (w.queues is null or lanes.queue = any (w.queues))
+    )
+  )
+  select count(*)::int as woken from woken`;
+
+/**
+ * Inserts plain jobs: due now, no options. Repeating it is harmless: ids are made by the caller and a job that exists is left
+ * alone, with its place in the queue.
+ */
+export async function insertPlain(db: Executor, channel: string, jobs: readonly NewJob[]): Promise<void> {
+  const ids = arrayLiteral(jobs.map((job) => job.id));
+  const queues = arrayLiteral(jobs.map((job) => job.queue));
+  const tasks = arrayLiteral(jobs.map((job) => job.task));
+  const priorities = arrayLiteral(jobs.map((job) => job.priority));
+  const attempts = arrayLiteral(jobs.map((job) => job.maxAttempts));
+  const inputs = textArrayLiteral(jobs.map((job) => job.input));
+  // Spelled out rather than composed: fixed text stays prepared.
+  await db.rows(sql`
+    with asked as (
+      insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, input)
+      select id, queue, task, priority, max_attempts, now(), input
+      from unnest(${ids}::uuid[], ${queues}::int[], ${tasks}::int[], ${priorities}::smallint[], ${attempts}::smallint[], ${inputs}::jsonb[])
+        as given (id, queue, task, priority, max_attempts, input)
+      on conflict (id) do nothing
+      returning id, queue, task, priority, run_at
+    ),
+    waits as (
+      insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
+      select queue, -priority, run_at, id, task, 1 from asked
+      returning queue, rank
+    ),
+    woken as (
+      select pg_notify(${channel}, lanes.queue || ':' || lanes.rank || ':0')
+      from (select distinct queue, rank from waits) lanes
+      where exists (
+        select from millrace.workers w
+        where w.stopped_at is null and w.idle and (w.queues is null or lanes.queue = any (w.queues))
+      )
+    )
+    select count(*)::int from woken`);
+}
+
+/** Inserts jobs of any kind. `always` sends the NOTIFY without asking who is idle; see `wake`. */
+export async function insertSpecial(
+  db: Executor,
+  channel: string,
+  jobs: readonly NewJob[],
+  always: boolean,
+): Promise<void> {
+  await db.rows(sql`
+    with asked as (${insertGiven(jobs)} on conflict (id) do nothing returning id, queue, task, priority, run_at),
+    waits as (${insertPending}),
+    ${wake(channel, always)}`);
+}
+
+/**
+ * Inserts one job unless its key was used before; returns the id of the job that has the key now. A key that is being used by
+ * another transaction is waited for.
+ */
+export async function insertOnce(
+  db: Executor,
+  channel: string,
+  job: NewJob,
+  key: { text: string; keepMs: number },
+  always: boolean,
+): Promise<string> {
+  const [row] = await db.rows<[string]>(sql`
+    with key as (
+      insert into millrace.idempotency_keys as k (task, key, job_id, expires_at)
+      values (${job.task}, ${key.text}, ${job.id}, now() + ${key.keepMs} * interval '1 millisecond')
+      on conflict (task, key) do update set
+        job_id = case when k.expires_at < now() then excluded.job_id else k.job_id end,
+        expires_at = case when k.expires_at < now() then excluded.expires_at else k.expires_at end
+      returning job_id
+    ),
+    asked as (
+      ${insertGiven([job])} where id = (select job_id from key)
+      on conflict (id) do nothing returning id, queue, task, priority, run_at
+    ),
+    waits as (${insertPending}),
+    woke as (${wakeSubquery(channel, always)})
+    select key.job_id::text from key left join woke on true`);
+  return row?.[0] ?? job.id;
+}
+
+const insertPending: Sql = sql`
+  insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
+  select queue, -priority, run_at, id, task, 1 from asked returning queue, rank, run_at`;
+
+const wakeSubquery = (channel: string, always: boolean): Sql => sql`with ${wake(channel, always)}`;
+
+function insertGiven(jobs: readonly NewJob[]): Sql {
+  const records = jobs.map(({ id, queue, task, priority, maxAttempts, input, special = {} }) => {
+    const rest = {
+      id,
+      queue,
+      task,
+      priority,
+      max_attempts: maxAttempts,
+      delay_ms: special.delayMs,
+      run_at: special.runAt?.toISOString(),
+      options: special.options,
+      tags: special.tags,
+      replay_of: special.replayOf,
+    };
+    // The input is JSON text already; it is put in as it stands instead of being parsed and written again.
+    return `{"input":${input},${JSON.stringify(rest).slice(1)}`;
+  });
+  // A time in the past means now: the queue's order, and the workers' low-water mark, only ever move forward.
+  return sql`
+    insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, input, options, tags, replay_of)
+    select id, queue, task, priority, max_attempts,
+           greatest(coalesce(run_at, now() + coalesce(delay_ms, 0) * interval '1 millisecond'), now()),
+           coalesce(input, 'null'::jsonb), options, tags, replay_of
+    from jsonb_to_recordset(${`[${records.join(",")}]`}::jsonb) as given (
+      id uuid, queue int, task int, priority smallint, max_attempts smallint, run_at timestamptz, delay_ms float8,
+      input jsonb, options jsonb, tags text[], replay_of uuid)`;
+}

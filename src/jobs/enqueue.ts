@@ -1,0 +1,268 @@
+/** The way in: options are read, the input is checked, and concurrent calls share one insert. */
+import { type Duration, durationMs } from "../core/duration.ts";
+import { MillraceError } from "../core/errors.ts";
+import { storableJson } from "../core/json.ts";
+import { checkedName, refuseUnknown, wholeNumber } from "../core/options.ts";
+import { type Backoff, backoffRule } from "../core/retry.ts";
+import { uuidv7 } from "../core/uuid.ts";
+import { type Database, type ForeignTransaction, isTransient } from "../db/database.ts";
+import { type NewJob, type SpecialJob, insertOnce, insertPlain, insertSpecial } from "./enqueue-store.ts";
+import type { Names } from "./names.ts";
+import { type AnyTask, defaultMaxAttempts, highestPriority, validate } from "./task.ts";
+
+export interface EnqueueOptions {
+  /** Default: the task's queue. */
+  queue?: string;
+  /** Run this much later. Not together with `runAt`. */
+  delay?: Duration;
+  /** Run then; a time in the past means now. */
+  runAt?: Date | string;
+  /** Higher runs first, -32 767 to 32 767. */
+  priority?: number;
+  /** Total tries. */
+  maxAttempts?: number;
+  backoff?: Backoff;
+  /** For one attempt. */
+  timeout?: Duration;
+  /** The first enqueue of this task under this key wins; later ones get its job for `idempotencyKeep` (default 24 hours). */
+  idempotencyKey?: string;
+  idempotencyKeep?: Duration;
+  /** Up to 20 words to find the job by. */
+  tags?: readonly string[];
+  /** Your own transaction: the job exists if and only if it commits. */
+  tx?: ForeignTransaction;
+}
+
+export interface Enqueued {
+  readonly id: string;
+  /** True when an earlier job already has the idempotency key. */
+  readonly duplicate: boolean;
+}
+
+const known: ReadonlySet<string> = new Set([
+  "queue",
+  "delay",
+  "runAt",
+  "priority",
+  "maxAttempts",
+  "backoff",
+  "timeout",
+  "idempotencyKey",
+  "idempotencyKeep",
+  "tags",
+  "tx",
+]);
+const none: EnqueueOptions = Object.freeze({});
+const dayMs = 86_400_000;
+/** One statement takes at most this many jobs, and this many characters of input. */
+const batchMax = 1_000;
+const batchChars = 8_000_000;
+
+interface Waiting {
+  readonly job: NewJob;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class Enqueuer {
+  readonly #db: Database;
+  readonly #names: Names;
+  readonly #channel: string;
+  readonly #now: () => number;
+  readonly #maxPayloadBytes: number;
+  #waiting: Waiting[] = [];
+  #inserting = false;
+
+  constructor(db: Database, names: Names, channel: string, now: () => number, maxPayloadBytes: number) {
+    this.#db = db;
+    this.#names = names;
+    this.#channel = channel;
+    this.#now = now;
+    this.#maxPayloadBytes = maxPayloadBytes;
+  }
+
+  /** Resolves when the job is durable. A task given by name only is not validated here; the worker that runs it does. */
+  async enqueue(task: AnyTask | string, input: unknown, options: EnqueueOptions = none): Promise<Enqueued> {
+    const job = await this.#read(task, input, options);
+    const { idempotencyKey, idempotencyKeep = dayMs, tx } = options;
+    const into = tx === undefined ? this.#db : this.#db.adopt(tx);
+    if (idempotencyKey !== undefined) {
+      const key = { text: checkedKey(idempotencyKey), keepMs: durationMs(idempotencyKeep, "idempotencyKeep") };
+      const id = await reached(() => insertOnce(into, this.#channel, job, key, tx !== undefined), tx === undefined);
+      return { id, duplicate: id !== job.id };
+    }
+    if (tx !== undefined) await insertSpecial(into, this.#channel, [job], true);
+    else if (job.special === undefined) await this.#together(job);
+    else await reached(() => insertSpecial(into, this.#channel, [job], false));
+    return { id: job.id, duplicate: false };
+  }
+
+  /** Many jobs of one task: all or none become durable per thousand; with `tx`, all or none. Returns ids in order. */
+  async enqueueMany(
+    task: AnyTask | string,
+    inputs: readonly unknown[],
+    options: EnqueueOptions = none,
+  ): Promise<string[]> {
+    if (options.idempotencyKey !== undefined) {
+      throw new MillraceError("OPTION_INVALID", "enqueueMany: idempotencyKey names one job; use enqueue for each.");
+    }
+    const jobs: NewJob[] = [];
+    for (const input of inputs) jobs.push(await this.#read(task, input, options));
+    const into = options.tx === undefined ? this.#db : this.#db.adopt(options.tx);
+    for (const batch of batches(jobs, (job) => job.input.length)) {
+      if (options.tx !== undefined) await insertSpecial(into, this.#channel, batch, true);
+      else if (batch[0]?.special === undefined) await reached(() => insertPlain(into, this.#channel, batch));
+      else await reached(() => insertSpecial(into, this.#channel, batch, false));
+    }
+    return jobs.map((job) => job.id);
+  }
+
+  async #read(task: AnyTask | string, input: unknown, options: EnqueueOptions): Promise<NewJob> {
+    const named = typeof task === "string";
+    const name = named ? checkedName(task, "task") : task.name;
+    if (options !== none) refuseUnknown("enqueue", options, known);
+    const queue = options.queue === undefined ? (named ? "default" : task.queue) : checkedName(options.queue, "queue");
+    const text = storableJson(input, this.#maxPayloadBytes);
+    if (!named && task.schema !== undefined) await validate(name, task.schema, input);
+    return {
+      id: uuidv7(this.#now()),
+      queue: this.#names.queues.known(queue) ?? (await this.#names.queues.id(queue)),
+      task: this.#names.tasks.known(name) ?? (await this.#names.tasks.id(name)),
+      priority: wholeNumber(
+        options.priority ?? (named ? 0 : task.priority),
+        "priority",
+        -highestPriority,
+        highestPriority,
+      ),
+      maxAttempts: wholeNumber(
+        options.maxAttempts ?? (named ? defaultMaxAttempts : task.maxAttempts),
+        "maxAttempts",
+        1,
+        32_767,
+      ),
+      input: text,
+      special: options === none ? undefined : readSpecial(options),
+    };
+  }
+
+  /** Joins the insert that goes out next. While one is under way, callers gather for the one after it. */
+  #together(job: NewJob): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ job, resolve, reject });
+      if (this.#inserting) return;
+      this.#inserting = true;
+      // Everything that is enqueued in this turn of the event loop goes along.
+      queueMicrotask(() => void this.#insertWaiting());
+    });
+  }
+
+  async #insertWaiting(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const waiting = this.#waiting;
+      this.#waiting = [];
+      for (const batch of batches(waiting, ({ job }) => job.input.length)) await this.#insertBatch(batch);
+    }
+    this.#inserting = false;
+  }
+
+  async #insertBatch(batch: readonly Waiting[]): Promise<void> {
+    try {
+      await reached(() =>
+        insertPlain(
+          this.#db,
+          this.#channel,
+          batch.map(({ job }) => job),
+        ),
+      );
+      for (const { resolve } of batch) resolve();
+    } catch (error) {
+      if (batch.length === 1 || error instanceof MillraceError) return batch.forEach(({ reject }) => reject(error));
+      // One of them is not to PostgreSQL's taste; the others must not suffer for it.
+      for (const one of batch) await this.#insertBatch([one]);
+    }
+  }
+}
+
+function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
+  const { delay, runAt, backoff, timeout, tags } = options;
+  if (delay !== undefined && runAt !== undefined)
+    throw new MillraceError("OPTION_INVALID", "Give delay or runAt, not both.");
+  if (
+    delay === undefined &&
+    runAt === undefined &&
+    backoff === undefined &&
+    timeout === undefined &&
+    tags === undefined
+  )
+    return undefined;
+  return {
+    ...(delay === undefined ? {} : { delayMs: durationMs(delay, "delay") }),
+    ...(runAt === undefined ? {} : { runAt: readInstant(runAt) }),
+    ...(tags === undefined ? {} : { tags: checkedTags(tags) }),
+    ...(backoff === undefined && timeout === undefined
+      ? {}
+      : {
+          options: {
+            ...(timeout === undefined ? {} : { timeout_ms: durationMs(timeout, "timeout") }),
+            ...(backoff === undefined ? {} : { backoff: backoffRule(backoff) }),
+          },
+        }),
+  };
+}
+
+function readInstant(value: Date | string): Date {
+  const at = value instanceof Date ? value : new Date(value);
+  const year = at.getUTCFullYear();
+  if (year >= 1970 && year < 10_000) return at;
+  throw new MillraceError(
+    "OPTION_INVALID",
+    `runAt must be a Date or an ISO 8601 time between 1970 and 9999, not ${JSON.stringify(value)}.`,
+  );
+}
+
+function checkedTags(tags: readonly string[]): readonly string[] {
+  const fine =
+    Array.isArray(tags) &&
+    tags.length <= 20 &&
+    tags.every((tag) => typeof tag === "string" && /^[^\0]{1,100}$/.test(tag));
+  if (fine) return tags;
+  throw new MillraceError("OPTION_INVALID", "tags must be up to 20 texts of 1 to 100 characters.");
+}
+
+function checkedKey(key: unknown): string {
+  if (typeof key === "string" && /^[^\0]{1,255}$/.test(key)) return key;
+  throw new MillraceError("OPTION_INVALID", "idempotencyKey must be a text of 1 to 255 characters.");
+}
+
+function batches<Item>(items: readonly Item[], chars: (item: Item) => number): Item[][] {
+  const result: Item[][] = [];
+  let batch: Item[] = [];
+  let size = 0;
+  for (const item of items) {
+    if (batch.length === batchMax || (batch.length > 0 && size + chars(item) > batchChars)) {
+      result.push(batch);
+      batch = [];
+      size = 0;
+    }
+    batch.push(item);
+    size += chars(item);
+  }
+  if (batch.length > 0) result.push(batch);
+  return result;
+}
+
+/**
+ * A connection that broke is tried once more: ids are made here, so an insert that did happen is not repeated. A database that is
+ * away becomes one error that says so; the job may or may not be durable then.
+ */
+async function reached<Result>(insert: () => Promise<Result>, twice = true): Promise<Result> {
+  try {
+    return await insert();
+  } catch (error) {
+    if (!isTransient(error)) throw error;
+    if (twice) return reached(insert, false);
+    throw new MillraceError("DATABASE_UNREACHABLE", `The job could not be enqueued: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,86 @@
+/** Remembers the numbers of queue and task names. Numbers are never given again, so what was learnt stays true. */
+import type { Database, Executor } from "../db/database.ts";
+import { addQueues, addTasks, findQueues, findTasks, nameOfQueue, nameOfTask } from "./names-store.ts";
+
+interface Room {
+  find(db: Executor, names: readonly string[]): Promise<readonly { id: number; name: string }[]>;
+  add(db: Executor, names: readonly string[]): Promise<void>;
+  nameOf(db: Executor, id: number): Promise<string>;
+}
+
+export class Names {
+  readonly queues: NameTable;
+  readonly tasks: NameTable;
+
+  constructor(db: Database) {
+    this.queues = new NameTable(db, { find: findQueues, add: addQueues, nameOf: nameOfQueue });
+    this.tasks = new NameTable(db, { find: findTasks, add: addTasks, nameOf: nameOfTask });
+  }
+}
+
+class NameTable {
+  readonly #ids = new Map<string, number>();
+  readonly #namesById = new Map<number, string>();
+  readonly #db: Database;
+  readonly #room: Room;
+
+  constructor(db: Database, room: Room) {
+    this.#db = db;
+    this.#room = room;
+  }
+
+  /** The number of a name if it is known here already. */
+  known(name: string): number | undefined {
+    return this.#ids.get(name);
+  }
+
+  /** The numbers of the names, in order; a name never seen before is given one, outside any transaction of the caller's. */
+  async ids(names: readonly string[]): Promise<number[]> {
+    await this.#learn(names);
+    const missing = this.#unknown(names);
+    if (missing.length > 0) {
+      await this.#room.add(this.#db, missing);
+      await this.#learn(missing);
+    }
+    return names.map((name) => this.#ids.get(name) as number);
+  }
+
+  async id(name: string): Promise<number> {
+    return this.#ids.get(name) ?? ((await this.ids([name]))[0] as number);
+  }
+
+  /** The name of a number that was seen here before. */
+  name(id: number): string | undefined {
+    return this.#namesById.get(id);
+  }
+
+  /** The number of a name, or undefined when nothing has used it yet. */
+  async find(name: string): Promise<number | undefined> {
+    await this.#learn([name]);
+    return this.#ids.get(name);
+  }
+
+  async #learn(names: readonly string[]): Promise<void> {
+    const missing = this.#unknown(names);
+    if (missing.length === 0) return;
+    for (const { id, name } of await this.#room.find(this.#db, missing)) this.#remember(id, name);
+  }
+
+  /** The name of a number, asked from the database when it is new here. */
+  async nameOf(id: number): Promise<string> {
+    const known = this.#namesById.get(id);
+    if (known !== undefined) return known;
+    const name = await this.#room.nameOf(this.#db, id);
+    this.#remember(id, name);
+    return name;
+  }
+
+  #remember(id: number, name: string): void {
+    this.#ids.set(name, id);
+    this.#namesById.set(id, name);
+  }
+
+  #unknown(names: readonly string[]): string[] {
+    return [...new Set(names)].filter((name) => !this.#ids.has(name));
+  }
+}

@@ -1,0 +1,203 @@
+/** Reading jobs: one by id, lists by status. Status is derived from where the job is; nothing here writes. */
+import type { Database } from "../db/database.ts";
+import { type Sql, arrayLiteral, join, sql } from "../db/sql.ts";
+import { dueTime } from "./settle-store.ts";
+
+export const jobStatuses = ["waiting", "delayed", "blocked", "active", "completed", "failed", "cancelled"] as const;
+export type JobStatus = (typeof jobStatuses)[number];
+
+/** A job as its readers see it. Times are Dates; what does not apply is null. */
+export interface Job {
+  readonly id: string;
+  readonly queue: string;
+  readonly task: string;
+  readonly status: JobStatus;
+  readonly input: unknown;
+  readonly priority: number;
+  readonly tags: readonly string[];
+  readonly createdAt: Date;
+  /** When it is or was due. */
+  readonly runAt: Date;
+  /** The attempt it waits for, runs, or ended with; from 1. */
+  readonly attempt: number;
+  readonly maxAttempts: number;
+  readonly startedAt: Date | null;
+  readonly finishedAt: Date | null;
+  /** The worker that has or had it last. */
+  readonly worker: string | null;
+  readonly lastErrorCode: string | null;
+  readonly lastErrorMessage: string | null;
+  readonly lastErrorStack: string | null;
+  /** Why it was given up: `NON_RETRYABLE`, `MAX_ATTEMPTS_EXCEEDED`, `POISON`. */
+  readonly deadLetterReason: string | null;
+  readonly replayOf: string | null;
+}
+
+/** `chosen (id, n)` names the jobs and their order. */
+const describe = (chosen: Sql): Sql => sql`
+  with chosen as (${chosen}),
+  found as (
+    select chosen.n, j.id, j.input, j.priority, j.tags, j.created_at, j.run_at, j.max_attempts, j.replay_of, q.name as queue, t.name as task,
+           ${dueTime} as due_at, j.queue as queue_id
+    from chosen join millrace.jobs j on j.id = chosen.id
+    join millrace.queues q on q.id = j.queue join millrace.tasks t on t.id = j.task
+  )
+  select f.id::text, f.queue, f.task, f.input, f.priority::int, coalesce(f.tags, '{}') as tags, f.created_at as "createdAt",
+         nullif(f.due_at, 'infinity') as "runAt", f.max_attempts::int as "maxAttempts", f.replay_of::text as "replayOf",
+         case when waits.attempt is not null then
+                case when f.due_at = 'infinity' then 'blocked' when f.due_at > now() then 'delayed' else 'waiting' end
+              when runs.claimed_at is not null then 'active'
+              when dead.reason is not null then 'failed'
+              when well.finished_at is not null then 'completed'
+              when last.outcome = 'cancelled' then 'cancelled'
+              else 'waiting' end as status,
+         coalesce(waits.attempt, runs.attempt, dead.attempt, last.attempt + last.counted, 1)::int as attempt,
+         case when runs.claimed_at is not null then runs.claimed_at
+              else coalesce(well.claimed_at + well.started_ms * interval '1 millisecond', last.started_at) end as "startedAt",
+         case when waits.attempt is null and runs.claimed_at is null
+              then coalesce(well.claimed_at + (well.started_ms + well.took_ms) * interval '1 millisecond', last.finished_at) end as "finishedAt",
+         (select w.name from millrace.workers w where w.id = coalesce(runs.worker, well.worker, last.worker)) as worker,
+         last.error_code as "lastErrorCode", last.error_message as "lastErrorMessage", last.error_stack as "lastErrorStack",
+         dead.reason as "deadLetterReason"
+  from found f
+  left join lateral (
+    select p.attempt from millrace.pending p
+    where p.queue = f.queue_id and p.rank = -f.priority and p.run_at = f.due_at and p.job_id = f.id
+  ) waits on true
+  left join lateral (
+    select l.claimed_at, l.worker, l.attempts[array_position(l.job_ids, f.id)] as attempt
+    from millrace.leases l where f.id = any (l.job_ids) and f.id <> all (l.done) limit 1
+  ) runs on true
+  left join millrace.dead_letters dead on dead.job_id = f.id
+  left join lateral (
+    select a.attempt, (a.outcome <> 'snoozed' and (a.outcome <> 'lost' or a.alone))::int as counted, a.outcome, a.started_at, a.finished_at, a.worker, a.error_code, a.error_message, a.error_stack
+    from millrace.attempts a where a.job_id = f.id and not a.late order by a.id desc limit 1
+  ) last on true
+  left join lateral (
+    select s.claimed_at, s.finished_at, s.worker, s.started_ms[array_position(s.job_ids, f.id)] as started_ms,
+           s.took_ms[array_position(s.job_ids, f.id)] as took_ms
+    from millrace.settled s where s.ids @> f.id and f.id = any (s.job_ids) limit 1
+  ) well on true
+  order by f.n`;
+
+export async function findJobs(db: Database, ids: readonly string[]): Promise<Job[]> {
+  return db.query<Job>(
+    describe(sql`select id, n from unnest(${arrayLiteral(ids)}::uuid[]) with ordinality as given (id, n)`),
+  );
+}
+
+/** Which jobs to list. `after` is where the page before ended. */
+export interface JobFilter {
+  readonly status?: JobStatus | undefined;
+  readonly queue?: number | undefined;
+  readonly task?: number | undefined;
+  readonly tag?: string | undefined;
+  readonly limit: number;
+  readonly after?: readonly string[] | undefined;
+}
+
+export interface JobPage {
+  readonly jobs: Job[];
+  /** Where the next page starts; null at the end. A page may be short before the end: a walk looks at 20 000 jobs at most. */
+  readonly after: readonly string[] | null;
+}
+
+/** Jobs looked at per page at most, when a filter has no index to follow. */
+const walkMax = 20_000;
+
+export async function listJobs(db: Database, filter: JobFilter): Promise<JobPage> {
+  const walk = sql`
+    with walked as materialized (${walkOf(filter)} limit ${walkMax}),
+    matching as (
+      select walked.id, walked.n, walked.place from walked join millrace.jobs j on j.id = walked.id
+      where ${join(conditions(filter), sql` and `)} order by walked.n limit ${filter.limit}
+    )
+    select id::text, place, (select count(*)::int from walked) as walked,
+           (select w.place from walked w order by w.n desc limit 1) as "end"
+    from matching
+    union all
+    select null, null, (select count(*)::int from walked), (select w.place from walked w order by w.n desc limit 1)`;
+  const rows = await db.query<{ id: string | null; place: string[] | null; walked: number; end: string[] | null }>(
+    walk,
+  );
+  const found = rows.filter((row): row is typeof row & { id: string; place: string[] } => row.id !== null);
+  const jobs =
+    found.length === 0
+      ? []
+      : await findJobs(
+          db,
+          found.map(({ id }) => id),
+        );
+  const edge = rows.at(-1);
+  if (found.length === filter.limit) return { jobs, after: found.at(-1)?.place ?? null };
+  return { jobs, after: edge && edge.walked === walkMax ? edge.end : null };
+}
+
+function conditions({ queue, task, tag }: JobFilter): Sql[] {
+  return [
+    sql`true`,
+    ...(queue === undefined ? [] : [sql`j.queue = ${queue}::int`]),
+    ...(task === undefined ? [] : [sql`j.task = ${task}::int`]),
+    ...(tag === undefined ? [] : [sql`j.tags @> array[${tag}::text]`]),
+  ];
+}
+
+/** `select id, n, place`: jobs in the order of the list, n to sort by, place (text[]) to go on from. Every one follows an index. */
+function walkOf({ status, queue, after }: JobFilter): Sql {
+  const inQueue = (column: Sql): Sql => (queue === undefined ? sql`true` : sql`${column} = ${queue}::int`);
+  switch (status) {
+    case "waiting":
+    case "delayed":
+    case "blocked": {
+      const when = {
+        waiting: sql`p.run_at <= now()`,
+        delayed: sql`p.run_at > now() and p.run_at < 'infinity'`,
+        blocked: sql`p.run_at = 'infinity'`,
+      }[status];
+      const beyond =
+        after === undefined
+          ? sql`true`
+          : sql`(p.queue, p.rank, p.run_at, p.job_id) > (${after[0]}::int, ${after[1]}::smallint, ${after[2]}::timestamptz, ${after[3]}::uuid)`;
+      return sql`
+        select p.job_id as id, row_number() over (order by p.queue, p.rank, p.run_at, p.job_id) as n,
+               array[p.queue::text, p.rank::text, p.run_at::text, p.job_id::text] as place
+        from millrace.pending p where ${inQueue(sql`p.queue`)} and ${when} and ${beyond}
+        order by p.queue, p.rank, p.run_at, p.job_id`;
+    }
+    case "active": {
+      const beyond = after === undefined ? sql`true` : sql`open.job_id > ${after[0]}::uuid`;
+      return sql`
+        select open.job_id as id, row_number() over (order by open.job_id) as n, array[open.job_id::text] as place
+        from millrace.leases l cross join unnest(l.job_ids) as open (job_id)
+        where open.job_id <> all (l.done) and ${inQueue(sql`l.queue`)} and ${beyond} order by open.job_id`;
+    }
+    case "failed": {
+      const beyond =
+        after === undefined ? sql`true` : sql`(d.failed_at, d.job_id) < (${after[0]}::timestamptz, ${after[1]}::uuid)`;
+      return sql`
+        select d.job_id as id, row_number() over (order by d.failed_at desc, d.job_id desc) as n, array[d.failed_at::text, d.job_id::text] as place
+        from millrace.dead_letters d where ${inQueue(sql`d.queue`)} and ${beyond} order by d.failed_at desc, d.job_id desc`;
+    }
+    case "completed": {
+      const beyond = after === undefined ? sql`true` : sql`(s.id, done.n) < (${after[0]}::bigint, ${after[1]}::bigint)`;
+      const near = after === undefined ? sql`true` : sql`s.id <= ${after[0]}::bigint`;
+      return sql`
+        select done.job_id as id, row_number() over (order by s.id desc, done.n desc) as n, array[s.id::text, done.n::text] as place
+        from (select s.id, s.job_ids from millrace.settled s where ${inQueue(sql`s.queue`)} and ${near} order by s.id desc limit ${walkMax}) s
+        cross join unnest(s.job_ids) with ordinality as done (job_id, n)
+        where ${beyond} order by s.id desc, done.n desc`;
+    }
+    case "cancelled": {
+      const beyond = after === undefined ? sql`true` : sql`a.id < ${after[0]}::bigint`;
+      return sql`
+        select a.job_id as id, row_number() over (order by a.id desc) as n, array[a.id::text] as place
+        from millrace.attempts a where a.outcome = 'cancelled' and not a.late and ${inQueue(sql`a.queue`)} and ${beyond} order by a.id desc`;
+    }
+    case undefined: {
+      const beyond = after === undefined ? sql`true` : sql`w.id < ${after[0]}::uuid`;
+      return sql`
+        select w.id, row_number() over (order by w.id desc) as n, array[w.id::text] as place
+        from millrace.jobs w where ${beyond} order by w.id desc`;
+    }
+  }
+}

@@ -1,0 +1,166 @@
+/** Runs jobs, at most so many at once, and watches their deadlines. Knows nothing of the database. */
+import type { Log } from "../core/log.ts";
+import type { Interruption, RunningJob } from "./running.ts";
+
+/** After its timeout a task has this long to obey its signal before it is reported as hung. */
+const hungAfterMs = 5_000;
+
+export class Runner {
+  /** Claimed and not started. */
+  readonly #buffer: RunningJob[] = [];
+  #head = 0;
+  readonly running = new Set<RunningJob>();
+  /** Past their timeout and still running: JavaScript cannot stop them. */
+  readonly hung = new Set<RunningJob>();
+  #starting = false;
+  #deadlineTimer: NodeJS.Timeout | undefined;
+  #deadlineAt = Number.POSITIVE_INFINITY;
+  #busySince = 0;
+  #busyMs = 0;
+  #finishedCount = 0;
+  /** Jobs finished per millisecond of being busy, over the recent past. */
+  rate = 0;
+  /** performance.now() when a job was last started. */
+  lastStartAt = 0;
+
+  readonly #onFinish: (job: RunningJob, now: number, ended: { thrown: unknown } | undefined) => void;
+  readonly #log: Log;
+  concurrency: number;
+
+  constructor(
+    concurrency: number,
+    log: Log,
+    onFinish: (job: RunningJob, now: number, ended: { thrown: unknown } | undefined) => void,
+  ) {
+    this.concurrency = concurrency;
+    this.#log = log;
+    this.#onFinish = onFinish;
+  }
+
+  get buffered(): number {
+    return this.#buffer.length - this.#head;
+  }
+
+  get free(): number {
+    return this.concurrency - this.running.size;
+  }
+
+  add(jobs: readonly RunningJob[]): void {
+    for (const job of jobs) this.#buffer.push(job);
+  }
+
+  /** Takes what was not started out again. */
+  takeBuffered(only?: (job: RunningJob) => boolean): RunningJob[] {
+    const waiting = this.#buffer.slice(this.#head);
+    this.#buffer.length = 0;
+    this.#head = 0;
+    if (!only) return waiting;
+    this.add(waiting.filter((job) => !only(job)));
+    return waiting.filter(only);
+  }
+
+  /** Starts what there is room for. */
+  startNext(): void {
+    // A task that ends at once calls back into here; the loop below goes on for it, so the stack stays flat.
+    if (this.#starting) return;
+    this.#starting = true;
+    while (this.running.size < this.concurrency && this.#head < this.#buffer.length) {
+      const job = this.#buffer[this.#head] as RunningJob;
+      this.#head += 1;
+      if (this.#head === this.#buffer.length) {
+        this.#buffer.length = 0;
+        this.#head = 0;
+      }
+      this.#start(job);
+    }
+    this.#starting = false;
+  }
+
+  interruptAll(why: Interruption): void {
+    for (const job of this.running) job.interrupt(why);
+  }
+
+  close(): void {
+    clearTimeout(this.#deadlineTimer);
+  }
+
+  #start(job: RunningJob): void {
+    const now = performance.now();
+    job.startedAt = now;
+    this.lastStartAt = now;
+    if (this.running.size === 0) this.#busySince = now;
+    this.running.add(job);
+    const { timeoutMs } = job;
+    if (timeoutMs > 0 && now + timeoutMs < this.#deadlineAt) this.#watch(now, now + timeoutMs);
+    try {
+      const outcome = job.execute();
+      if (isThenable(outcome))
+        outcome.then(
+          () => this.#finish(job, undefined),
+          (thrown: unknown) => this.#finish(job, { thrown }),
+        );
+      else this.#finish(job, undefined);
+    } catch (thrown) {
+      this.#finish(job, { thrown });
+    }
+  }
+
+  #finish(job: RunningJob, ended: { thrown: unknown } | undefined): void {
+    const now = performance.now();
+    this.running.delete(job);
+    this.hung.delete(job);
+    this.#finishedCount += 1;
+    if (this.running.size === 0) this.#busyMs += now - this.#busySince;
+    this.#onFinish(job, now, ended);
+  }
+
+  /** Brings `rate` up to date; called when it matters, which is before a claim. */
+  measure(now: number): void {
+    let busy = this.#busyMs;
+    if (this.running.size > 0) {
+      busy += now - this.#busySince;
+      this.#busySince = now;
+    }
+    this.#busyMs = busy;
+    // Below half a millisecond there is more noise than rate.
+    if (busy < 0.5 || this.#finishedCount === 0) return;
+    const recent = this.#finishedCount / busy;
+    this.rate = this.rate === 0 ? recent : this.rate * 0.7 + recent * 0.3;
+    this.#busyMs = 0;
+    this.#finishedCount = 0;
+  }
+
+  /** One timer for all deadlines: set for the earliest, and looked at again when it fires. */
+  #watch(now: number, at: number): void {
+    clearTimeout(this.#deadlineTimer);
+    this.#deadlineAt = at;
+    this.#deadlineTimer = setTimeout(() => this.#checkDeadlines(), Math.min(Math.max(at - now, 1), 2 ** 31 - 1));
+  }
+
+  #checkDeadlines(): void {
+    const now = performance.now();
+    let next = Number.POSITIVE_INFINITY;
+    for (const job of this.running) {
+      if (job.timeoutMs === 0) continue;
+      const deadline = job.startedAt + job.timeoutMs;
+      if (deadline > now) next = Math.min(next, deadline);
+      else if (job.interrupted === undefined) {
+        job.interrupt("timeout");
+        next = Math.min(next, now + hungAfterMs);
+      } else if (now < deadline + hungAfterMs) next = Math.min(next, deadline + hungAfterMs);
+      else if (!this.hung.has(job)) {
+        this.hung.add(job);
+        this.#log.error(
+          { job: job.id, task: job.task, attempt: job.attempt, running_ms: Math.round(now - job.startedAt) },
+          "job.hung: the task ignores its signal after its timeout and keeps its slot; make it honour the signal, or restart this worker",
+        );
+      }
+    }
+    this.#deadlineAt = Number.POSITIVE_INFINITY;
+    if (next < Number.POSITIVE_INFINITY) this.#watch(now, next);
+  }
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+}

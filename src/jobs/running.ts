@@ -1,0 +1,195 @@
+/** One job on a worker, from claim to result. Cheap until used: the input is parsed, and a signal made, when the task asks. */
+import { type Duration, describeMs, durationMs } from "../core/duration.ts";
+import { MillraceError } from "../core/errors.ts";
+import type { Log } from "../core/log.ts";
+import { type BackoffRule, readFailure, retryDelayMs } from "../core/retry.ts";
+import type { ForeignTransaction } from "../db/database.ts";
+import type { ClaimedRow } from "./claim-store.ts";
+import type { StoredJobOptions } from "./enqueue-store.ts";
+import type { JobContext } from "./context.ts";
+import type { Lease } from "./ledger.ts";
+import type { Result } from "./settle-store.ts";
+import { type AnyTask, validate } from "./task.ts";
+
+/** What a job needs of its worker. */
+export interface Host {
+  readonly log: Log;
+  readonly random: () => number;
+  queueName(queue: number): string;
+  completeWithin(tx: ForeignTransaction, job: RunningJob): Promise<boolean>;
+}
+
+/** Why a running job was asked to end. */
+export type Interruption = "timeout" | "shutdown" | "lease_lost";
+
+class Snooze extends Error {
+  readonly pauseMs: number;
+  constructor(pauseMs: number) {
+    super("snoozed");
+    this.pauseMs = pauseMs;
+  }
+}
+
+export class RunningJob implements JobContext {
+  readonly id: string;
+  readonly taskId: number;
+  readonly attempt: number;
+  readonly maxAttempts: number;
+  /** Its number in the lease, from 0. */
+  readonly place: number;
+  readonly lease: Lease;
+  /** Undefined when this worker's app has no such task. */
+  readonly definition: AnyTask | undefined;
+  readonly #host: Host;
+  readonly #inputText: string;
+  readonly #options: StoredJobOptions | undefined;
+  #input: unknown;
+  #abort: AbortController | undefined;
+  #interrupted: Interruption | undefined;
+  /** performance.now() at the start of `run`. */
+  startedAt = 0;
+  completed = false;
+
+  constructor(row: ClaimedRow, lease: Lease, definition: AnyTask | undefined, host: Host) {
+    this.place = row[0] - 1;
+    this.id = row[1];
+    this.taskId = row[2];
+    this.#inputText = row[3];
+    this.attempt = row[4];
+    this.maxAttempts = row[5];
+    this.#options = row[6] === null ? undefined : (JSON.parse(row[6]) as StoredJobOptions);
+    this.lease = lease;
+    this.definition = definition;
+    this.#host = host;
+  }
+
+  /** Runs the task. Returns what `run` returned, which may be a promise; throws what it threw. */
+  execute(): unknown {
+    const { definition } = this;
+    if (definition === undefined)
+      throw new MillraceError("UNKNOWN_JOB_TYPE", "This worker's app defines no task of this job's name.");
+    if (definition.schema === undefined) return definition.run(this as JobContext as JobContext<never>);
+    const valid = validate(definition.name, definition.schema, this.input);
+    if (!(valid instanceof Promise)) {
+      this.#input = valid;
+      return definition.run(this as JobContext as JobContext<never>);
+    }
+    return valid.then((value: unknown) => {
+      this.#input = value;
+      return definition.run(this as JobContext as JobContext<never>);
+    });
+  }
+
+  get timeoutMs(): number {
+    return this.#options?.timeout_ms ?? this.definition?.timeoutMs ?? 0;
+  }
+
+  get interrupted(): Interruption | undefined {
+    return this.#interrupted;
+  }
+
+  /** Asks the task to end. What it does afterwards is judged by `result`. */
+  interrupt(why: Interruption): void {
+    if (this.#interrupted !== undefined) return;
+    this.#interrupted = why;
+    this.#abort?.abort(interruption(why, this.timeoutMs));
+  }
+
+  /** The result of an attempt that ended, normally (`thrown` absent) or by throwing. */
+  result(now: number, ended: { thrown: unknown } | undefined): Result {
+    const base = {
+      lease: this.lease.id,
+      jobId: this.id,
+      attempt: this.attempt,
+      startedMs: Math.max(0, Math.round(this.startedAt - this.lease.claimedAt)),
+      tookMs: Math.max(0, Math.round(now - this.startedAt)),
+      completed: this.completed,
+    };
+    // A task that caught its abort and returned looks like a success; believing it would lose the work.
+    if (this.#interrupted === "timeout") {
+      const message = `The attempt took longer than its timeout of ${describeMs(this.timeoutMs)}.`;
+      return { ...base, outcome: "timed_out", next: "retry", code: "TIMEOUT", message, delayMs: this.#retryDelay(0) };
+    }
+    if (this.#interrupted === "shutdown" && (ended !== undefined || this.#abort !== undefined)) {
+      return {
+        ...base,
+        outcome: "snoozed",
+        next: "again",
+        code: "WORKER_SHUTDOWN",
+        message: "The worker stopped before the job was done.",
+        delayMs: 0,
+      };
+    }
+    if (ended === undefined) return { ...base, outcome: "succeeded", next: "done" };
+    if (ended.thrown instanceof Snooze)
+      return { ...base, outcome: "snoozed", next: "again", delayMs: ended.thrown.pauseMs };
+    const { code, message, stack, retryable, retryAfterMs } = readFailure(ended.thrown);
+    if (!retryable) return { ...base, outcome: "failed", next: "dead", code, message, stack };
+    return { ...base, outcome: "failed", next: "retry", code, message, stack, delayMs: this.#retryDelay(retryAfterMs) };
+  }
+
+  #retryDelay(atLeastMs: number): number {
+    const rule: BackoffRule | undefined = this.#options?.backoff ?? this.definition?.backoff;
+    return Math.max(atLeastMs, rule ? retryDelayMs(rule, this.attempt, this.#host.random()) : 0);
+  }
+
+  // What the task sees ————————————————————————————————————————————————————————————————————————————————————————————————————
+
+  get input(): unknown {
+    if (this.#input === undefined) this.#input = JSON.parse(this.#inputText);
+    return this.#input;
+  }
+
+  get task(): string {
+    return this.definition?.name ?? "";
+  }
+
+  get queue(): string {
+    return this.#host.queueName(this.lease.queue);
+  }
+
+  /** One AbortController per job costs a third of the drain rate, so there is none until somebody looks. */
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController();
+      if (this.#interrupted !== undefined) this.#abort.abort(interruption(this.#interrupted, this.timeoutMs));
+    }
+    return this.#abort.signal;
+  }
+
+  get log(): Log {
+    const { log } = this.#host;
+    const about = { job: this.id, task: this.task, attempt: this.attempt };
+    return {
+      debug: (fields, message) => log.debug({ ...about, ...fields }, message),
+      info: (fields, message) => log.info({ ...about, ...fields }, message),
+      warn: (fields, message) => log.warn({ ...about, ...fields }, message),
+      error: (fields, message) => log.error({ ...about, ...fields }, message),
+    };
+  }
+
+  get snooze(): (pause: Duration) => never {
+    return (pause) => {
+      throw new Snooze(durationMs(pause, "snooze"));
+    };
+  }
+
+  get complete(): (tx: ForeignTransaction) => Promise<void> {
+    return async (tx) => {
+      if (this.completed) throw new MillraceError("JOB_STATE", `Job ${this.id} was completed already.`);
+      this.completed = true;
+      if (await this.#host.completeWithin(tx, this)) return;
+      throw new MillraceError("JOB_STATE", `Job ${this.id} is no longer this worker's; roll your transaction back.`);
+    };
+  }
+}
+
+function interruption(why: Interruption, timeoutMs: number): Error {
+  if (why === "timeout")
+    return new MillraceError("TIMEOUT", `The attempt took longer than its timeout of ${describeMs(timeoutMs)}.`);
+  if (why === "shutdown") return new MillraceError("WORKER_SHUTDOWN", "The worker is stopping.");
+  return new MillraceError(
+    "WORKER_LOST",
+    "This worker stopped beating for too long and its jobs were given to others.",
+  );
+}

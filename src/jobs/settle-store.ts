@@ -1,0 +1,192 @@
+/**
+ * Settling with care: batches of which only a part is finished, failures, snoozes, late results, jobs given back.
+ *
+ * Everything happens under the lease's row lock, in one statement, and only for what the lease still holds: a worker whose lease
+ * was reaped changes nothing, and sending the same results twice changes nothing the second time.
+ */
+import type { Database, Executor } from "../db/database.ts";
+import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
+
+/** What happens to a job after its attempt. `again` repeats the same attempt (snooze, shutdown) and uses none up. */
+export type Next = "done" | "retry" | "dead" | "again";
+
+/** One finished attempt. Times in ms; `startedMs` counts from when its batch was claimed. */
+export interface Result {
+  readonly lease: string;
+  readonly jobId: string;
+  readonly attempt: number;
+  readonly outcome: "succeeded" | "failed" | "timed_out" | "snoozed";
+  readonly next: Next;
+  readonly startedMs: number;
+  readonly tookMs: number;
+  readonly code?: string | undefined;
+  readonly message?: string | undefined;
+  readonly stack?: string | null | undefined;
+  /** For `retry` and `again`: how long until the job is due. */
+  readonly delayMs?: number | undefined;
+  /** The task completed itself inside its own transaction; whether that committed, history knows. */
+  readonly completed?: boolean | undefined;
+}
+
+/** Leases locked for us, and against the reaper, for the rest of the statement. */
+const held = (worker: number): Sql => sql`
+  held as materialized (
+    select id, queue, claimed_at, job_ids, attempts, done from millrace.leases
+    where id in (select lease from given) and worker = ${worker}::int
+    order by id for no key update
+  )`;
+
+/** Takes the jobs of `finished (lease, job_id)` off their leases; a lease that holds nothing more is gone. */
+const shrinkLeases: Sql = sql`
+  shrunk as materialized (
+    select f.lease, array_agg(f.job_id) as ids, h.done || array_agg(f.job_id) as done,
+           cardinality(h.job_ids) - cardinality(h.done) = count(*) as empty
+    from finished f join held h on h.id = f.lease group by f.lease, h.done, h.job_ids
+  ),
+  emptied as (delete from millrace.leases l using shrunk s where l.id = s.lease and s.empty),
+  kept as (update millrace.leases l set done = s.done from shrunk s where l.id = s.lease and not s.empty)`;
+
+/**
+ * Where a waiting job stands in `pending`: as asked, or where its last retry, loss or operator put it. `j` is the job's row.
+ * Together with queue and priority this is the exact key; no index on job ids is needed.
+ */
+export const dueTime: Sql = sql`
+  coalesce((
+    select moved.run_at from (
+      select retry_at as run_at, finished_at as at from millrace.attempts where job_id = j.id and retry_at is not null and not late
+      union all
+      select run_at, at from millrace.operations where job_id = j.id and run_at is not null
+    ) moved order by moved.at desc limit 1
+  ), j.run_at)`;
+
+/** Settles the results; returns the ids of those that came too late and were only recorded. */
+export async function settle(db: Database, worker: number, results: readonly Result[]): Promise<string[]> {
+  const given = JSON.stringify(
+    results.map((result) => ({
+      lease: result.lease,
+      job_id: result.jobId,
+      attempt: result.attempt,
+      outcome: result.outcome,
+      next: result.next,
+      started_ms: result.startedMs,
+      took_ms: result.tookMs,
+      code: result.code,
+      message: result.message,
+      stack: result.stack,
+      delay_ms: result.delayMs,
+      completed: result.completed,
+      // Ids begin with their time. Batches stay within 17 minutes of ids, so that a range of ids stays narrow.
+      era: result.jobId.slice(0, 7),
+    })),
+  );
+  const rows = await db.rows<[string]>(sql`
+    with given as materialized (
+      select * from jsonb_to_recordset(${given}::jsonb) as g (
+        lease bigint, job_id uuid, attempt smallint, outcome text, next text, started_ms int, took_ms int,
+        code text, message text, stack text, delay_ms float8, completed boolean, era text)
+    ),
+    ${held(worker)},
+    finished as materialized (
+      select g.*, h.queue, h.claimed_at,
+             g.completed is true and exists (
+               select from millrace.settled s where s.lease = g.lease and g.job_id = any (s.job_ids)) as recorded
+      from given g join held h on h.id = g.lease where g.job_id = any (h.job_ids) and g.job_id <> all (h.done)
+    ),
+    judged as materialized (
+      select f.*, j.priority, j.task,
+             case when f.recorded then 'done'
+                  when f.next = 'retry' and f.attempt >= j.max_attempts then 'exhausted'
+                  else f.next end as verdict
+      from finished f left join millrace.jobs j on j.id = f.job_id and f.next <> 'done'
+    ),
+    history as (
+      insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
+      select lease, queue, ${worker}::int, claimed_at, count(*), sum(took_ms),
+             millrace.uuidrange((array_agg(job_id order by job_id))[1], (array_agg(job_id order by job_id desc))[1], '[]'),
+             array_agg(job_id order by job_id), array_agg(started_ms order by job_id), array_agg(took_ms order by job_id)
+      from judged where verdict = 'done' and not recorded
+      group by lease, queue, claimed_at, era
+    ),
+    told as (
+      insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, started_at, error_code, error_message, error_stack, retry_at)
+      select job_id, queue, attempt, lease, ${worker}::int, outcome, claimed_at + started_ms * interval '1 millisecond', code, message, stack,
+             case when verdict in ('retry', 'again') then now() + coalesce(delay_ms, 0) * interval '1 millisecond' end
+      from judged where verdict <> 'done'
+      returning job_id, retry_at
+    ),
+    requeued as (
+      insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
+      select j.queue, -j.priority, t.retry_at, j.job_id, j.task, j.attempt + (j.verdict = 'retry')::int
+      from judged j join told t using (job_id) where j.verdict in ('retry', 'again')
+    ),
+    buried as (
+      insert into millrace.dead_letters (job_id, queue, task, attempt, reason, error_code)
+      select job_id, queue, task, attempt, case verdict when 'dead' then 'NON_RETRYABLE' else 'MAX_ATTEMPTS_EXCEEDED' end, coalesce(code, 'UNKNOWN')
+      from judged where verdict in ('dead', 'exhausted')
+      on conflict (job_id) do nothing
+    ),
+    ${shrinkLeases},
+    late as (
+      insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, error_code, error_message, error_stack, late)
+      select g.job_id, j.queue, g.attempt, g.lease, ${worker}::int, g.outcome, g.code, g.message, g.stack, true
+      from given g join millrace.jobs j on j.id = g.job_id
+      where not exists (select from held h where h.id = g.lease)
+        and not exists (select from millrace.settled s where s.lease = g.lease and g.job_id = any (s.job_ids))
+        and not exists (select from millrace.attempts a where a.job_id = g.job_id and a.lease = g.lease and a.outcome <> 'lost')
+      returning job_id
+    )
+    select job_id::text from late`);
+  return rows.map(([id]) => id);
+}
+
+/** Gives jobs back that were claimed and never started: same attempt, same place in line. Null ids: all the lease still holds. */
+export async function giveBack(
+  db: Database,
+  channel: string,
+  worker: number,
+  leases: readonly string[],
+  jobIds: readonly string[] | null,
+): Promise<number> {
+  const ids = jobIds === null ? null : arrayLiteral(jobIds);
+  const [row] = await db.rows<[number]>(sql`
+    with given as materialized (select unnest(${arrayLiteral(leases)}::bigint[]) as lease),
+    ${held(worker)},
+    finished as materialized (
+      select h.id as lease, h.queue, open.job_id, open.attempt
+      from held h cross join unnest(h.job_ids, h.attempts) as open (job_id, attempt)
+      where open.job_id <> all (h.done) and (${ids}::uuid[] is null or open.job_id = any (${ids}::uuid[]))
+        and not exists (select from millrace.settled s where s.lease = h.id and open.job_id = any (s.job_ids))
+    ),
+    requeued as (
+      insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
+      select f.queue, -j.priority, ${dueTime}, f.job_id, j.task, f.attempt from finished f join millrace.jobs j on j.id = f.job_id
+      returning queue, rank
+    ),
+    ${shrinkLeases}
+    select count(pg_notify(${channel}, back.queue || ':' || back.rank || ':0'))::int from (select distinct queue, rank from requeued) back`);
+  return row?.[0] ?? 0;
+}
+
+/**
+ * Completes one job inside the caller's transaction: the effect and the history row commit together or not at all. `for key
+ * share` keeps the reaper off the lease until then and does not block the worker's own settling. False when the lease is gone.
+ */
+export async function completeWithin(
+  tx: Executor,
+  job: { lease: string; worker: number; id: string; attempt: number; startedMs: number; tookMs: number },
+): Promise<boolean> {
+  const [row] = await tx.query<{ held: boolean }>(sql`
+    with held as materialized (
+      select id, queue, worker, claimed_at from millrace.leases
+      where id = ${job.lease}::bigint and worker = ${job.worker}::int and ${job.id}::uuid = any (job_ids) and ${job.id}::uuid <> all (done)
+      for key share
+    ),
+    history as (
+      insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
+      select id, queue, worker, claimed_at, 1, ${job.tookMs}::int, millrace.uuidrange(${job.id}::uuid, ${job.id}::uuid, '[]'),
+             array[${job.id}::uuid], array[${job.startedMs}::int], array[${job.tookMs}::int]
+      from held
+    )
+    select exists (select from held) as held`);
+  return row?.held ?? false;
+}

@@ -1,0 +1,133 @@
+/** Reports what became of jobs: in batches, one statement at a time, again and again until the database has taken it. */
+import type { Log } from "../core/log.ts";
+import type { Database } from "../db/database.ts";
+import { Ledger } from "./ledger.ts";
+import type { RunningJob } from "./running.ts";
+import { giveBack, settle } from "./settle-store.ts";
+
+/** A finished job waits this long for company before it is settled by itself, in ms. */
+const settleAfterMs = 10;
+const retryPauseMaxMs = 5_000;
+/** Results per statement at most. */
+const flushMax = 1_000;
+
+export class Settler {
+  readonly ledger = new Ledger();
+  /** Jobs given back without an attempt, so far. */
+  returned = 0;
+  readonly #db: Database;
+  readonly #channel: string;
+  readonly #workerId: () => number;
+  readonly #log: Log;
+  readonly #onRequeued: (inMs: number) => void;
+  /** Claimed, never started, on their way back. */
+  #returns: RunningJob[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #timerAt = Number.POSITIVE_INFINITY;
+  #flushing: Promise<void> | undefined;
+  #pauseMs = 0;
+
+  /** `onRequeued` hears in how many ms the first of the jobs just queued again is due. */
+  constructor(db: Database, channel: string, workerId: () => number, log: Log, onRequeued: (inMs: number) => void) {
+    this.#db = db;
+    this.#channel = channel;
+    this.#workerId = workerId;
+    this.#log = log;
+    this.#onRequeued = onRequeued;
+  }
+
+  /** An attempt ended. */
+  finished(job: RunningJob, now: number, ended: { thrown: unknown } | undefined): void {
+    if (ended === undefined && !job.completed && job.interrupted === undefined) this.ledger.succeed(job, now);
+    else this.ledger.report(job, job.result(now, ended));
+  }
+
+  /** Gives jobs back that were never started. */
+  giveBack(jobs: readonly RunningJob[]): void {
+    if (jobs.length === 0) return;
+    for (const job of jobs) this.ledger.drop(job.lease, 1);
+    this.#returns.push(...jobs);
+    this.returned += jobs.length;
+    this.flushSoon(0);
+  }
+
+  /** Sees to it that what is finished gets settled even when no claim takes it along. */
+  flushSoon(afterMs: number = settleAfterMs): void {
+    const wait = Math.max(afterMs, this.#pauseMs);
+    const at = performance.now() + wait;
+    if (this.#flushing || this.#timerAt <= at) return;
+    clearTimeout(this.#timer);
+    this.#timerAt = at;
+    this.#timer = setTimeout(() => {
+      this.#timerAt = Number.POSITIVE_INFINITY;
+      void this.#flush();
+    }, wait);
+  }
+
+  /** Settles everything that is finished. Throws what the database throws; nothing is lost then, and it can be called again. */
+  async drain(): Promise<void> {
+    while (this.#hasWork) await this.#roundOnce();
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+  }
+
+  get #hasWork(): boolean {
+    return this.#returns.length > 0 || this.ledger.hasUnreported;
+  }
+
+  async #flush(): Promise<void> {
+    try {
+      await this.#roundOnce();
+      this.#pauseMs = 0;
+    } catch (error) {
+      this.#pauseMs = Math.min(Math.max(this.#pauseMs * 2, 100), retryPauseMaxMs);
+      this.#log.warn(
+        { err: error, results: this.ledger.results.length, retry_ms: this.#pauseMs },
+        "results not settled yet; keeping them and trying again",
+      );
+    }
+    if (this.#hasWork) this.flushSoon();
+  }
+
+  /** One round at a time: two would send the same results and then forget the next ones. */
+  #roundOnce(): Promise<void> {
+    this.#flushing ??= this.#round().finally(() => {
+      this.#flushing = undefined;
+    });
+    return this.#flushing;
+  }
+
+  async #round(): Promise<void> {
+    this.ledger.gather();
+    const returns = this.#returns;
+    if (returns.length > 0) {
+      const leases = [...new Set(returns.map((job) => job.lease.id))];
+      await giveBack(
+        this.#db,
+        this.#channel,
+        this.#workerId(),
+        leases,
+        returns.map((job) => job.id),
+      );
+      this.#returns = this.#returns.slice(returns.length);
+      for (const job of returns) this.ledger.reported(job.lease.id, 1);
+    }
+    const results = this.ledger.results.slice(0, flushMax);
+    if (results.length === 0) return;
+    const late = await settle(this.#db, this.#workerId(), results);
+    this.ledger.results = this.ledger.results.slice(results.length);
+    let dueInMs = Number.POSITIVE_INFINITY;
+    for (const result of results) {
+      this.ledger.reported(result.lease, 1);
+      if (result.next === "retry" || result.next === "again") dueInMs = Math.min(dueInMs, result.delayMs ?? 0);
+    }
+    if (dueInMs < Number.POSITIVE_INFINITY) this.#onRequeued(dueInMs);
+    if (late.length > 0)
+      this.#log.warn(
+        { jobs: late.slice(0, 10) },
+        `${late.length} results came after the lease was taken away; recorded, not applied`,
+      );
+  }
+}

@@ -1,0 +1,65 @@
+/** How many jobs are where, per queue: cheap with a million waiting and a hundred million done. */
+import type { Database } from "../db/database.ts";
+import { sql } from "../db/sql.ts";
+
+/** Counts of one queue. `total` is the sum of the rest. */
+export interface QueueStats {
+  readonly name: string;
+  readonly waiting: number;
+  readonly active: number;
+  readonly completed: number;
+  readonly failed: number;
+  readonly delayed: number;
+  readonly total: number;
+  readonly paused: boolean;
+}
+
+/** Counts of all queues, or of one. Waiting and delayed come from the index of `pending`, completed from folded tallies. */
+export async function countQueues(db: Database, queue?: string): Promise<QueueStats[]> {
+  return db.query<QueueStats>(sql`
+    with chosen as (select id, name, paused_at from millrace.queues where ${queue ?? null}::text is null or name = ${queue ?? null}::text),
+    counted as (
+      select id, name, paused_at is not null as paused,
+        (select count(*) from millrace.pending p where p.queue = chosen.id and p.run_at <= now())::float8 as waiting,
+        (select count(*) from millrace.pending p where p.queue = chosen.id and p.run_at > now())::float8 as delayed,
+        coalesce((select sum(cardinality(job_ids) - cardinality(done)) from millrace.leases l where l.queue = chosen.id), 0)::float8 as active,
+        (coalesce((select completed from millrace.tallies t where t.queue = chosen.id), 0) + coalesce((
+          select sum(n) from millrace.settled s
+          where s.queue = chosen.id and s.finished_at >= (select counted_until from millrace.tally_mark)), 0))::float8 as completed,
+        (select count(*) from millrace.dead_letters d where d.queue = chosen.id)::float8 as failed
+      from chosen
+    )
+    select name, waiting, active, completed, failed, delayed, waiting + active + completed + failed + delayed as total, paused
+    from counted order by name`);
+}
+
+/**
+ * Moves finished history into the tallies. Rows carry the start time of their transaction, so a time is safe to count up to once
+ * every transaction that was running then has ended: that is noted first, and counted in a later round.
+ */
+export async function foldTallies(db: Database): Promise<void> {
+  await db.transaction(async (tx) => {
+    const [mark] = await tx.query<{ ready: boolean; noted: boolean }>(sql`
+      select next_until is not null
+             and next_snapshot <= pg_snapshot_xmin(pg_current_snapshot()) as ready,
+             -- a restored database starts its transaction numbers anew: note again
+             next_until is not null and next_snapshot <= pg_snapshot_xmax(pg_current_snapshot()) as noted
+      from millrace.tally_mark for update skip locked`);
+    if (mark === undefined) return; // another worker is at it
+    if (mark.ready) {
+      await tx.query(sql`
+        insert into millrace.tallies as t (queue, completed)
+        select q.id, sum(s.n) from millrace.tally_mark m cross join millrace.queues q
+        join millrace.settled s on s.queue = q.id and s.finished_at >= m.counted_until and s.finished_at < m.next_until
+        group by q.id
+        on conflict (queue) do update set completed = t.completed + excluded.completed`);
+      await tx.query(
+        sql`update millrace.tally_mark set counted_until = next_until, next_until = null, next_snapshot = null`,
+      );
+    } else if (!mark.noted) {
+      await tx.query(
+        sql`update millrace.tally_mark set next_until = now(), next_snapshot = pg_snapshot_xmax(pg_current_snapshot())`,
+      );
+    }
+  });
+}

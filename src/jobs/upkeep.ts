@@ -1,0 +1,96 @@
+/** What every worker does on the side: beat, take back what dead workers held, vacuum hot tables, fold counts. */
+import type { Log } from "../core/log.ts";
+import { type Database, isTransient } from "../db/database.ts";
+import { foldTallies } from "./stats-store.ts";
+import { reap } from "./workers-store.ts";
+
+export interface Upkeep {
+  /** Ends all loops; resolves when a round that is under way is over. */
+  stop(): Promise<void>;
+}
+
+export interface Chore {
+  readonly name: string;
+  readonly everyMs: number;
+  run(): Promise<void>;
+}
+
+/** Runs each chore again and again until stopped. A round that fails is logged and the next one comes as usual. */
+export function keepUp(chores: readonly Chore[], log: Log, random: () => number): Upkeep {
+  let stopped = false;
+  const timers = new Map<Chore, NodeJS.Timeout>();
+  const rounds = new Set<Promise<void>>();
+
+  const schedule = (chore: Chore): void => {
+    // Jitter keeps many workers from doing the same thing in the same moment.
+    timers.set(
+      chore,
+      setTimeout(() => begin(chore), chore.everyMs * (0.8 + 0.4 * random())),
+    );
+  };
+  const begin = (chore: Chore): void => {
+    const round = chore
+      .run()
+      .catch((error: unknown) => {
+        const level = isTransient(error) ? "debug" : "warn";
+        log[level]({ err: error, chore: chore.name }, `${chore.name} failed; trying again`);
+      })
+      .finally(() => {
+        rounds.delete(round);
+        if (!stopped) schedule(chore);
+      });
+    rounds.add(round);
+  };
+  chores.forEach(schedule);
+
+  return {
+    async stop() {
+      stopped = true;
+      timers.forEach((timer) => clearTimeout(timer));
+      await Promise.all(rounds);
+    },
+  };
+}
+
+/** Takes back the jobs of workers that stopped beating. Any number of workers may do so at once. */
+export function reaper(db: Database, channel: string, everyMs: number, log: Log): Chore {
+  return {
+    name: "reap_expired_locks",
+    everyMs,
+    async run() {
+      const { workers, requeued, buried } = await reap(db, channel);
+      if (workers.length + requeued + buried === 0) return;
+      log.warn(
+        { workers, requeued, buried },
+        `reap_expired_locks: ${workers.length} workers lost, ${requeued} jobs queued again, ${buried} given up`,
+      );
+    },
+  };
+}
+
+/** Claims between two vacuums below which autovacuum, once a minute, is enough. */
+const busyClaims = 5_000;
+
+/**
+ * Vacuums the hot tables every few seconds while they are busy: autovacuum comes once a minute, and by then a claim walks over
+ * hundreds of thousands of dead index entries.
+ */
+export function vacuum(db: Database, claimedSoFar: () => number, everyMs: number): Chore {
+  let before = 0;
+  return {
+    name: "vacuum",
+    everyMs,
+    async run() {
+      const now = claimedSoFar();
+      if (now - before < busyClaims) return;
+      before = now;
+      // skip_locked: when another worker is at it already, leave it to that one.
+      await db.script("vacuum (truncate off, skip_locked) millrace.pending");
+      await db.script("vacuum (truncate off, skip_locked) millrace.leases");
+    },
+  };
+}
+
+export function tallies(db: Database, everyMs: number): Chore {
+  return { name: "tallies", everyMs, run: () => foldTallies(db) };
+}

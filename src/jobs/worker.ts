@@ -1,0 +1,286 @@
+/**
+ * A worker: claims batches of jobs, runs them, settles what became of them. It keeps what it holds through a lost database, beats
+ * so that others know it lives, and takes back what dead workers held.
+ */
+import { hostname } from "node:os";
+import { type Duration, durationMs } from "../core/duration.ts";
+import type { Log } from "../core/log.ts";
+import type { Database, Subscription } from "../db/database.ts";
+import { Claimer } from "./claimer.ts";
+import { Runner } from "./runner.ts";
+import { Settler } from "./settler.ts";
+import { completeWithin, giveBack } from "./settle-store.ts";
+import type { AnyTask } from "./task.ts";
+import { type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
+import { beat, deregister, register } from "./workers-store.ts";
+
+/** A worker with its options read. Times in milliseconds. */
+export interface WorkerSetup {
+  readonly db: Database;
+  readonly channel: string;
+  readonly name: string;
+  readonly version: string;
+  /** Task number → definition. */
+  readonly tasks: ReadonlyMap<number, AnyTask>;
+  /** Jobs of other tasks: left to workers that have them, failed as `UNKNOWN_JOB_TYPE`, or run by this one task. */
+  readonly otherTasks: "leave" | "fail" | AnyTask;
+  /** Queue numbers; null: all. */
+  readonly queues: readonly number[] | null;
+  readonly queueName: (queue: number) => string;
+  readonly concurrency: number;
+  /** Without a heartbeat for this long, a worker is dead and its jobs are taken back. */
+  readonly leaseMs: number;
+  /** How often to look for dead workers. */
+  readonly reapMs: number;
+  readonly log: Log;
+  readonly random: () => number;
+}
+
+/** Claimed jobs that could not be started for this long are given back: something slow sits in the slots. */
+const strandedMs = 250;
+/** A lease this old that we do not know comes from an answer that was lost: no statement lives this long. */
+const orphanAgeMs = 90_000;
+/** With the database away, a stopping worker tries this long to settle; then the lease runs out and the jobs run again. */
+const lastWordsMs = 10_000;
+const vacuumEveryMs = 3_000;
+const foldEveryMs = 10_000;
+
+export interface Stopped {
+  /** Jobs given back unstarted or unfinished; they run elsewhere without having used an attempt. */
+  readonly returned: number;
+  /** Jobs that ignored their signal. Their lease runs out once this process is gone. */
+  readonly hung: number;
+}
+
+export class Worker {
+  readonly name: string;
+  readonly #log: Log;
+  readonly #ready: Promise<Running | undefined>;
+  #stopping = false;
+  #stopped: Promise<Stopped> | undefined;
+  #running: Running | undefined;
+
+  /** `setup` may still need the database (names have numbers there); `log` is for the time until it is known. */
+  constructor(name: string, setup: () => Promise<WorkerSetup>, log: Log) {
+    this.name = name;
+    this.#log = log;
+    this.#ready = this.#start(setup);
+  }
+
+  /** Resolves when the worker is registered and listening; until the database answers, it keeps trying. */
+  async ready(): Promise<void> {
+    await this.#ready;
+  }
+
+  /** Jobs running now. */
+  get active(): number {
+    return this.#running?.runner.running.size ?? 0;
+  }
+
+  /**
+   * Stops claiming, gives back what was not started, waits `within` (default 20 s) for what runs, then aborts its signals and gives
+   * that back too. Calling it again returns the same promise.
+   */
+  stop(options: { within?: Duration } = {}): Promise<Stopped> {
+    const withinMs = durationMs(options.within ?? "20s", "stop: within");
+    this.#stopping = true;
+    this.#stopped ??= this.#ready.then((running) => running?.stop(withinMs) ?? { returned: 0, hung: 0 });
+    return this.#stopped;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  async #start(prepare: () => Promise<WorkerSetup>): Promise<Running | undefined> {
+    const stopped = (): boolean => this.#stopping;
+    const setup = await untilDone("starting the worker", prepare, stopped, this.#log);
+    if (setup === undefined) return undefined;
+    const running = new Running(setup, stopped);
+    if (!(await running.start())) return undefined;
+    this.#running = running;
+    return running;
+  }
+}
+
+/** Repeats `step` with growing pauses until it works; undefined when `givingUp` says so after a failure. */
+async function untilDone<Result>(
+  what: string,
+  step: () => Promise<Result>,
+  givingUp: () => boolean,
+  log: Log,
+): Promise<Result | undefined> {
+  for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 5_000)) {
+    try {
+      return await step();
+    } catch (error) {
+      const over = givingUp();
+      log.warn(
+        { err: error, retry_ms: over ? undefined : pauseMs },
+        `${what} failed; ${over ? "giving up" : "trying again"}`,
+      );
+      if (over) return undefined;
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    }
+  }
+}
+
+/** A worker between its start and its stop. */
+class Running {
+  readonly runner: Runner;
+  readonly #setup: WorkerSetup;
+  readonly #settler: Settler;
+  readonly #claimer: Claimer;
+  readonly #stopping: () => boolean;
+  #id = 0;
+  #subscription: Subscription | undefined;
+  #upkeep: Upkeep | undefined;
+
+  constructor(setup: WorkerSetup, stopping: () => boolean) {
+    const { db, channel, log, random, queueName } = setup;
+    this.#setup = setup;
+    this.#stopping = stopping;
+    this.#settler = new Settler(
+      db,
+      channel,
+      () => this.#id,
+      log,
+      (inMs) => this.#claimer.dueIn(inMs),
+    );
+    this.runner = new Runner(setup.concurrency, log, (job, now, ended) => {
+      this.#settler.finished(job, now, ended);
+      this.#claimer.pump();
+    });
+    const host = {
+      log,
+      random,
+      queueName,
+      completeWithin: (
+        tx: Parameters<Database["adopt"]>[0],
+        job: { id: string; attempt: number; startedAt: number; lease: { id: string; claimedAt: number } },
+      ) =>
+        completeWithin(db.adopt(tx), {
+          lease: job.lease.id,
+          worker: this.#id,
+          id: job.id,
+          attempt: job.attempt,
+          startedMs: Math.round(job.startedAt - job.lease.claimedAt),
+          tookMs: Math.round(performance.now() - job.startedAt),
+        }),
+    };
+    this.#claimer = new Claimer(
+      {
+        db,
+        log,
+        host,
+        queues: setup.queues,
+        tasks: setup.tasks,
+        otherTasks: setup.otherTasks,
+        workerId: () => this.#id,
+        hearing: () => this.#subscription?.live ?? false,
+      },
+      this.runner,
+      this.#settler,
+    );
+  }
+
+  /** False when it was told to stop before the database answered. */
+  async start(): Promise<boolean> {
+    const { db, channel, leaseMs, reapMs, log, random, name } = this.#setup;
+    const registered = await untilDone("registering the worker", () => this.#register(), this.#stopping, log);
+    if (registered === undefined) return false;
+    this.#subscription = await db.listen(
+      channel,
+      (payload) => this.#claimer.hear(payload),
+      () => this.#claimer.lookAgain(),
+    );
+    this.#upkeep = keepUp(
+      [
+        { name: "heartbeat", everyMs: leaseMs / 4, run: () => this.#beat() },
+        { name: "stranded", everyMs: strandedMs, run: async () => this.#freeStranded() },
+        reaper(db, channel, reapMs, log),
+        vacuum(db, () => this.#claimer.claimed, vacuumEveryMs),
+        tallies(db, foldEveryMs),
+      ],
+      log,
+      random,
+    );
+    log.info(
+      { worker: name, concurrency: this.runner.concurrency, lease_ms: leaseMs },
+      `worker started; reap_expired_locks every ${reapMs} ms`,
+    );
+    this.#claimer.start();
+    return true;
+  }
+
+  async stop(withinMs: number): Promise<Stopped> {
+    const { log, name, db } = this.#setup;
+    this.#claimer.stop();
+    if (!(await this.#claimer.untilQuiet(withinMs))) {
+      this.runner.interruptAll("shutdown");
+      // Tasks that honour their signal need a moment to say so; those that do not would keep us here for ever.
+      await this.#claimer.untilQuiet(1_000);
+    }
+    const hung = this.runner.running.size;
+    const giveUpAt = performance.now() + lastWordsMs;
+    const over = (): boolean => performance.now() > giveUpAt;
+    await untilDone("settling the last results", () => this.#settler.drain(), over, log);
+    await this.#upkeep?.stop();
+    await this.#subscription?.close();
+    this.#settler.close();
+    this.runner.close();
+    // With jobs still running the row stays: their lease must end by the missing heartbeat, not now.
+    if (hung === 0) await untilDone("signing off", () => deregister(db, this.#id), over, log);
+    const { returned } = this.#settler;
+    log.info({ worker: name, returned, hung }, "worker stopped");
+    return { returned, hung };
+  }
+
+  async #register(): Promise<number> {
+    const { db, name, version, queues, tasks, otherTasks, leaseMs } = this.#setup;
+    this.#id = await register(db, {
+      name,
+      version,
+      queues,
+      leaseMs,
+      host: hostname(),
+      pid: process.pid,
+      tasks: otherTasks === "leave" ? [...tasks.keys()] : null,
+      concurrency: this.runner.concurrency,
+    });
+    return this.#id;
+  }
+
+  async #beat(): Promise<void> {
+    const { db, channel, log, name } = this.#setup;
+    const { asked, answerLost } = this.#claimer;
+    const { alive, oldLeases } = await beat(db, this.#id, answerLost ? 0 : orphanAgeMs);
+    if (!alive) {
+      log.error(
+        { worker: name },
+        "this worker did not beat for longer than its lease and was declared dead; its jobs went to others and their late results will not count",
+      );
+      for (const job of this.runner.takeBuffered()) this.#settler.ledger.reported(job.lease.id, 1);
+      this.runner.interruptAll("lease_lost");
+      await this.#register();
+      this.#claimer.registered();
+      return;
+    }
+    // Young leases are only strange to us if no claim was answered, or is still to be, since we asked.
+    if (answerLost && (asked !== this.#claimer.asked || this.#claimer.claiming)) return;
+    const orphans = oldLeases.filter((id) => !this.#settler.ledger.leases.has(id));
+    if (orphans.length > 0) {
+      const jobs = await giveBack(db, channel, this.#id, orphans, null);
+      log.warn(
+        { worker: name, leases: orphans, jobs },
+        "gave back jobs whose claim was answered while the connection was lost",
+      );
+    }
+    if (answerLost) this.#claimer.answerLost = false;
+  }
+
+  #freeStranded(): void {
+    if (this.runner.buffered > 0 && performance.now() - this.runner.lastStartAt > strandedMs)
+      this.#claimer.freeBuffered();
+  }
+}

@@ -1,0 +1,128 @@
+/** The registry of workers, their heartbeats, and what is done about those that stopped beating. */
+import type { Database } from "../db/database.ts";
+import { arrayLiteral, sql } from "../db/sql.ts";
+
+export interface WorkerFacts {
+  readonly name: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly version: string;
+  readonly queues: readonly number[] | null;
+  readonly tasks: readonly number[] | null;
+  readonly concurrency: number;
+  readonly leaseMs: number;
+}
+
+/** A new row for each start: the id of a dead worker must never come back to life and hide what it held. */
+export async function register(db: Database, worker: WorkerFacts): Promise<number> {
+  const [row] = await db.query<{ id: number }>(sql`
+    insert into millrace.workers (name, host, pid, version, queues, tasks, concurrency, lease_ms)
+    values (${worker.name}, ${worker.host}, ${worker.pid}, ${worker.version},
+            ${worker.queues && arrayLiteral(worker.queues)}::int[], ${worker.tasks && arrayLiteral(worker.tasks)}::int[],
+            ${worker.concurrency}, ${worker.leaseMs})
+    returning id`);
+  return (row as { id: number }).id;
+}
+
+export interface Beat {
+  /** False: somebody declared this worker dead; its leases are or will be taken. */
+  readonly alive: boolean;
+  /** Leases of ours older than asked. */
+  readonly oldLeases: string[];
+}
+
+export async function beat(db: Database, worker: number, leaseAgeMs: number): Promise<Beat> {
+  const [row] = await db.query<{ alive: number; old: string[] | null }>(sql`
+    with beating as (
+      update millrace.workers set beat_at = now() where id = ${worker} and stopped_at is null returning id
+    )
+    select (select count(*)::int from beating) as alive,
+           (select array_agg(id::text) from millrace.leases
+            where worker = ${worker} and claimed_at <= now() - ${leaseAgeMs}::float8 * interval '1 millisecond') as old`);
+  return { alive: row?.alive === 1, oldLeases: row?.old ?? [] };
+}
+
+/** Says whether this worker would hear a NOTIFY with nothing else to do. */
+export async function setIdle(db: Database, worker: number, idle: boolean): Promise<void> {
+  await db.query(sql`update millrace.workers set idle = ${idle} where id = ${worker} and stopped_at is null`);
+}
+
+export async function deregister(db: Database, worker: number): Promise<void> {
+  await db.query(
+    sql`update millrace.workers set stopped_at = now(), ended = 'stopped', idle = false where id = ${worker} and stopped_at is null`,
+  );
+}
+
+/** Losses alone after which a job is taken to be what kills its workers. */
+export const poisonAfter = 3;
+
+export interface Reaped {
+  readonly workers: string[];
+  readonly requeued: number;
+  readonly buried: number;
+}
+
+/**
+ * Takes back what dead workers held. Two statements in one transaction: the first locks the leases, so that the second, with a
+ * new snapshot, sees every result that was committed before.
+ *
+ * A job lost in company uses no attempt: nobody knows whether it was even started. A job lost while its worker held nothing else
+ * does, and the third time it is `POISON`. Either way it comes back as a suspect, to be run alone.
+ */
+export async function reap(db: Database, channel: string): Promise<Reaped> {
+  return db.transaction(async (tx) => {
+    const dead = await tx.query<{ name: string }>(sql`
+      update millrace.workers set stopped_at = now(), ended = 'lost', idle = false
+      where id in (
+        select id from millrace.workers
+        where stopped_at is null and beat_at < now() - lease_ms * interval '1 millisecond'
+        for update skip locked)
+      returning name`);
+    const leases = await tx.query<{ id: string }>(sql`
+      select l.id::text as id from millrace.leases l join millrace.workers w on w.id = l.worker
+      where w.stopped_at is not null order by l.id limit 500 for update of l skip locked`);
+    const workers = dead.map(({ name }) => name);
+    if (leases.length === 0) return { workers, requeued: 0, buried: 0 };
+    const ids = arrayLiteral(leases.map(({ id }) => id));
+    const [row] = await tx.query<{ requeued: number; buried: number }>(sql`
+      with lost as materialized (
+        select l.id as lease, l.queue, l.worker, l.claimed_at, open.job_id, open.attempt,
+               count(*) over (partition by l.worker) = 1
+                 and not exists (select from millrace.leases o where o.worker = l.worker and o.id <> all (${ids}::bigint[])) as alone
+        from millrace.leases l cross join unnest(l.job_ids, l.attempts) as open (job_id, attempt)
+        where l.id = any (${ids}::bigint[]) and open.job_id <> all (l.done)
+          and not exists (select from millrace.settled s where s.lease = l.id and open.job_id = any (s.job_ids))
+      ),
+      judged as materialized (
+        select lost.*, j.priority, j.task, past.losses,
+               case when lost.alone and past.strikes + 1 >= ${poisonAfter} then 'POISON'
+                    when lost.alone and lost.attempt >= j.max_attempts then 'MAX_ATTEMPTS_EXCEEDED' end as reason
+        from lost join millrace.jobs j on j.id = lost.job_id cross join lateral (
+          select count(*) as losses, count(*) filter (where a.alone) as strikes
+          from millrace.attempts a where a.job_id = lost.job_id and a.outcome = 'lost'
+        ) past
+      ),
+      told as (
+        insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, started_at, error_code, error_message, retry_at, alone)
+        select job_id, queue, attempt, lease, worker, 'lost', claimed_at, 'WORKER_LOST',
+               case when alone then 'The worker died while it ran this job and nothing else.'
+                    else 'The worker died while it held this job among others.' end,
+               case when reason is null then now() end, alone
+        from judged
+      ),
+      requeued as (
+        insert into millrace.pending (queue, rank, run_at, job_id, task, attempt, losses)
+        select queue, -priority, now(), job_id, task, attempt + alone::int, least(losses + 1, 1000) from judged where reason is null
+        returning queue, rank
+      ),
+      buried as (
+        insert into millrace.dead_letters (job_id, queue, task, attempt, reason, error_code)
+        select job_id, queue, task, attempt, reason, 'WORKER_LOST' from judged where reason is not null
+        on conflict (job_id) do nothing returning job_id
+      ),
+      dropped as (delete from millrace.leases where id = any (${ids}::bigint[])),
+      woken as (select pg_notify(${channel}, queue || ':' || rank || ':0') from (select distinct queue, rank from requeued) r)
+      select (select count(*)::int from requeued) as requeued, (select count(*)::int from buried) as buried, (select count(*)::int from woken) as woken`);
+    return { workers, requeued: row?.requeued ?? 0, buried: row?.buried ?? 0 };
+  });
+}

@@ -1,0 +1,29 @@
+import { configDefaults, defineConfig } from "vitest/config";
+
+// Every test file runs on both backends, but for these: they touch no database, so once is enough …
+const once = ["test/tidy.test.ts", "test/core/**"];
+// … and these start several processes on one database, which only a server can hold.
+const serverOnly = ["test/postgres/**"];
+
+export default defineConfig({
+  resolve: { tsconfigPaths: true }, // `millrace` is src/index.ts, as in tsconfig.json
+  test: {
+    pool: "forks",
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    projects: [project("pglite", serverOnly), project("postgres", once)],
+  },
+});
+
+function project(backend: "pglite" | "postgres", exclude: string[]) {
+  return {
+    extends: true as const,
+    test: {
+      name: backend,
+      include: ["test/**/*.test.ts", "test/**/*.test.tsx"],
+      exclude: [...configDefaults.exclude, ...exclude],
+      env: { MILLRACE_TEST_BACKEND: backend },
+      globalSetup: [`test/support/setup-${backend}.ts`],
+    },
+  };
+}
