@@ -6,7 +6,7 @@ import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
 import { checkedName, refuseUnknown, wholeNumber } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
-import type { Database } from "../db/database.ts";
+import type { Database, ForeignTransaction } from "../db/database.ts";
 import { openEmbedded } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { openPostgres, requireVersion } from "../db/postgres.ts";
@@ -110,12 +110,16 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
     await db.close();
     throw error;
   }
-  return new Millrace(app, db, {
+  const mill = new Millrace(app, db, {
     log,
     now: options.now ?? Date.now,
     random: options.random ?? Math.random,
     maxPayloadBytes: options.maxPayloadBytes ?? config.maxPayloadBytes,
   });
+  // Names learnt now need no look-up on the first enqueue, and the app's queues can be paused before they had a job.
+  await mill.names.tasks.ids(app.tasks.map((task) => task.name));
+  await mill.names.queues.ids(app.tasks.map((task) => task.queue));
+  return mill;
 }
 
 async function open(options: MillraceOptions, config: Config, log: Log): Promise<Database> {
@@ -203,6 +207,16 @@ export class Millrace {
   async enqueueMany(task: AnyTask | string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]> {
     this.#mustBeOpen();
     return this.#enqueuer.enqueueMany(task, inputs, options);
+  }
+
+  /**
+   * Your own SQL and Millrace's in one transaction: `tx.query(text, values)`, `enqueue(…, { tx })`, `complete(tx)`. A throw rolls
+   * everything back. For those who have no pool of their own; embedded, it is the only way in. Nothing else of Millrace may be
+   * awaited inside: embedded there is one connection, and the transaction has it.
+   */
+  async transaction<Result>(work: (tx: ForeignTransaction) => Promise<Result>): Promise<Result> {
+    this.#mustBeOpen();
+    return this.db.lend(work);
   }
 
   /** Starts a worker for the app's tasks. It keeps trying until the database answers; `ready()` says when it does. */

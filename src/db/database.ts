@@ -14,6 +14,8 @@ export interface Database extends Executor {
   readonly schema: string;
   /** One transaction on one connection; a throw rolls back. */
   transaction<Result>(work: (tx: Executor) => Promise<Result>): Promise<Result>;
+  /** A transaction in the user's hands: their own SQL as it stands, and Millrace's statements by `adopt`. */
+  lend<Result>(work: (tx: ForeignTransaction) => Promise<Result>): Promise<Result>;
   /** Statements that cannot run in a transaction or take values: migrations, vacuum. */
   script(text: string): Promise<void>;
   /**

@@ -38,6 +38,7 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<Database> 
     schema: options.schema,
     ...all,
     transaction: (work) => lite.transaction((tx) => work(executor(tx, dialect))),
+    lend: (work) => lite.transaction((tx) => work({ query: (text, values) => tx.query(text, values) })),
     script: async (text) => void (await lite.exec(dialect.inSchema(text))),
     async listen(channel, onMessage, onGap): Promise<Subscription> {
       const stop = await lite.listen(channel, onMessage);

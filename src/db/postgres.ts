@@ -39,7 +39,9 @@ export function openPostgres(options: PostgresOptions): Database {
     keepAlive: true,
     application_name: "millrace",
     // The pool waits for what onConnect returns; its types do not say so.
-    ...(options.pooler ? {} : { onConnect: (client: pg.ClientBase) => client.query(sessionSettings) as unknown as void }),
+    ...(options.pooler
+      ? {}
+      : { onConnect: (client: pg.ClientBase) => client.query(sessionSettings) as unknown as void }),
   });
   // An idle connection that breaks is the pool's to replace; the next statement finds out whether the database is back.
   pool.on("error", (error) => options.log.debug({ err: error }, "idle connection lost"));
@@ -49,23 +51,8 @@ export function openPostgres(options: PostgresOptions): Database {
     kind: "postgres",
     schema: options.schema,
     ...all,
-    async transaction(work) {
-      const client = await pool.connect();
-      let broken: Error | undefined;
-      try {
-        await client.query("begin");
-        const result = await work(executor(client, dialect));
-        await client.query("commit");
-        return result;
-      } catch (error) {
-        await client.query("rollback").catch((rollbackError: Error) => {
-          broken = rollbackError;
-        });
-        throw error;
-      } finally {
-        client.release(broken);
-      }
-    },
+    transaction: (work) => reserved(pool, (client) => work(executor(client, dialect))),
+    lend: (work) => reserved(pool, (client) => work({ query: (text, values) => client.query(text, values) })),
     async script(text) {
       const client = await pool.connect();
       let broken: Error | undefined;
@@ -83,6 +70,25 @@ export function openPostgres(options: PostgresOptions): Database {
     adopt: (tx) => adopt(tx, dialect),
     close: () => pool.end(),
   };
+}
+
+/** One connection for one transaction, taken before BEGIN and thrown away if it could not be rolled back. */
+async function reserved<Result>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<Result>): Promise<Result> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    await client.query("begin");
+    const result = await work(client);
+    await client.query("commit");
+    return result;
+  } catch (error) {
+    await client.query("rollback").catch((rollbackError: Error) => {
+      broken = rollbackError;
+    });
+    throw error;
+  } finally {
+    client.release(broken);
+  }
 }
 
 function executor(target: pg.Pool | pg.PoolClient, dialect: Dialect): Executor {

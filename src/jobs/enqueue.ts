@@ -58,6 +58,12 @@ const dayMs = 86_400_000;
 const batchMax = 1_000;
 const batchChars = 8_000_000;
 
+/** A job but for its id and input. */
+interface Order extends Pick<NewJob, "queue" | "task" | "priority" | "maxAttempts" | "special"> {
+  readonly name: string;
+  readonly schema: AnyTask["schema"];
+}
+
 interface Waiting {
   readonly job: NewJob;
   readonly resolve: () => void;
@@ -70,6 +76,7 @@ export class Enqueuer {
   readonly #channel: string;
   readonly #now: () => number;
   readonly #maxPayloadBytes: number;
+  readonly #orders = new Map<AnyTask | string, Order>();
   #waiting: Waiting[] = [];
   #inserting = false;
 
@@ -83,17 +90,22 @@ export class Enqueuer {
 
   /** Resolves when the job is durable. A task given by name only is not validated here; the worker that runs it does. */
   async enqueue(task: AnyTask | string, input: unknown, options: EnqueueOptions = none): Promise<Enqueued> {
-    const job = await this.#read(task, input, options);
+    const known = this.#orders.get(task);
+    const order = known !== undefined && options === none ? known : await this.#order(task, options);
+    const job = this.#job(order, input);
+    if (order.schema !== undefined) await validate(order.name, order.schema, input);
     const { idempotencyKey, idempotencyKeep = dayMs, tx } = options;
+    if (idempotencyKey === undefined && tx === undefined && job.special === undefined) {
+      await this.#together(job);
+      return { id: job.id, duplicate: false };
+    }
     const into = tx === undefined ? this.#db : this.#db.adopt(tx);
     if (idempotencyKey !== undefined) {
       const key = { text: checkedKey(idempotencyKey), keepMs: durationMs(idempotencyKeep, "idempotencyKeep") };
-      const id = await reached(() => insertOnce(into, this.#channel, job, key, tx !== undefined), tx === undefined);
+      const id = await reached(tx, () => insertOnce(into, this.#channel, job, key, tx !== undefined));
       return { id, duplicate: id !== job.id };
     }
-    if (tx !== undefined) await insertSpecial(into, this.#channel, [job], true);
-    else if (job.special === undefined) await this.#together(job);
-    else await reached(() => insertSpecial(into, this.#channel, [job], false));
+    await reached(tx, () => insertSpecial(into, this.#channel, [job], tx !== undefined));
     return { id: job.id, duplicate: false };
   }
 
@@ -106,28 +118,34 @@ export class Enqueuer {
     if (options.idempotencyKey !== undefined) {
       throw new MillraceError("OPTION_INVALID", "enqueueMany: idempotencyKey names one job; use enqueue for each.");
     }
-    const jobs: NewJob[] = [];
-    for (const input of inputs) jobs.push(await this.#read(task, input, options));
-    const into = options.tx === undefined ? this.#db : this.#db.adopt(options.tx);
+    const order = await this.#order(task, options);
+    const jobs = inputs.map((input) => this.#job(order, input));
+    if (order.schema !== undefined) for (const input of inputs) await validate(order.name, order.schema, input);
+    const { tx } = options;
+    const into = tx === undefined ? this.#db : this.#db.adopt(tx);
     for (const batch of batches(jobs, (job) => job.input.length)) {
-      if (options.tx !== undefined) await insertSpecial(into, this.#channel, batch, true);
-      else if (batch[0]?.special === undefined) await reached(() => insertPlain(into, this.#channel, batch));
-      else await reached(() => insertSpecial(into, this.#channel, batch, false));
+      const plain = tx === undefined && order.special === undefined;
+      await reached(tx, () =>
+        plain ? insertPlain(into, this.#channel, batch) : insertSpecial(into, this.#channel, batch, tx !== undefined),
+      );
     }
     return jobs.map((job) => job.id);
   }
 
-  async #read(task: AnyTask | string, input: unknown, options: EnqueueOptions): Promise<NewJob> {
+  /** Everything about a job but its input: read once per call, and once for all for a task without options. */
+  async #order(task: AnyTask | string, options: EnqueueOptions): Promise<Order> {
     const named = typeof task === "string";
     const name = named ? checkedName(task, "task") : task.name;
     if (options !== none) refuseUnknown("enqueue", options, known);
     const queue = options.queue === undefined ? (named ? "default" : task.queue) : checkedName(options.queue, "queue");
-    const text = storableJson(input, this.#maxPayloadBytes);
-    if (!named && task.schema !== undefined) await validate(name, task.schema, input);
-    return {
-      id: uuidv7(this.#now()),
-      queue: this.#names.queues.known(queue) ?? (await this.#names.queues.id(queue)),
-      task: this.#names.tasks.known(name) ?? (await this.#names.tasks.id(name)),
+    // Embedded there is one connection, and the caller's transaction has it.
+    const within = options.tx !== undefined && this.#db.kind === "embedded" ? this.#db.adopt(options.tx) : undefined;
+    const { queues, tasks } = this.#names;
+    const order: Order = {
+      name,
+      schema: named ? undefined : task.schema,
+      queue: within ? await queues.idWithin(within, queue) : await queues.id(queue),
+      task: within ? await tasks.idWithin(within, name) : await tasks.id(name),
       priority: wholeNumber(
         options.priority ?? (named ? 0 : task.priority),
         "priority",
@@ -140,8 +158,21 @@ export class Enqueuer {
         1,
         32_767,
       ),
-      input: text,
       special: options === none ? undefined : readSpecial(options),
+    };
+    if (options === none && !named) this.#orders.set(task, order);
+    return order;
+  }
+
+  #job({ queue, task, priority, maxAttempts, special }: Order, input: unknown): NewJob {
+    return {
+      id: uuidv7(this.#now()),
+      queue,
+      task,
+      priority,
+      maxAttempts,
+      special,
+      input: storableJson(input, this.#maxPayloadBytes),
     };
   }
 
@@ -167,13 +198,8 @@ export class Enqueuer {
 
   async #insertBatch(batch: readonly Waiting[]): Promise<void> {
     try {
-      await reached(() =>
-        insertPlain(
-          this.#db,
-          this.#channel,
-          batch.map(({ job }) => job),
-        ),
-      );
+      const jobs = batch.map(({ job }) => job);
+      await reached(undefined, () => insertPlain(this.#db, this.#channel, jobs));
       for (const { resolve } of batch) resolve();
     } catch (error) {
       if (batch.length === 1 || error instanceof MillraceError) return batch.forEach(({ reject }) => reject(error));
@@ -253,14 +279,18 @@ function batches<Item>(items: readonly Item[], chars: (item: Item) => number): I
 
 /**
  * A connection that broke is tried once more: ids are made here, so an insert that did happen is not repeated. A database that is
- * away becomes one error that says so; the job may or may not be durable then.
+ * away becomes one error that says so; the job may or may not be durable then. In the caller's transaction every error is theirs.
  */
-async function reached<Result>(insert: () => Promise<Result>, twice = true): Promise<Result> {
+async function reached<Result>(
+  tx: ForeignTransaction | undefined,
+  insert: () => Promise<Result>,
+  tries = 2,
+): Promise<Result> {
   try {
     return await insert();
   } catch (error) {
-    if (!isTransient(error)) throw error;
-    if (twice) return reached(insert, false);
+    if (tx !== undefined || !isTransient(error)) throw error;
+    if (tries > 1) return reached(tx, insert, tries - 1);
     throw new MillraceError("DATABASE_UNREACHABLE", `The job could not be enqueued: ${(error as Error).message}`, {
       cause: error,
     });

@@ -45,6 +45,15 @@ class NameTable {
     return names.map((name) => this.#ids.get(name) as number);
   }
 
+  /** The same inside a transaction, remembering nothing: what is given a number there may be rolled back. */
+  async idWithin(tx: Executor, name: string): Promise<number> {
+    const known = this.#ids.get(name);
+    if (known !== undefined) return known;
+    await this.#room.add(tx, [name]);
+    const [found] = await this.#room.find(tx, [name]);
+    return (found as { id: number }).id;
+  }
+
   async id(name: string): Promise<number> {
     return this.#ids.get(name) ?? ((await this.ids([name]))[0] as number);
   }
