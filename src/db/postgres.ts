@@ -27,7 +27,7 @@ const connectTimeoutMs = 10_000;
  * The queue is read through its primary key whatever the statistics say: right after a burst they still describe an empty table,
  * and a sequential scan chosen then is kept in the prepared plan. JIT costs more than any statement here.
  */
-const sessionSettings = "set enable_seqscan = off; set jit = off";
+const sessionSettings = "set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan";
 
 export function openPostgres(options: PostgresOptions): Database {
   const dialect = new Dialect(options.schema, !options.pooler);

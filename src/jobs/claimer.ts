@@ -112,10 +112,9 @@ export class Claimer {
       if (now < this.#pausedUntil) this.#wakeAt(this.#pausedUntil);
       else this.#claim(now);
     }
-    const { ledger } = this.#settler;
-    if (ledger.closable.length > turnsMax) this.#settler.flushSoon(0);
-    else if (ledger.closable.length > 0 && this.#turns === 0 && now >= this.#pausedUntil) void this.#turn(undefined, 0);
-    else if (ledger.hasUnreported) this.#settler.flushSoon();
+    const { closable } = this.#settler.ledger;
+    if (closable.length > 0 && this.#turns === 0 && now >= this.#pausedUntil) void this.#turn(undefined, 0);
+    else this.#settler.settleSoon();
     if (this.#onQuiet.length > 0 && this.quiet) this.#onQuiet.splice(0).forEach((resolve) => resolve());
   }
 
@@ -216,6 +215,7 @@ export class Claimer {
       });
       const now = performance.now();
       this.#turnMs = this.#turnMs * 0.8 + (now - askedAt) * 0.2;
+      this.#settler.turnMs = this.#turnMs;
       this.#pauseMs = 0;
       if (done) ledger.closed(done, turn.closed);
       if (turn.lease !== null && lane) this.#take(turn.lease, lane.queue, now, turn.jobs);

@@ -25,6 +25,8 @@ export class Lease {
   maxId = "";
   /** Successes not yet reported, in order of finishing. */
   readonly finished: RunningJob[] = [];
+  /** performance.now() when the first of them finished. */
+  finishedSince = 0;
   readonly startedMs: number[];
   readonly tookMs: number[];
   tookMsSum = 0;
@@ -73,6 +75,7 @@ export class Ledger {
     lease.tookMsSum += took;
     if (lease.minId === "" || job.id < lease.minId) lease.minId = job.id;
     if (job.id > lease.maxId) lease.maxId = job.id;
+    if (lease.finished.length === 0) lease.finishedSince = now;
     lease.finished.push(job);
     if (lease.open > 0) return;
     if (lease.narrow) this.closable.push(lease);
@@ -120,24 +123,28 @@ export class Ledger {
     if (lease.held <= 0) this.leases.delete(leaseId);
   }
 
-  /** Whether a success waits in a lease that something slower keeps open, or in one that no claim has taken along. */
+  /** Whether something finished waits to be reported. */
   get hasUnreported(): boolean {
-    if (this.results.length > 0 || this.closable.length > 0) return true;
+    if (this.results.length > 0) return true;
     for (const lease of this.leases.values()) if (lease.finished.length > 0 && !lease.closing) return true;
     return false;
   }
 
-  /** Moves everything finished into `results`. */
-  gather(): void {
-    this.closable.length = 0;
-    for (const lease of this.leases.values()) if (lease.finished.length > 0 && !lease.closing) this.breakUp(lease);
+  /** Moves what finished in leases that have waited since `before` or longer into `results`. */
+  gather(before: number): void {
+    for (const lease of this.leases.values()) {
+      if (lease.finished.length > 0 && !lease.closing && lease.finishedSince <= before) this.breakUp(lease);
+    }
   }
 
   /** The next whole lease to close together with a claim. */
   takeClosable(): Lease | undefined {
     const lease = this.closable.shift();
-    if (lease) lease.closing = true;
-    return lease;
+    if (lease === undefined || lease.whole) {
+      if (lease) lease.closing = true;
+      return lease;
+    }
+    return this.takeClosable(); // this one was reported job by job meanwhile
   }
 
   /** What came of closing it. Not closed: no longer ours, or closed by a try whose answer was lost; job by job, history tells. */

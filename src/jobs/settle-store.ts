@@ -36,15 +36,23 @@ const held = (worker: number): Sql => sql`
     order by id for no key update
   )`;
 
+/** What the locked leases still hold: one row per job that is not settled. */
+const open: Sql = sql`
+  open as materialized (
+    select h.id as lease, h.queue, h.claimed_at, o.job_id, o.attempt
+    from held h cross join unnest(h.job_ids, h.attempts) as o (job_id, attempt)
+    where cardinality(h.done) = 0 or o.job_id not in (select unnest(h.done))
+  )`;
+
 /** Takes the jobs of `finished (lease, job_id)` off their leases; a lease that holds nothing more is gone. */
 const shrinkLeases: Sql = sql`
+  gone as (select lease, array_agg(job_id) as ids, count(*) as n from finished group by lease),
   shrunk as materialized (
-    select f.lease, array_agg(f.job_id) as ids, h.done || array_agg(f.job_id) as done,
-           cardinality(h.job_ids) - cardinality(h.done) = count(*) as empty
-    from finished f join held h on h.id = f.lease group by f.lease, h.done, h.job_ids
+    select h.id, h.done || gone.ids as done, cardinality(h.job_ids) - cardinality(h.done) = gone.n as empty
+    from gone join held h on h.id = gone.lease
   ),
-  emptied as (delete from millrace.leases l using shrunk s where l.id = s.lease and s.empty),
-  kept as (update millrace.leases l set done = s.done from shrunk s where l.id = s.lease and not s.empty)`;
+  emptied as (delete from millrace.leases l using shrunk s where l.id = s.id and s.empty),
+  kept as (update millrace.leases l set done = s.done from shrunk s where l.id = s.id and not s.empty)`;
 
 /**
  * Where a waiting job stands in `pending`: as asked, or where its last retry, loss or operator put it. `j` is the job's row.
@@ -86,11 +94,12 @@ export async function settle(db: Database, worker: number, results: readonly Res
         code text, message text, stack text, delay_ms float8, completed boolean, era text)
     ),
     ${held(worker)},
+    ${open},
     finished as materialized (
       select g.*, h.queue, h.claimed_at,
              g.completed is true and exists (
                select from millrace.settled s where s.lease = g.lease and g.job_id = any (s.job_ids)) as recorded
-      from given g join held h on h.id = g.lease where g.job_id = any (h.job_ids) and g.job_id <> all (h.done)
+      from given g join open h on h.lease = g.lease and h.job_id = g.job_id
     ),
     judged as materialized (
       select f.*, j.priority, j.task,
@@ -151,11 +160,11 @@ export async function giveBack(
   const [row] = await db.rows<[number]>(sql`
     with given as materialized (select unnest(${arrayLiteral(leases)}::bigint[]) as lease),
     ${held(worker)},
+    ${open},
     finished as materialized (
-      select h.id as lease, h.queue, open.job_id, open.attempt
-      from held h cross join unnest(h.job_ids, h.attempts) as open (job_id, attempt)
-      where open.job_id <> all (h.done) and (${ids}::uuid[] is null or open.job_id = any (${ids}::uuid[]))
-        and not exists (select from millrace.settled s where s.lease = h.id and open.job_id = any (s.job_ids))
+      select open.* from open
+      where (${ids}::uuid[] is null or open.job_id in (select unnest(${ids}::uuid[])))
+        and not exists (select from millrace.settled s where s.lease = open.lease and open.job_id = any (s.job_ids))
     ),
     requeued as (
       insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)

@@ -5,8 +5,9 @@ import { Ledger } from "./ledger.ts";
 import type { RunningJob } from "./running.ts";
 import { giveBack, settle } from "./settle-store.ts";
 
-/** A finished job waits this long for company before it is settled by itself, in ms. */
-const settleAfterMs = 10;
+/** A finished job waits this long for its batch or for a claim that takes it along, in ms; twice that at most. */
+const patienceMinMs = 10;
+const patienceMaxMs = 100;
 const retryPauseMaxMs = 5_000;
 /** Results per statement at most. */
 const flushMax = 1_000;
@@ -15,6 +16,8 @@ export class Settler {
   readonly ledger = new Ledger();
   /** Jobs given back without an attempt, so far. */
   returned = 0;
+  /** How long a claim takes to be answered. While the database is slow, settling apart from claims only makes it slower. */
+  turnMs = 0;
   readonly #db: Database;
   readonly #channel: string;
   readonly #workerId: () => number;
@@ -23,7 +26,6 @@ export class Settler {
   /** Claimed, never started, on their way back. */
   #returns: RunningJob[] = [];
   #timer: NodeJS.Timeout | undefined;
-  #timerAt = Number.POSITIVE_INFINITY;
   #flushing: Promise<void> | undefined;
   #pauseMs = 0;
 
@@ -48,25 +50,17 @@ export class Settler {
     for (const job of jobs) this.ledger.drop(job.lease, 1);
     this.#returns.push(...jobs);
     this.returned += jobs.length;
-    this.flushSoon(0);
+    this.#flushIn(0);
   }
 
   /** Sees to it that what is finished gets settled even when no claim takes it along. */
-  flushSoon(afterMs: number = settleAfterMs): void {
-    const wait = Math.max(afterMs, this.#pauseMs);
-    const at = performance.now() + wait;
-    if (this.#flushing || this.#timerAt <= at) return;
-    clearTimeout(this.#timer);
-    this.#timerAt = at;
-    this.#timer = setTimeout(() => {
-      this.#timerAt = Number.POSITIVE_INFINITY;
-      void this.#flush();
-    }, wait);
+  settleSoon(): void {
+    if (this.#timer === undefined && this.#hasWork) this.#flushIn(this.#patienceMs);
   }
 
   /** Settles everything that is finished. Throws what the database throws; nothing is lost then, and it can be called again. */
   async drain(): Promise<void> {
-    while (this.#hasWork) await this.#roundOnce();
+    while (this.#hasWork) await this.#roundOnce(Number.POSITIVE_INFINITY);
   }
 
   close(): void {
@@ -77,9 +71,18 @@ export class Settler {
     return this.#returns.length > 0 || this.ledger.hasUnreported;
   }
 
+  get #patienceMs(): number {
+    return Math.min(Math.max(3 * this.turnMs, patienceMinMs), patienceMaxMs);
+  }
+
+  #flushIn(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => void this.#flush(), Math.max(ms, this.#pauseMs));
+  }
+
   async #flush(): Promise<void> {
     try {
-      await this.#roundOnce();
+      await this.#roundOnce(performance.now() - this.#patienceMs);
       this.#pauseMs = 0;
     } catch (error) {
       this.#pauseMs = Math.min(Math.max(this.#pauseMs * 2, 100), retryPauseMaxMs);
@@ -88,19 +91,21 @@ export class Settler {
         "results not settled yet; keeping them and trying again",
       );
     }
-    if (this.#hasWork) this.flushSoon();
+    this.#timer = undefined;
+    this.settleSoon();
   }
 
   /** One round at a time: two would send the same results and then forget the next ones. */
-  #roundOnce(): Promise<void> {
-    this.#flushing ??= this.#round().finally(() => {
+  #roundOnce(before: number): Promise<void> {
+    this.#flushing ??= this.#round(before).finally(() => {
       this.#flushing = undefined;
     });
     return this.#flushing;
   }
 
-  async #round(): Promise<void> {
-    this.ledger.gather();
+  /** Gives back what is to be given back and settles what has finished before `before`. */
+  async #round(before: number): Promise<void> {
+    this.ledger.gather(before);
     const returns = this.#returns;
     if (returns.length > 0) {
       const leases = [...new Set(returns.map((job) => job.lease.id))];
