@@ -172,6 +172,8 @@ export class Millrace {
   readonly db: Database;
   readonly names: Names;
   readonly log: Log;
+  /** Largest input of a job, as JSON. */
+  readonly maxPayloadBytes: number;
   readonly #enqueuer: Enqueuer;
   readonly #channel: string;
   readonly #random: () => number;
@@ -182,6 +184,7 @@ export class Millrace {
     this.app = app;
     this.db = db;
     this.log = log;
+    this.maxPayloadBytes = maxPayloadBytes;
     this.names = new Names(db);
     this.#channel = `millrace_${db.schema}`;
     this.#random = random;

@@ -38,6 +38,11 @@ export const errorCodes = {
   JOB_STATE: { status: 409, action: "Look at the job's status first; the message says which status the action needs." },
   QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },
   ROUTE_NOT_FOUND: { status: 404, action: "Check method and path against the README." },
+  METHOD_NOT_ALLOWED: { status: 405, action: "Use one of the methods in the Allow header." },
+  UNSUPPORTED_MEDIA_TYPE: {
+    status: 415,
+    action: "Send the body as JSON, with the header Content-Type: application/json.",
+  },
   UNAUTHORIZED: { status: 401, action: "Send the request from the same machine, or configure credentials." },
   INTERNAL: { status: 500, action: "Read the server log under the request id; please report it." },
   // The ground we stand on
@@ -64,6 +69,8 @@ export const errorCodes = {
     action: "Correct the variable; `millrace config` lists all of them with what is allowed.",
   },
   APP_INVALID: { status: 500, action: "Point --app at a module whose default export is defineApp({ tasks }) ." },
+  PORT_IN_USE: { status: 500, action: "Stop the other process, or choose another port in MILLRACE_PORTS." },
+  NOT_READY: { status: 503, action: "Correct what the detail names; `checks` holds each measurement." },
   CLOSED: { status: 503, action: "Use the object before it is closed." },
   // How an attempt can end badly
   TIMEOUT: { status: 504, retryable: true, action: "Raise the task's timeout, or make the work smaller." },

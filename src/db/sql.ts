@@ -28,7 +28,7 @@ export function join(parts: readonly Sql[], separator: Sql): Sql {
     : parts.slice(1).reduce((all, part) => sql`${all}${separator}${part}`, parts[0] as Sql);
 }
 
-/** A statement ready for a driver. Fixed text carries a name under which the driver may keep it prepared. */
+/** A statement ready for a driver. The name lets the driver keep it prepared. */
 export interface Statement {
   readonly text: string;
   readonly values: unknown[];
@@ -39,8 +39,11 @@ export interface Statement {
 export class Dialect {
   readonly schema: string;
   readonly #prepared: boolean;
-  readonly #fixed = new WeakMap<readonly string[], { text: string; name: string }>();
-  static #count = 0;
+  /** By shape: which templates, nested how. There are as many as the code can compose, a few dozen. */
+  readonly #rendered = new Map<string, { text: string; name: string }>();
+  static readonly #ids = new WeakMap<readonly string[], number>();
+  static #lastId = 0;
+  static #lastName = 0;
 
   /** `prepared: false` leaves statements unnamed, for poolers that cannot keep prepared statements. */
   constructor(schema: string, prepared: boolean) {
@@ -54,28 +57,42 @@ export class Dialect {
   }
 
   statement(query: Sql): Statement {
-    const values = query.values as unknown[];
-    if (values.some((value) => value instanceof Sql)) return this.#composed(query);
-    let fixed = this.#fixed.get(query.strings);
-    if (!fixed) {
-      const text = query.strings.reduce((all, chunk, i) => `${all}$${i}${chunk}`);
-      fixed = { text: this.inSchema(text), name: `millrace_${(Dialect.#count += 1)}` };
-      this.#fixed.set(query.strings, fixed);
+    const values: unknown[] = [];
+    const shape = flatten(query, values);
+    let rendered = this.#rendered.get(shape);
+    if (!rendered) {
+      rendered = { text: this.inSchema(render(query, { count: 0 })), name: `millrace_${(Dialect.#lastName += 1)}` };
+      this.#rendered.set(shape, rendered);
     }
-    return this.#prepared ? { text: fixed.text, values, name: fixed.name } : { text: fixed.text, values };
+    return this.#prepared ? { text: rendered.text, values, name: rendered.name } : { text: rendered.text, values };
   }
 
-  #composed(query: Sql): Statement {
-    const values: unknown[] = [];
-    const render = (part: Sql): string =>
-      part.strings.reduce((text, chunk, i) => {
-        const value = part.values[i - 1];
-        if (value instanceof Sql) return text + render(value) + chunk;
-        values.push(value);
-        return `${text}$${values.length}${chunk}`;
-      });
-    return { text: this.inSchema(render(query)), values };
+  /** A template literal's strings are one array per place in the code: its identity names the template. */
+  static id(strings: readonly string[]): number {
+    let id = Dialect.#ids.get(strings);
+    if (id === undefined) Dialect.#ids.set(strings, (id = Dialect.#lastId += 1));
+    return id;
   }
+}
+
+/** Collects the values in order; returns the shape. */
+function flatten(query: Sql, values: unknown[]): string {
+  let shape = String(Dialect.id(query.strings));
+  for (const value of query.values) {
+    if (value instanceof Sql) shape += `(${flatten(value, values)})`;
+    else {
+      shape += ",";
+      values.push(value);
+    }
+  }
+  return shape;
+}
+
+function render(query: Sql, numbers: { count: number }): string {
+  return query.strings.reduce((text, chunk, i) => {
+    const value = query.values[i - 1];
+    return text + (value instanceof Sql ? render(value, numbers) : `$${(numbers.count += 1)}`) + chunk;
+  });
 }
 
 export function quoteIdent(name: string): string {

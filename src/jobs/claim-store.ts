@@ -113,7 +113,9 @@ export async function closeAndClaim(db: Database, done: WholeLease | undefined, 
       returning id
     )
     select numbered.n::int, job_id::text, j.task, j.input::text, numbered.attempt::int, j.max_attempts::int, j.options::text
-    from numbered left join millrace.jobs j on j.id = numbered.job_id
+    from numbered left join lateral ( -- limit 1: one probe per job, whatever the planner believes about either side
+      select task, input, max_attempts, options from millrace.jobs where id = numbered.job_id limit 1
+    ) j on true
     union all
     select 0, job_id::text, rank::int, run_at::text, 0, 0, null from numbered where next_rank is distinct from rank
     union all
@@ -223,7 +225,9 @@ export async function claimSuspect(
       returning id
     )
     select lease.id::text, s.queue, s.losses::int, s.job_id::text, j.task, j.input::text, s.attempt::int, j.max_attempts::int, j.options::text
-    from suspect s cross join lease left join millrace.jobs j on j.id = s.job_id`);
+    from suspect s cross join lease left join lateral (
+      select task, input, max_attempts, options from millrace.jobs where id = s.job_id limit 1
+    ) j on true`);
   if (row === undefined) return undefined;
   const [lease, queue, losses, id, task, input, attempt, maxAttempts, options] = row;
   return { lease, queue, losses, job: [1, id, task, input, attempt, maxAttempts, options] };

@@ -106,7 +106,9 @@ export async function settle(db: Database, worker: number, results: readonly Res
              case when f.recorded then 'done'
                   when f.next = 'retry' and f.attempt >= j.max_attempts then 'exhausted'
                   else f.next end as verdict
-      from finished f left join millrace.jobs j on j.id = f.job_id and f.next <> 'done'
+      from finished f left join lateral (
+        select priority, task, max_attempts from millrace.jobs where id = f.job_id and f.next <> 'done' limit 1
+      ) j on true
     ),
     history as (
       insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
@@ -138,7 +140,7 @@ export async function settle(db: Database, worker: number, results: readonly Res
     late as (
       insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, error_code, error_message, error_stack, late)
       select g.job_id, j.queue, g.attempt, g.lease, ${worker}::int, g.outcome, g.code, g.message, g.stack, true
-      from given g join millrace.jobs j on j.id = g.job_id
+      from given g cross join lateral (select queue from millrace.jobs where id = g.job_id limit 1) j
       where not exists (select from held h where h.id = g.lease)
         and not exists (select from millrace.settled s where s.lease = g.lease and g.job_id = any (s.job_ids))
         and not exists (select from millrace.attempts a where a.job_id = g.job_id and a.lease = g.lease and a.outcome <> 'lost')
@@ -168,7 +170,7 @@ export async function giveBack(
     ),
     requeued as (
       insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
-      select f.queue, -j.priority, ${dueTime}, f.job_id, j.task, f.attempt from finished f join millrace.jobs j on j.id = f.job_id
+      select f.queue, -j.priority, ${dueTime}, f.job_id, j.task, f.attempt from finished f cross join lateral (select * from millrace.jobs where id = f.job_id limit 1) j
       returning queue, rank
     ),
     ${shrinkLeases}

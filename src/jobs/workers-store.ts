@@ -97,7 +97,8 @@ export async function reap(db: Database, channel: string): Promise<Reaped> {
         select lost.*, j.priority, j.task, past.losses,
                case when lost.alone and past.strikes + 1 >= ${poisonAfter} then 'POISON'
                     when lost.alone and lost.attempt >= j.max_attempts then 'MAX_ATTEMPTS_EXCEEDED' end as reason
-        from lost join millrace.jobs j on j.id = lost.job_id cross join lateral (
+        from lost cross join lateral (select priority, task, max_attempts from millrace.jobs where id = lost.job_id limit 1) j
+        cross join lateral (
           select count(*) as losses, count(*) filter (where a.alone) as strikes
           from millrace.attempts a where a.job_id = lost.job_id and a.outcome = 'lost'
         ) past

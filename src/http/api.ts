@@ -1,0 +1,66 @@
+/** The API: every route, and what all of them share: request ids, one log line each, one way to say no, and who may come in. */
+import { Hono, type MiddlewareHandler } from "hono";
+import { methodNotAllowed } from "hono/method-not-allowed";
+import { requestId } from "hono/request-id";
+import { matchedRoutes } from "hono/route";
+import type { Millrace } from "../app/millrace.ts";
+import type { Log } from "../core/log.ts";
+import { onlyThisMachine } from "./access.ts";
+import type { ApiEnv } from "./env.ts";
+import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
+import { jobRoutes } from "./jobs.ts";
+import { pageRoutes } from "./page.ts";
+import { problem, problemOf } from "./problem.ts";
+import { queueRoutes } from "./queues.ts";
+
+export interface ApiOptions {
+  /** The folder whose disk `/health/test` looks at. Default: the working folder. */
+  readonly dataDir?: string;
+  readonly log: Log;
+}
+
+export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): Hono<ApiEnv> {
+  const api = new Hono<ApiEnv>();
+  return api
+    .use(requestId())
+    .use(logged(log))
+    .use(
+      methodNotAllowed({
+        app: api,
+        onMethodNotAllowed: (c, methods) =>
+          problem(c, "METHOD_NOT_ALLOWED", `${c.req.path} has no ${c.req.method}.`, {
+            headers: { Allow: methods.join(", ") },
+          }),
+      }),
+    )
+    .onError((error, c) => problemOf(error, c, log))
+    .notFound((c) => problem(c, "ROUTE_NOT_FOUND", `There is nothing at ${c.req.method} ${c.req.path}.`))
+    .route("/", livenessRoutes())
+    .use(onlyThisMachine)
+    .route(
+      "/",
+      readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
+    )
+    .route("/", jobRoutes(mill))
+    .route("/", queueRoutes(mill))
+    .route("/", pageRoutes());
+}
+
+function logged(log: Log): MiddlewareHandler<ApiEnv> {
+  return async (c, next) => {
+    const startedAt = performance.now();
+    await next();
+    // Middleware is registered under "/*": the first other path is the route.
+    const route = matchedRoutes(c).find(({ path }) => path !== "/*");
+    log.info(
+      {
+        request_id: c.get("requestId"),
+        method: c.req.method,
+        route: route?.path ?? "unmatched",
+        status: c.res.status,
+        duration_ms: Math.round((performance.now() - startedAt) * 10) / 10,
+      },
+      "request.completed",
+    );
+  };
+}

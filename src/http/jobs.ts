@@ -1,0 +1,151 @@
+/** The routes of jobs: in, out, one by one and in pages, and the two things people do to a dead one. */
+import { Hono } from "hono";
+import { z } from "zod";
+import type { ListOptions, Millrace } from "../app/millrace.ts";
+import { MillraceError } from "../core/errors.ts";
+import type { EnqueueOptions } from "../jobs/enqueue.ts";
+import { type JobStatus, jobStatuses } from "../jobs/read-store.ts";
+import type { ApiContext, ApiEnv } from "./env.ts";
+import { jobDetail, jobItem } from "./job-view.ts";
+import { given, readBody, readJobId, readQuery } from "./read.ts";
+
+const duration = z.union([z.number(), z.templateLiteral([z.number(), z.enum(["ms", "s", "m", "h", "d"])])], {
+  error: 'expected a duration such as "30s" or a number of milliseconds',
+});
+// Without its zone, a time would mean another instant on another server.
+const instant = z
+  .string()
+  .regex(/(z|[+-]\d\d:\d\d)$/i, "expected an RFC 3339 time with its zone, such as 2027-01-31T08:00:00Z");
+
+/** Our names and those of runbook 004, side by side. Ranges are the engine's to check. */
+const enqueueBody = z.strictObject({
+  task: z.string().nullish(),
+  job_type: z.string().nullish(),
+  input: z.unknown().optional(),
+  payload_json: z.unknown().optional(),
+  queue: z.string().nullish(),
+  delay: duration.nullish(),
+  runAt: instant.nullish(),
+  run_at: instant.nullish(),
+  priority: z.number().nullish(),
+  maxAttempts: z.number().nullish(),
+  max_attempts: z.number().nullish(),
+  backoff: z
+    .strictObject({
+      type: z.enum(["exponential", "fixed"]).exactOptional(),
+      delay: duration.exactOptional(),
+      max: duration.exactOptional(),
+      jitter: z.number().exactOptional(),
+    })
+    .nullish(),
+  timeout: duration.nullish(),
+  idempotencyKey: z.string().nullish(),
+  tags: z.array(z.string()).nullish(),
+});
+
+const statusAliases: Readonly<Record<string, JobStatus>> = {
+  queued: "waiting",
+  running: "active",
+  succeeded: "completed",
+  dlq: "failed",
+  scheduled: "delayed",
+  canceled: "cancelled",
+};
+
+const deadLetterQuery = z.strictObject({
+  queue: z.string().optional(),
+  task: z.string().optional(),
+  job_type: z.string().optional(),
+  tag: z.string().optional(),
+  limit: z.coerce.number().int().min(1).max(500).optional(),
+  after: z.string().optional(),
+  cursor: z.string().optional(),
+});
+const listQuery = deadLetterQuery.extend({
+  status: z
+    .string()
+    .transform((word) => statusAliases[word] ?? word)
+    .pipe(z.enum(jobStatuses))
+    .optional(),
+});
+
+/** An input may be written in a longer way than it is stored: `\u00e9` is 6 bytes of body and 2 of input; and the rest of the body. */
+const bodyPerPayloadByte = 3;
+const bodySlackBytes = 65_536;
+
+export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
+  const tasks = new Map(mill.app.tasks.map((task) => [task.name, task]));
+  const maxBodyBytes = mill.maxPayloadBytes * bodyPerPayloadByte + bodySlackBytes;
+
+  const list = async (options: ListOptions) => {
+    const { jobs, next } = await mill.jobs(options);
+    return { items: jobs.map(jobItem), next, next_cursor: next };
+  };
+
+  return new Hono<ApiEnv>()
+    .post("/jobs", async (c) => {
+      const body = await readBody(c, enqueueBody, maxBodyBytes);
+      const name = either(body, "task", "job_type")?.trim();
+      if (!name) throw new MillraceError("BAD_REQUEST", "job_type is required: the name of the task to run.");
+      const input = either(body, "input", "payload_json");
+      const options = enqueueOptions(c, body);
+      const task = tasks.get(name);
+      // A task this app knows brings its queue, its attempts and its schema; any other is for a worker elsewhere to judge.
+      const { id, duplicate } =
+        task === undefined
+          ? await mill.enqueue(name, input, options)
+          : await mill.enqueue(task, input as never, options);
+      return c.json({ job_id: id, id, duplicate });
+    })
+    .get("/jobs", async (c) => c.json(await list(listOptions(readQuery(c, listQuery)))))
+    .get("/dlq", async (c) => c.json(await list({ ...listOptions(readQuery(c, deadLetterQuery)), status: "failed" })))
+    .get("/jobs/:id", async (c) => {
+      const id = readJobId(c);
+      const job = await mill.job(id);
+      if (job === undefined) throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
+      return c.json(jobDetail(job));
+    })
+    .post("/jobs/:id/retry", async (c) => {
+      const id = readJobId(c);
+      await mill.retry(id);
+      return c.json({ success: true, message: `Job ${id} waits to run again.`, job_id: id, id });
+    })
+    .delete("/jobs/:id", async (c) => {
+      await mill.remove(readJobId(c));
+      return c.body(null, 204);
+    });
+}
+
+function enqueueOptions(c: ApiContext, body: z.infer<typeof enqueueBody>): EnqueueOptions {
+  const { queue, delay, priority, backoff, timeout, tags } = body;
+  const runAt = either(body, "runAt", "run_at");
+  const maxAttempts = either(body, "maxAttempts", "max_attempts");
+  const header = c.req.header("idempotency-key");
+  if (header !== undefined && body.idempotencyKey && header !== body.idempotencyKey)
+    throw new MillraceError("BAD_REQUEST", "The Idempotency-Key header and idempotencyKey name two different keys.");
+  const idempotencyKey = header ?? body.idempotencyKey;
+  return given({ queue, delay, runAt, priority, maxAttempts, backoff, timeout, idempotencyKey, tags });
+}
+
+function listOptions(query: z.infer<typeof listQuery>): ListOptions {
+  const { queue, status, tag, limit } = query;
+  return given({
+    queue,
+    status,
+    tag,
+    limit,
+    task: either(query, "task", "job_type"),
+    after: either(query, "after", "cursor"),
+  });
+}
+
+/** The value of a field that has two names. Throws `BAD_REQUEST` when both are used: they may disagree. */
+function either<Fields, Ours extends keyof Fields & string, Theirs extends keyof Fields & string>(
+  fields: Fields,
+  ours: Ours,
+  theirs: Theirs,
+): Fields[Ours] | Fields[Theirs] {
+  if (fields[ours] === undefined || fields[ours] === null) return fields[theirs];
+  if (fields[theirs] === undefined || fields[theirs] === null) return fields[ours];
+  throw new MillraceError("BAD_REQUEST", `${ours} and ${theirs} are two names of one field: give one of them.`);
+}

@@ -1,0 +1,93 @@
+/** What `/` shows until there is a console: live counts, and where to look and what to type. One file, nothing from elsewhere. */
+import { createHash } from "node:crypto";
+import { Hono } from "hono";
+import type { ApiEnv } from "./env.ts";
+
+const style = `
+  :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; }
+  main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
+  .scroll { overflow-x: auto; }
+  table { border-collapse: collapse; width: 100%; }
+  th, td { padding: 0.25rem 0.75rem; text-align: right; border-bottom: 1px solid color-mix(in srgb, currentcolor 25%, transparent); font-variant-numeric: tabular-nums; }
+  th:first-child { text-align: left; }
+  pre { overflow-x: auto; padding: 0.75rem; border: 1px solid color-mix(in srgb, currentcolor 25%, transparent); }`;
+
+const script = `
+  const columns = ["waiting", "delayed", "active", "completed", "failed", "total"];
+  const state = document.getElementById("state");
+  const say = (text) => { if (state.textContent !== text) state.textContent = text; };
+  const cell = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+  const row = (queue) => {
+    const line = document.createElement("tr");
+    const name = cell("th", queue.paused ? queue.name + " (paused)" : queue.name);
+    name.scope = "row";
+    line.append(name, ...columns.map((column) => cell("td", queue[column].toLocaleString())));
+    return line;
+  };
+  async function show() {
+    try {
+      const answer = await fetch("/api/queue/stats");
+      if (!answer.ok) throw new Error("status " + answer.status);
+      const { stats } = await answer.json();
+      document.querySelector("tbody").replaceChildren(...stats.map(row));
+      say(stats.length > 0 ? "Counted again every 2 seconds." : "No queue yet: a queue exists from its first job on.");
+    } catch (error) {
+      say("The counts are old, the server did not answer: " + error.message);
+    }
+  }
+  for (const place of document.querySelectorAll(".origin")) place.textContent = location.origin;
+  setInterval(() => document.hidden || show(), 2000);
+  show();`;
+
+const origin = '<span class="origin">http://localhost:3003</span>';
+
+const page = `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Millrace</title>
+<style>${style}</style>
+</head>
+<body>
+<main>
+<h1>Millrace</h1>
+<p>The console comes later. Until then: what is in the queues, and the lines to work with them.</p>
+<h2 id="queues">Queues</h2>
+<p id="state" role="status"><noscript>Without scripts, look at <a href="/api/queue/stats">/api/queue/stats</a>.</noscript></p>
+<div class="scroll" role="region" aria-labelledby="queues" tabindex="0">
+<table>
+<thead><tr><th scope="col">Queue</th><th scope="col">Waiting</th><th scope="col">Delayed</th><th scope="col">Active</th><th scope="col">Completed</th><th scope="col">Failed</th><th scope="col">Total</th></tr></thead>
+<tbody></tbody>
+</table>
+</div>
+<h2>Look</h2>
+<ul>
+<li><a href="/jobs">/jobs</a>: the newest jobs</li>
+<li><a href="/dlq">/dlq</a>: the jobs that were given up, and why</li>
+<li><a href="/api/queue/stats">/api/queue/stats</a>: the counts above</li>
+<li><a href="/health/test">/health/test</a>: whether database, schema and disk are fit for work</li>
+</ul>
+<h2>Do</h2>
+<pre tabindex="0"><code>curl ${origin}/jobs -H 'content-type: application/json' -d '{"task":"my-task","input":{}}'
+curl -X POST ${origin}/jobs/JOB_ID/retry
+curl -X POST ${origin}/api/queue/default/pause
+curl -X POST ${origin}/api/queue/default/resume</code></pre>
+</main>
+<script>${script}</script>
+</body>
+</html>
+`;
+
+const hash = (text: string): string => `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
+
+const headers = {
+  "Content-Security-Policy": `default-src 'none'; style-src ${hash(style)}; script-src ${hash(script)}; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
+  "X-Content-Type-Options": "nosniff",
+  "Referrer-Policy": "no-referrer",
+  "Cache-Control": "no-cache",
+};
+
+export function pageRoutes(): Hono<ApiEnv> {
+  return new Hono<ApiEnv>().get("/", (c) => c.html(page, 200, headers));
+}

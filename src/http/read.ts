@@ -1,0 +1,102 @@
+/** Reading requests at the door: media type, size, syntax and shape, in that order. Inside, everything is typed. */
+import { z } from "zod";
+import { MillraceError } from "../core/errors.ts";
+import { didYouMean } from "../core/options.ts";
+import { isUuid } from "../core/uuid.ts";
+import type { ApiContext } from "./env.ts";
+
+/** The JSON body as `schema` has it. Throws `UNSUPPORTED_MEDIA_TYPE`, `PAYLOAD_TOO_LARGE`, `BAD_REQUEST`, `OPTION_UNKNOWN`. */
+export async function readBody<Schema extends z.ZodObject>(
+  c: ApiContext,
+  schema: Schema,
+  maxBytes: number,
+): Promise<z.infer<Schema>> {
+  requireJson(c);
+  return parse(schema, fromJson(await textOf(c, maxBytes)));
+}
+
+/** The same for a body that may be left out. */
+export async function readOptionalBody<Schema extends z.ZodObject>(
+  c: ApiContext,
+  schema: Schema,
+  maxBytes: number,
+): Promise<z.infer<Schema>> {
+  const text = await textOf(c, maxBytes);
+  if (text === "") return parse(schema, {});
+  requireJson(c);
+  return parse(schema, fromJson(text));
+}
+
+/** The query string; a parameter without a value counts as left out. Throws `BAD_REQUEST`, `OPTION_UNKNOWN`. */
+export function readQuery<Schema extends z.ZodObject>(c: ApiContext, schema: Schema): z.infer<Schema> {
+  return parse(schema, Object.fromEntries(Object.entries(c.req.query()).filter(([, value]) => value !== "")));
+}
+
+/** The id in the path. Throws `BAD_REQUEST` when it is none. */
+export function readJobId(c: ApiContext): string {
+  const id = c.req.param("id") ?? "";
+  if (isUuid(id)) return id;
+  throw new MillraceError("BAD_REQUEST", `${JSON.stringify(id.slice(0, 80))} is not the id of a job: ids are UUIDs.`);
+}
+
+/** The entries that were given: null is how some clients leave a field out. */
+export function given<Fields extends object>(fields: Fields): { [Key in keyof Fields]?: NonNullable<Fields[Key]> } {
+  const entries = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
+  return Object.fromEntries(entries) as { [Key in keyof Fields]?: NonNullable<Fields[Key]> };
+}
+
+function requireJson(c: ApiContext): void {
+  const type = c.req.header("content-type") ?? "";
+  if (/^application\/([\w.+-]+\+)?json\s*(;|$)/i.test(type)) return;
+  throw new MillraceError(
+    "UNSUPPORTED_MEDIA_TYPE",
+    `The body must be application/json, not ${type === "" ? "without a type" : JSON.stringify(type.slice(0, 80))}.`,
+  );
+}
+
+async function textOf(c: ApiContext, maxBytes: number): Promise<string> {
+  const length = c.req.header("content-length");
+  if (Number(length ?? 0) > maxBytes) throw tooLarge(maxBytes);
+  try {
+    // A body that says its length cannot be longer, Node sees to that. One that does not is counted as it comes.
+    return length === undefined ? await countedText(c.req.raw, maxBytes) : await c.req.text();
+  } catch (cause) {
+    if (cause instanceof MillraceError) throw cause;
+    throw new MillraceError("BAD_REQUEST", "The body ended before all of it was sent.", { cause });
+  }
+}
+
+async function countedText({ body }: Request, maxBytes: number): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body ?? []) {
+    bytes += chunk.byteLength;
+    if (bytes > maxBytes) throw tooLarge(maxBytes);
+    chunks.push(chunk);
+  }
+  return new TextDecoder().decode(Buffer.concat(chunks));
+}
+
+function tooLarge(maxBytes: number): MillraceError {
+  return new MillraceError("PAYLOAD_TOO_LARGE", `The body is longer than the ${maxBytes} bytes this server reads.`);
+}
+
+function fromJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new MillraceError("BAD_REQUEST", `The body is not JSON: ${(cause as Error).message}.`, { cause });
+  }
+}
+
+function parse<Schema extends z.ZodObject>(schema: Schema, value: unknown): z.infer<Schema> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  for (const issue of result.error.issues) {
+    if (issue.code !== "unrecognized_keys") continue;
+    const [key = ""] = issue.keys;
+    throw new MillraceError("OPTION_UNKNOWN", `Unknown field "${key}".${didYouMean(key, Object.keys(schema.shape))}`);
+  }
+  const issues = result.error.issues.map(({ path, message }) => `${path.join(".") || "body"}: ${message}`);
+  throw new MillraceError("BAD_REQUEST", `${issues.join("; ")}.`);
+}

@@ -1,0 +1,106 @@
+/** Listens: the same API on any number of ports of this machine, all of them or none. */
+import { type Server, createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { getRequestListener } from "@hono/node-server";
+import type { Hono } from "hono";
+import { MillraceError } from "../core/errors.ts";
+import type { Log } from "../core/log.ts";
+import { isLoopbackHost } from "./access.ts";
+import type { ApiEnv } from "./env.ts";
+
+export interface ServeOptions {
+  readonly host: string;
+  /** 0 takes any free port. */
+  readonly ports: readonly number[];
+  readonly log: Log;
+  /** How long a client may take to send its headers, and its whole request. Default 10 s and 30 s; a slower one gets a 408. */
+  readonly slowestMs?: { readonly headers: number; readonly request: number };
+}
+
+export interface Serving {
+  /** One per port, without a slash at the end. */
+  readonly urls: string[];
+  /** Takes no more connections, lets open requests finish, and cuts off those that have not within `withinMs`. */
+  close(withinMs: number): Promise<void>;
+}
+
+/** Throws `CONFIG_INVALID` for an interface that others can reach, `PORT_IN_USE` for a port that is taken. */
+export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<Serving> {
+  const { host, ports, log } = options;
+  const address = host.replace(/^\[(.*)\]$/, "$1");
+  if (!isLoopbackHost(address.includes(":") ? `[${address}]` : address)) {
+    throw new MillraceError(
+      "CONFIG_INVALID",
+      `The API has no credentials yet, so it listens only on this machine: host must be localhost, 127.0.0.1 or ::1, not ${JSON.stringify(host)}.`,
+    );
+  }
+  const servers = ports
+    .filter((port, i) => port === 0 || ports.indexOf(port) === i)
+    .map((port) => ({ port, server: makeServer(api, options) }));
+  const opened = await Promise.allSettled(servers.map(({ port, server }) => listen(server, address, port)));
+  const failed = opened.find((result) => result.status === "rejected");
+  if (failed !== undefined) {
+    await Promise.all(servers.map(({ server }) => close(server, 0)));
+    throw failed.reason;
+  }
+  for (const { server } of servers) server.on("error", (error) => log.error({ err: error }, "server.error"));
+
+  let closed: Promise<unknown> | undefined;
+  return {
+    urls: servers.map(({ server }) => urlOf(server)),
+    close: async (withinMs) => {
+      closed ??= Promise.all(servers.map(({ server }) => close(server, withinMs)));
+      await closed;
+    },
+  };
+}
+
+function makeServer(api: Hono<ApiEnv>, { slowestMs = { headers: 10_000, request: 30_000 } }: ServeOptions): Server {
+  const server = createServer(
+    {
+      headersTimeout: slowestMs.headers,
+      requestTimeout: slowestMs.request,
+      connectionsCheckingInterval: Math.min(slowestMs.headers / 2, 5_000),
+    },
+    getRequestListener(api.fetch),
+  );
+  // A kept-alive connection would hold the server open after its last answer.
+  server.on("request", (_, response) => {
+    response.on("finish", () => {
+      if (!server.listening) setImmediate(() => server.closeIdleConnections());
+    });
+  });
+  return server;
+}
+
+async function listen(server: Server, host: string, port: number): Promise<void> {
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(port, host, () => {
+        server.off("error", reject);
+        resolve();
+      });
+    });
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === "EADDRINUSE")
+      throw new MillraceError("PORT_IN_USE", `Port ${port} of ${host} is in use by another program.`, { cause });
+    throw new MillraceError("CONFIG_INVALID", `Cannot listen on port ${port} of ${host}: ${message}.`, { cause });
+  }
+}
+
+async function close(server: Server, withinMs: number): Promise<void> {
+  if (!server.listening) return;
+  const timer = setTimeout(() => server.closeAllConnections(), withinMs);
+  await new Promise<void>((resolve) => {
+    // Closes idle connections too.
+    server.close(() => resolve());
+  });
+  clearTimeout(timer);
+}
+
+function urlOf(server: Server): string {
+  const { address, family, port } = server.address() as AddressInfo;
+  return `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
+}
