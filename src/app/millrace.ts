@@ -251,7 +251,6 @@ export class Millrace {
         random: this.#random,
         tasks: new Map(tasks.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
-        queueName: (id) => this.names.queues.name(id) ?? "",
       };
     };
     const worker = new Worker(name, prepare, this.log);

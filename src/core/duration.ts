@@ -1,5 +1,6 @@
 /** Durations are written `"250ms"`, `"30s"`, `"5m"`, `"2h"`, `"1d"`, or as a number of milliseconds. */
 import { MillraceError } from "./errors.ts";
+import { show } from "./options.ts";
 
 const unitMs = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 
@@ -16,7 +17,7 @@ export function durationMs(value: Duration, what: string): number {
   if (Number.isFinite(ms) && ms >= 0 && ms <= longestMs) return ms;
   throw new MillraceError(
     "OPTION_INVALID",
-    `${what} must be a duration such as "30s", "5m" or a number of milliseconds from 0 to ten years, not ${JSON.stringify(value)}.`,
+    `${what} must be a duration such as "30s", "5m" or a number of milliseconds from 0 to ten years, not ${show(value)}.`,
   );
 }
 

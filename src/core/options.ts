@@ -40,8 +40,14 @@ export function checkedName(value: unknown, kind: "queue" | "task"): string {
   );
 }
 
-function show(value: unknown): string {
-  return value === undefined ? "nothing" : (JSON.stringify(value) ?? typeof value).slice(0, 80);
+/** A value in an error message: JSON where there is any, 80 characters at most. */
+export function show(value: unknown): string {
+  if (value === undefined) return "nothing";
+  try {
+    return (JSON.stringify(value) ?? typeof value).slice(0, 80);
+  } catch {
+    return typeof value; // a bigint, a cycle
+  }
 }
 
 /** Levenshtein distance, two rows. Words here are option names: a few dozen characters. */

@@ -36,14 +36,16 @@ export function backoffRule(given: Backoff | undefined): BackoffRule {
   const { type = "exponential", delay = 2_000, max = 900_000, jitter = 0.2 } = given;
   if (type !== "exponential" && type !== "fixed")
     throw new MillraceError("OPTION_INVALID", 'backoff.type must be "exponential" or "fixed".');
-  if (!(jitter >= 0 && jitter <= 1))
+  if (!(typeof jitter === "number" && jitter >= 0 && jitter <= 1))
     throw new MillraceError("OPTION_INVALID", "backoff.jitter must be a number from 0 to 1.");
   return { type, delayMs: durationMs(delay, "backoff.delay"), maxMs: durationMs(max, "backoff.max"), jitter };
 }
 
 /** Milliseconds to wait after attempt number `attempt` (from 1) failed. `chance` is a number from 0 to 1. */
 export function retryDelayMs(rule: BackoffRule, attempt: number, chance: number): number {
-  const plain = rule.type === "fixed" ? rule.delayMs : Math.min(rule.delayMs * 2 ** (attempt - 1), rule.maxMs);
+  // 2 to the 50th is beyond every maximum, and a finite number: nothing times infinity is no delay at all.
+  const times = rule.type === "fixed" ? 1 : 2 ** Math.min(attempt - 1, 50);
+  const plain = Math.min(rule.delayMs * times, rule.maxMs);
   return Math.round(Math.min(plain * (1 + rule.jitter * (2 * chance - 1)), rule.maxMs));
 }
 
@@ -57,7 +59,10 @@ export interface Failure {
   readonly retryAfterMs: number;
 }
 
-const postgresCodes: Readonly<Record<string, string>> = { "40P01": "DB_DEADLOCK", "40001": "SERIALIZATION" };
+const postgresCodes: ReadonlyMap<string, string> = new Map([
+  ["40P01", "DB_DEADLOCK"],
+  ["40001", "SERIALIZATION"],
+]);
 const networkCodes: ReadonlySet<string> = new Set([
   "ECONNREFUSED",
   "ECONNRESET",
@@ -73,8 +78,21 @@ const networkCodes: ReadonlySet<string> = new Set([
 /** Longest error text kept per attempt. Stacks beyond it are cut: history must not grow by what a library prints. */
 const longestText = 8_192;
 
+/** No retry waits longer than the longest duration there is: beyond it, timestamps end. */
+const longestWaitMs = 3650 * 86_400_000;
+
 /** Reads anything a handler can throw. Unknown errors are retryable: a retry costs little, a lost job costs trust. */
 export function readFailure(thrown: unknown): Failure {
+  try {
+    return read(thrown);
+  } catch {
+    // A proxy, a getter that throws. The attempt must end all the same.
+    const message = "The task threw something that cannot be read.";
+    return { code: "UNKNOWN", message, stack: null, retryable: true, retryAfterMs: 0 };
+  }
+}
+
+function read(thrown: unknown): Failure {
   const error =
     thrown instanceof Error
       ? thrown
@@ -86,16 +104,17 @@ export function readFailure(thrown: unknown): Failure {
   return {
     code,
     message: storable(error.message || error.name),
-    stack: error.stack ? storable(error.stack) : null,
+    stack: typeof error.stack === "string" && error.stack !== "" ? storable(error.stack) : null,
     retryable,
-    retryAfterMs: error instanceof RateLimitError ? Math.max(0, error.retryAfterMs) : 0,
+    retryAfterMs: error instanceof RateLimitError ? Math.min(Math.max(Number(error.retryAfterMs) || 0, 0), longestWaitMs) : 0,
   };
 }
 
 function failureCode(error: Error & { code?: unknown; status?: unknown; cause?: unknown }): string {
   const { code } = error;
   if (typeof code === "string") {
-    if (postgresCodes[code]) return postgresCodes[code];
+    const known = postgresCodes.get(code);
+    if (known !== undefined) return known;
     if (networkCodes.has(code)) return "DEPENDENCY_DOWN";
     if (/^[A-Z][A-Z0-9_]{1,63}$/.test(code)) return code;
   }
@@ -104,11 +123,12 @@ function failureCode(error: Error & { code?: unknown; status?: unknown; cause?: 
   // fetch() hides the socket's error in `cause`.
   if (error.cause instanceof Error && networkCodes.has(String((error.cause as { code?: unknown }).code)))
     return "DEPENDENCY_DOWN";
-  return "UNKNOWN";
+  return error instanceof NonRetryableError ? "NON_RETRYABLE" : "UNKNOWN";
 }
 
 /** PostgreSQL text holds neither NUL nor half surrogate pairs; an error message may. */
-function storable(text: string): string {
+function storable(given: unknown): string {
+  const text = typeof given === "string" ? given : describe(given);
   const cut = text.length > longestText ? `${text.slice(0, longestText)} …` : text;
   return cut.replaceAll("\0", "").replace(/\p{Surrogate}/gu, "\ufffd");
 }

@@ -13,8 +13,9 @@ const hex = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(
 
 /** A new id for the instant `nowMs` (milliseconds since 1970); ids made in one process only ever grow. */
 export function uuidv7(nowMs: number): string {
-  if (nowMs > lastMs) {
-    lastMs = nowMs;
+  const wholeMs = Math.floor(nowMs);
+  if (wholeMs > lastMs) {
+    lastMs = wholeMs;
     counter = 0;
   } else if (++counter > 0xfff) {
     // More than 4 096 ids in a millisecond, or a clock that stepped back: borrow from the next one.

@@ -2,13 +2,13 @@
  * PostgreSQL inside this process (PGlite): no server to install. One process only, and it runs without fsync: it survives a
  * killed process, not a power cut. `DATABASE_URL` is the way to both.
  */
-import { mkdirSync, openSync, readFileSync, rmSync, writeSync, closeSync } from "node:fs";
+import { mkdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PGlite, type Transaction } from "@electric-sql/pglite";
 import { MillraceError } from "../core/errors.ts";
 import type { Database, Executor, Subscription } from "./database.ts";
 import { adopt } from "./postgres.ts";
-import { Dialect, type Sql } from "./sql.ts";
+import { Dialect, type Sql, quoteIdent } from "./sql.ts";
 
 export interface EmbeddedOptions {
   /** Folder that holds the data, or undefined for memory only. */
@@ -41,9 +41,11 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<Database> 
     lend: (work) => lite.transaction((tx) => work({ query: (text, values) => tx.query(text, values) })),
     script: async (text) => void (await lite.exec(dialect.inSchema(text))),
     async listen(channel, onMessage, onGap): Promise<Subscription> {
-      const stop = await lite.listen(channel, onMessage);
+      // PGlite folds a channel's name to lower case unless it is quoted; what its `listen` returns forgets the quotes.
+      const quoted = quoteIdent(channel);
+      await lite.listen(quoted, onMessage);
       onGap();
-      return { live: true, close: () => stop() };
+      return { live: true, close: () => lite.unlisten(quoted, onMessage) };
     },
     adopt: (tx) => adopt(tx, dialect),
     async close() {
@@ -64,29 +66,50 @@ function executor(target: PGlite | Transaction, dialect: Dialect): Executor {
   };
 }
 
+/** The locks this process holds. Any other with our process id was left by a former life of that number, as containers have. */
+const ours = new Set<string>();
+/** A lock is empty for the moment in which it is made; one that stays so was left by a process killed in that moment. */
+const emptyForMs = 5_000;
+
 /**
  * Two processes on one PGlite folder would corrupt it, and PGlite does not refuse. A file with our process id does; one left by
  * a killed process is recognised by that process being gone.
  */
 function lockFolder(dataDir: string): { release(): void } {
   mkdirSync(dataDir, { recursive: true });
-  const path = join(dataDir, "millrace.lock");
-  for (let tries = 0; ; tries += 1) {
+  const path = join(realpathSync(dataDir), "millrace.lock");
+  for (let tries = 1; ; tries += 1) {
     try {
-      const file = openSync(path, "wx");
-      writeSync(file, String(process.pid));
-      closeSync(file);
-      return { release: () => rmSync(path, { force: true }) };
+      writeFileSync(path, String(process.pid), { flag: "wx" });
+      break;
     } catch (error) {
       if ((error as { code?: string }).code !== "EEXIST") throw error;
-      const holder = Number(readFileSync(path, "utf8"));
-      if (tries === 0 && !isAlive(holder)) {
-        rmSync(path, { force: true });
-        continue;
-      }
-      throw new MillraceError("EMBEDDED_IN_USE", `The data folder ${dataDir} is in use by process ${holder}.`);
+    }
+    try {
+      const holder = readFileSync(path, "utf8");
+      const isNew = holder === "" && Date.now() - statSync(path).mtimeMs < emptyForMs;
+      if (tries === 10 || ours.has(path) || isNew || isAlive(Number(holder)))
+        throw new MillraceError("EMBEDDED_IN_USE", `The data folder ${dataDir} is in use by process ${holder || "…"}.`);
+      takeAway(path, holder);
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ENOENT") throw error; // released, or taken away, meanwhile
     }
   }
+  ours.add(path);
+  return {
+    release() {
+      ours.delete(path);
+      rmSync(path, { force: true });
+    },
+  };
+}
+
+/** Removes the lock of a dead process, but not one that another process has put in its place meanwhile. */
+function takeAway(path: string, dead: string): void {
+  const aside = `${path}.${process.pid}`;
+  renameSync(path, aside);
+  if (readFileSync(aside, "utf8") === dead) rmSync(aside);
+  else renameSync(aside, path);
 }
 
 function isAlive(pid: number): boolean {

@@ -20,7 +20,7 @@ export interface PostgresOptions {
 }
 
 /** A statement that has not answered for this long is given up, and its connection with it: a cut network answers never. */
-const statementTimeoutMs = 60_000;
+const statementTimeoutMs = 30_000;
 const connectTimeoutMs = 10_000;
 
 /**

@@ -1,6 +1,6 @@
 /** Listens: the same API on any number of ports of this machine, all of them or none. */
 import { type Server, createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import type { Hono } from "hono";
 import { MillraceError } from "../core/errors.ts";
@@ -34,28 +34,32 @@ export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<S
       `The API has no credentials yet, so it listens only on this machine: host must be localhost, 127.0.0.1 or ::1, not ${JSON.stringify(host)}.`,
     );
   }
-  const servers = ports
-    .filter((port, i) => port === 0 || ports.indexOf(port) === i)
-    .map((port) => ({ port, server: makeServer(api, options) }));
-  const opened = await Promise.allSettled(servers.map(({ port, server }) => listen(server, address, port)));
+  const distinct = ports.filter((port, i) => port === 0 || ports.indexOf(port) === i);
+  const doors = distinct.map((port) => ({ port, ...makeDoor(api, options) }));
+  const opened = await Promise.allSettled(doors.map(({ port, server }) => listen(server, address, port)));
   const failed = opened.find((result) => result.status === "rejected");
   if (failed !== undefined) {
-    await Promise.all(servers.map(({ server }) => close(server, 0)));
+    await Promise.all(doors.map((door) => door.close(0)));
     throw failed.reason;
   }
-  for (const { server } of servers) server.on("error", (error) => log.error({ err: error }, "server.error"));
+  for (const { server } of doors) server.on("error", (error) => log.error({ err: error }, "server.error"));
 
   let closed: Promise<unknown> | undefined;
   return {
-    urls: servers.map(({ server }) => urlOf(server)),
+    urls: doors.map(({ server }) => urlOf(server)),
     close: async (withinMs) => {
-      closed ??= Promise.all(servers.map(({ server }) => close(server, withinMs)));
+      closed ??= Promise.all(doors.map((door) => door.close(withinMs)));
       await closed;
     },
   };
 }
 
-function makeServer(api: Hono<ApiEnv>, { slowestMs = { headers: 10_000, request: 30_000 } }: ServeOptions): Server {
+interface Door {
+  readonly server: Server;
+  close(withinMs: number): Promise<void>;
+}
+
+function makeDoor(api: Hono<ApiEnv>, { slowestMs = { headers: 10_000, request: 30_000 } }: ServeOptions): Door {
   const server = createServer(
     {
       headersTimeout: slowestMs.headers,
@@ -64,13 +68,26 @@ function makeServer(api: Hono<ApiEnv>, { slowestMs = { headers: 10_000, request:
     },
     getRequestListener(api.fetch),
   );
-  // A kept-alive connection would hold the server open after its last answer.
-  server.on("request", (_, response) => {
-    response.on("finish", () => {
-      if (!server.listening) setImmediate(() => server.closeIdleConnections());
-    });
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
   });
-  return server;
+  server.on("request", (_, response) => {
+    // After its last answer a kept-alive connection would hold a closing server open.
+    response.on("finish", () => server.listening || setImmediate(() => server.closeIdleConnections()));
+  });
+
+  const close = async (withinMs: number): Promise<void> => {
+    if (!server.listening) return;
+    const timer = setTimeout(() => server.closeAllConnections(), withinMs);
+    await new Promise((resolve) => {
+      server.close(resolve); // and the idle connections with it,
+      for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy(); // but not those that browsers open in advance
+    });
+    clearTimeout(timer);
+  };
+  return { server, close };
 }
 
 async function listen(server: Server, host: string, port: number): Promise<void> {
@@ -88,16 +105,6 @@ async function listen(server: Server, host: string, port: number): Promise<void>
       throw new MillraceError("PORT_IN_USE", `Port ${port} of ${host} is in use by another program.`, { cause });
     throw new MillraceError("CONFIG_INVALID", `Cannot listen on port ${port} of ${host}: ${message}.`, { cause });
   }
-}
-
-async function close(server: Server, withinMs: number): Promise<void> {
-  if (!server.listening) return;
-  const timer = setTimeout(() => server.closeAllConnections(), withinMs);
-  await new Promise<void>((resolve) => {
-    // Closes idle connections too.
-    server.close(() => resolve());
-  });
-  clearTimeout(timer);
 }
 
 function urlOf(server: Server): string {

@@ -51,6 +51,7 @@ export interface Turn {
   /** False when a lease was to be closed and was no longer ours. */
   readonly closed: boolean;
   readonly lease: string | null;
+  readonly queueName: string;
   readonly jobs: ClaimedRow[];
   /** The last job taken of each rank. */
   readonly marks: LaneMark[];
@@ -127,12 +128,13 @@ export async function closeAndClaim(db: Database, done: WholeLease | undefined, 
                where p.queue = ${want.queue}::int and p.rank = lanes.rank and p.run_at > now() and p.run_at < 'infinity'
                order by p.run_at limit 1
              ) later
-           ) end, 0, 0, null`);
+           ) end, 0, 0, (select name from millrace.queues where id = ${want.queue}::int)`);
 
   const jobs: ClaimedRow[] = [];
   const marks: LaneMark[] = [];
   let closed = done === undefined;
   let lease: string | null = null;
+  let queueName = "";
   let nextDueMs = Number.POSITIVE_INFINITY;
   for (const row of rows) {
     if (row[0] > 0) jobs[row[0] - 1] = row as ClaimedRow;
@@ -141,9 +143,10 @@ export async function closeAndClaim(db: Database, done: WholeLease | undefined, 
       lease = row[1];
       closed ||= row[2] === 1;
       if (row[3] !== null) nextDueMs = Number(row[3]);
+      queueName = row[6] ?? "";
     }
   }
-  return { closed, lease, jobs, marks, nextDueMs };
+  return { closed, lease, queueName, jobs, marks, nextDueMs };
 }
 
 /** One (queue, rank) with somebody waiting; `waitMs` until its first job is due, 0 when it is. */
@@ -193,6 +196,7 @@ export async function lookAround(
 export interface Suspect {
   readonly lease: string;
   readonly queue: number;
+  readonly queueName: string;
   readonly losses: number;
   readonly job: ClaimedRow;
 }
@@ -207,10 +211,10 @@ export async function claimSuspect(
   const ownQueues = queues === null ? null : arrayLiteral(queues);
   const ownTasks = tasks === null ? null : arrayLiteral(tasks);
   const [row] = await db.rows<
-    readonly [string, number, number, string, number, string, number, number, string | null]
+    readonly [string, number, string, number, string, number, string, number, number, string | null]
   >(sql`
     with suspect as materialized (
-      select p.ctid as place, p.queue, p.job_id, p.attempt, p.losses
+      select p.ctid as place, p.queue, q.name as queue_name, p.job_id, p.attempt, p.losses
       from millrace.pending p join millrace.queues q on q.id = p.queue
       where p.losses > 0 and p.run_at <= now() and q.paused_at is null
         and (${ownQueues}::int[] is null or p.queue = any (${ownQueues}::int[]))
@@ -224,11 +228,11 @@ export async function claimSuspect(
       select queue, ${worker}::int, array[job_id], array[attempt] from suspect
       returning id
     )
-    select lease.id::text, s.queue, s.losses::int, s.job_id::text, j.task, j.input::text, s.attempt::int, j.max_attempts::int, j.options::text
+    select lease.id::text, s.queue, s.queue_name, s.losses::int, s.job_id::text, j.task, j.input::text, s.attempt::int, j.max_attempts::int, j.options::text
     from suspect s cross join lease left join lateral (
       select task, input, max_attempts, options from millrace.jobs where id = s.job_id limit 1
     ) j on true`);
   if (row === undefined) return undefined;
-  const [lease, queue, losses, id, task, input, attempt, maxAttempts, options] = row;
-  return { lease, queue, losses, job: [1, id, task, input, attempt, maxAttempts, options] };
+  const [lease, queue, queueName, losses, id, task, input, attempt, maxAttempts, options] = row;
+  return { lease, queue, queueName, losses, job: [1, id, task, input, attempt, maxAttempts, options] };
 }

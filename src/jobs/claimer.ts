@@ -35,6 +35,8 @@ const aheadMax = 1_000;
 const turnsMax = 2;
 /** Marks are forgotten at least this often: the bound on how long a late commit or a higher priority can be overlooked. */
 const sweepMs = 500;
+/** … unless that is slow: then looking, and the claim from the head after it, take a tenth of the time together. */
+const sweepShare = 20;
 /** An idle worker looks around this often although nobody called: the fallback for a lost NOTIFY. */
 const pollMs = 2_000;
 /** Without LISTEN, polling is all there is. */
@@ -218,7 +220,8 @@ export class Claimer {
       this.#settler.turnMs = this.#turnMs;
       this.#pauseMs = 0;
       if (done) ledger.closed(done, turn.closed);
-      if (turn.lease !== null && lane) this.#take(turn.lease, lane.queue, now, turn.jobs);
+      if (turn.lease !== null && lane)
+        this.#take(new Lease(turn.lease, lane.queue, turn.queueName, now, turn.jobs.length), turn.jobs);
       if (lane) {
         const exhausted = turn.jobs.length < limit;
         this.#lanes.claimed(lane, turn.marks, exhausted);
@@ -236,8 +239,7 @@ export class Claimer {
     this.pump();
   }
 
-  #take(leaseId: string, queue: number, now: number, rows: readonly ClaimedRow[]): void {
-    const lease = new Lease(leaseId, queue, now, rows.length);
+  #take(lease: Lease, rows: readonly ClaimedRow[]): void {
     this.#settler.ledger.add(lease);
     this.claimed += rows.length;
     const { tasks, otherTasks, host } = this.#setup;
@@ -281,7 +283,7 @@ export class Claimer {
 
   #sweepIsDue(now: number): boolean {
     if (this.#looking) return false;
-    if (this.#lanes.anyDue) return now - this.#lookedAt > Math.max(sweepMs, 10 * this.#lookMs);
+    if (this.#lanes.anyDue) return now - this.#lookedAt > Math.max(sweepMs, sweepShare * this.#lookMs);
     return now >= Math.min(this.#lanes.nextDueAt, this.#lookedAt + (this.#idle ? this.#pollMs : sweepMs));
   }
 
@@ -322,7 +324,7 @@ export class Claimer {
         this.asked += 1;
         const suspect = await claimSuspect(db, workerId(), queues, this.#taskIds);
         if (suspect === undefined) break;
-        this.#take(suspect.lease, suspect.queue, performance.now(), [suspect.job]);
+        this.#take(new Lease(suspect.lease, suspect.queue, suspect.queueName, performance.now(), 1), [suspect.job]);
         this.#runner.startNext();
         if (!(await this.untilQuiet(aloneMs * 2 ** Math.min(suspect.losses - 1, 20)))) break;
       }

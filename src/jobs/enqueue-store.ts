@@ -52,8 +52,8 @@ const wake = (channel: string, always: boolean): Sql => sql`
   select count(*)::int as woken from woken`;
 
 /**
- * Inserts plain jobs: due now, no options. Repeating it is harmless: ids are made by the caller and a job that exists is left
- * alone, with its place in the queue.
+ * Inserts plain jobs: due now, no options. A batch that was inserted before, by a try whose answer was lost, is left as it is: ids
+ * are made by the caller, and a batch is repeated whole. (`on conflict do nothing` would say so per row, at a WAL record each.)
  */
 export async function insertPlain(db: Executor, channel: string, jobs: readonly NewJob[]): Promise<void> {
   const ids = arrayLiteral(jobs.map((job) => job.id));
@@ -62,30 +62,30 @@ export async function insertPlain(db: Executor, channel: string, jobs: readonly 
   const priorities = arrayLiteral(jobs.map((job) => job.priority));
   const attempts = arrayLiteral(jobs.map((job) => job.maxAttempts));
   const inputs = textArrayLiteral(jobs.map((job) => job.input));
-  // Spelled out rather than composed: fixed text stays prepared.
-  await db.rows(sql`
+  const insert = db.rows(sql`
     with asked as (
       insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, input)
       select id, queue, task, priority, max_attempts, now(), input
       from unnest(${ids}::uuid[], ${queues}::int[], ${tasks}::int[], ${priorities}::smallint[], ${attempts}::smallint[], ${inputs}::jsonb[])
         as given (id, queue, task, priority, max_attempts, input)
-      on conflict (id) do nothing
-      returning id, queue, task, priority, run_at
     ),
     waits as (
       insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
-      select queue, -priority, run_at, id, task, 1 from asked
-      returning queue, rank
+      select queue, -priority, now(), id, task, 1
+      from unnest(${ids}::uuid[], ${queues}::int[], ${tasks}::int[], ${priorities}::smallint[]) as given (id, queue, task, priority)
     ),
     woken as (
-      select pg_notify(${channel}, lanes.queue || ':' || lanes.rank || ':0')
-      from (select distinct queue, rank from waits) lanes
+      select pg_notify(${channel}, lanes.queue || ':' || -lanes.priority || ':0')
+      from (select distinct queue, priority from unnest(${queues}::int[], ${priorities}::smallint[]) as given (queue, priority)) lanes
       where exists (
         select from millrace.workers w
         where w.stopped_at is null and w.idle and (w.queues is null or lanes.queue = any (w.queues))
       )
     )
     select count(*)::int from woken`);
+  await insert.catch((error: { code?: unknown; constraint?: unknown }) => {
+    if (error.code !== "23505" || error.constraint !== "jobs_pkey") throw error;
+  });
 }
 
 /** Inserts jobs of any kind. `always` sends the NOTIFY without asking who is idle; see `wake`. */

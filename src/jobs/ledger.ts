@@ -10,6 +10,7 @@ import type { Result } from "./settle-store.ts";
 export class Lease {
   readonly id: string;
   readonly queue: number;
+  readonly queueName: string;
   /** performance.now() when the claim was answered. */
   readonly claimedAt: number;
   readonly size: number;
@@ -31,9 +32,10 @@ export class Lease {
   readonly tookMs: number[];
   tookMsSum = 0;
 
-  constructor(id: string, queue: number, claimedAt: number, size: number) {
+  constructor(id: string, queue: number, queueName: string, claimedAt: number, size: number) {
     this.id = id;
     this.queue = queue;
+    this.queueName = queueName;
     this.claimedAt = claimedAt;
     this.size = size;
     this.open = size;

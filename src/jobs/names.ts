@@ -58,11 +58,6 @@ class NameTable {
     return this.#ids.get(name) ?? ((await this.ids([name]))[0] as number);
   }
 
-  /** The name of a number that was seen here before. */
-  name(id: number): string | undefined {
-    return this.#namesById.get(id);
-  }
-
   /** The number of a name, or undefined when nothing has used it yet. */
   async find(name: string): Promise<number | undefined> {
     await this.#learn([name]);

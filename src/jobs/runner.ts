@@ -122,8 +122,8 @@ export class Runner {
       this.#busySince = now;
     }
     this.#busyMs = busy;
-    // Below half a millisecond there is more noise than rate.
-    if (busy < 0.5 || this.#finishedCount === 0) return;
+    // Below half a millisecond there is more noise than rate; nothing finished for long is a rate too.
+    if (busy < (this.#finishedCount === 0 ? 20 : 0.5)) return;
     const recent = this.#finishedCount / busy;
     this.rate = this.rate === 0 ? recent : this.rate * 0.7 + recent * 0.3;
     this.#busyMs = 0;

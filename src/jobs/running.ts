@@ -15,7 +15,6 @@ import { type AnyTask, validate } from "./task.ts";
 export interface Host {
   readonly log: Log;
   readonly random: () => number;
-  queueName(queue: number): string;
   completeWithin(tx: ForeignTransaction, job: RunningJob): Promise<boolean>;
 }
 
@@ -145,7 +144,7 @@ export class RunningJob implements JobContext {
   }
 
   get queue(): string {
-    return this.#host.queueName(this.lease.queue);
+    return this.lease.queueName;
   }
 
   /** One AbortController per job costs a third of the drain rate, so there is none until somebody looks. */

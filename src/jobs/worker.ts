@@ -26,7 +26,6 @@ export interface WorkerSetup {
   readonly otherTasks: "leave" | "fail" | AnyTask;
   /** Queue numbers; null: all. */
   readonly queues: readonly number[] | null;
-  readonly queueName: (queue: number) => string;
   readonly concurrency: number;
   /** Without a heartbeat for this long, a worker is dead and its jobs are taken back. */
   readonly leaseMs: number;
@@ -137,7 +136,7 @@ class Running {
   #upkeep: Upkeep | undefined;
 
   constructor(setup: WorkerSetup, stopping: () => boolean) {
-    const { db, channel, log, random, queueName } = setup;
+    const { db, channel, log, random } = setup;
     this.#setup = setup;
     this.#stopping = stopping;
     this.#settler = new Settler(
@@ -154,7 +153,6 @@ class Running {
     const host = {
       log,
       random,
-      queueName,
       completeWithin: (
         tx: Parameters<Database["adopt"]>[0],
         job: { id: string; attempt: number; startedAt: number; lease: { id: string; claimedAt: number } },
@@ -280,7 +278,9 @@ class Running {
   }
 
   #freeStranded(): void {
-    if (this.runner.buffered > 0 && performance.now() - this.runner.lastStartAt > strandedMs)
+    if (this.runner.buffered > 0 && performance.now() - this.runner.lastStartAt > strandedMs) {
+      this.runner.rate = 0;
       this.#claimer.freeBuffered();
+    }
   }
 }

@@ -1,0 +1,200 @@
+/** What the doctor looks at. Each check says what it found, and, when something is wrong, what to do. */
+import { type Config, readConfig, unknownVariables } from "../app/config.ts";
+import { describeMs } from "../core/duration.ts";
+import { MillraceError } from "../core/errors.ts";
+import type { Database } from "../db/database.ts";
+import { latestVersion, requireCurrent } from "../db/migrate.ts";
+import { diskUsedPercent } from "../http/health.ts";
+import { liveWorkers, readServer, waitingJobs } from "./doctor-store.ts";
+import { exitCodeOf, exitCodes } from "./exit-codes.ts";
+import { withoutPassword } from "./mask.ts";
+import { hasData, openDatabase } from "./open-database.ts";
+import { counted } from "./print.ts";
+import { announcedApi } from "./running-api.ts";
+
+export interface Finding {
+  readonly check: "node" | "config" | "database" | "migrations" | "clock" | "disk" | "workers" | "waiting";
+  readonly status: "ok" | "warn" | "fail";
+  readonly message: string;
+  /** What to do about it. */
+  readonly action?: string;
+  /** With `fail`. */
+  readonly exitCode?: number;
+}
+
+const oldestNode = [20, 19] as const;
+/** Jobs are timed by the database's clock alone; but a machine this far off misleads whoever compares its log with it. */
+const clockLimitMs = 1_000;
+/** Of runbook 002: warning, critical. */
+const diskLimits = { warn: 80, fail: 90 };
+
+export async function checkAll(env: Readonly<Record<string, string | undefined>>): Promise<Finding[]> {
+  const node = checkNode(process.versions.node);
+  let config: Config;
+  try {
+    config = readConfig(env);
+  } catch (error) {
+    return [node, failure("config", error)];
+  }
+  return [node, ...checkNames(env), ...(await checkDatabase(config)), await checkDisk(config)];
+}
+
+function checkNode(version: string): Finding {
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  if (major > oldestNode[0] || (major === oldestNode[0] && minor >= oldestNode[1]))
+    return { check: "node", status: "ok", message: `Node ${version}.` };
+  const message = `Node ${version} is older than ${oldestNode.join(".")}, the oldest this is tested on.`;
+  return { check: "node", status: "fail", message, action: "Install a newer Node.", exitCode: exitCodes.failed };
+}
+
+function checkNames(env: Readonly<Record<string, string | undefined>>): Finding[] {
+  const unknown = unknownVariables(env);
+  if (unknown.length === 0) return [{ check: "config", status: "ok", message: "Every variable is known and allowed." }];
+  return unknown.map((message) => ({
+    check: "config",
+    status: "warn",
+    message,
+    action: "Correct or remove it; `millrace config` lists all there are.",
+  }));
+}
+
+async function checkDatabase(config: Config): Promise<Finding[]> {
+  if (!hasData(config)) {
+    const message = `No embedded database in ${config.dataDir} yet, and DATABASE_URL is not set.`;
+    return [{ check: "database", status: "ok", message, action: "`millrace up` makes one." }];
+  }
+  let db: Database;
+  try {
+    db = await openDatabase(config);
+  } catch (error) {
+    const url = error instanceof MillraceError && error.code === "EMBEDDED_IN_USE" ? announcedApi(config) : undefined;
+    return [url === undefined ? failure("database", error) : await checkRunning(config, url)];
+  }
+  try {
+    const [database, clock] = await checkServer(db, config);
+    const schema = await checkSchema(db);
+    return [database, schema, clock, ...(schema.status === "ok" ? await checkWork(db) : [])];
+  } catch (error) {
+    return [failure("database", error)];
+  } finally {
+    await db.close();
+  }
+}
+
+/** The embedded database is held by an `up`, which alone can look inside. Its readiness says the rest. */
+async function checkRunning({ dataDir }: Config, url: string): Promise<Finding> {
+  const message = `${dataDir}, embedded, is held by the \`millrace up\` at ${url}`;
+  try {
+    const response = await fetch(`${url}/health/test`, { signal: AbortSignal.timeout(5_000) });
+    if (response.ok) return { check: "database", status: "ok", message: `${message}, which is ready.` };
+    const { detail } = (await response.json()) as { detail?: string };
+    const action = "Look at its log.";
+    return { check: "database", status: "fail", message: `${message}: ${detail}`, action, exitCode: exitCodes.failed };
+  } catch (error) {
+    return {
+      check: "database",
+      status: "fail",
+      message: `${message}, which does not answer: ${(error as Error).message}.`,
+      action: "Look at its log; stop it and start it again.",
+      exitCode: exitCodes.database,
+    };
+  }
+}
+
+async function checkServer(db: Database, { databaseUrl, dataDir }: Config): Promise<[Finding, Finding]> {
+  const askedAt = Date.now();
+  const { version, clockMs, databaseBytes } = await readServer(db);
+  const answeredAt = Date.now();
+  const size = `${Math.ceil(databaseBytes / 1_048_576)} MB`;
+  const place =
+    databaseUrl === undefined
+      ? `${dataDir}, embedded PostgreSQL ${version}`
+      : `${withoutPassword(databaseUrl)}, PostgreSQL ${version}, answers in ${answeredAt - askedAt} ms`;
+  // Its clock was read at some moment between our two.
+  const offMs = Math.max(clockMs - answeredAt, askedAt - clockMs, 0);
+  const ahead = clockMs > answeredAt ? "behind" : "ahead of";
+  return [
+    { check: "database", status: "ok", message: `${place}, ${size}.` },
+    offMs <= clockLimitMs
+      ? { check: "clock", status: "ok", message: "This machine and the database agree on the time." }
+      : {
+          check: "clock",
+          status: "warn",
+          message: `This machine's clock is ${describeMs(offMs)} ${ahead} the database's.`,
+          action: "Synchronise both (NTP). Jobs keep to the database's clock; log lines and ids are stamped here.",
+        },
+  ];
+}
+
+async function checkSchema(db: Database): Promise<Finding> {
+  try {
+    await requireCurrent(db);
+    const message = `Schema ${db.schema} is at version ${latestVersion}, as this Millrace needs it.`;
+    return { check: "migrations", status: "ok", message };
+  } catch (error) {
+    return failure("migrations", error);
+  }
+}
+
+async function checkWork(db: Database): Promise<Finding[]> {
+  const [workers, waiting] = await Promise.all([liveWorkers(db), waitingJobs(db)]);
+  const total = waiting.reduce((sum, { jobs }) => sum + jobs, 0);
+  const slots = workers.reduce((sum, { concurrency }) => sum + concurrency, 0);
+  const names = workers.map(({ name }) => name).join(", ");
+  const stuck = waiting.filter(({ served, paused }) => !served || paused);
+  return [
+    workers.length > 0
+      ? {
+          check: "workers",
+          status: "ok",
+          message: `${counted(workers.length, "worker")}, ${counted(slots, "job")} at once: ${names}.`,
+        }
+      : {
+          check: "workers",
+          status: "warn",
+          message: "No worker runs.",
+          action: "Start `millrace up` or `millrace worker`.",
+        },
+    ...stuck.map(({ task, queue, jobs, paused, oldestMs }): Finding => {
+      const who = `${counted(jobs, "job")} of task "${task}" in queue "${queue}", the oldest for ${describeMs(oldestMs)}`;
+      return paused
+        ? {
+            check: "waiting",
+            status: "warn",
+            message: `${who}: the queue is paused.`,
+            action: `POST /api/queue/${queue}/resume lets it run.`,
+          }
+        : {
+            check: "waiting",
+            status: "warn",
+            message: `${who}: no live worker defines the task and works on the queue.`,
+            action: "Deploy a worker whose app has this task, or correct the name that enqueues it.",
+          };
+    }),
+    ...(stuck.length === 0
+      ? [
+          {
+            check: "waiting",
+            status: "ok",
+            message: `${counted(total, "job")} waiting, all of them for a live worker.`,
+          } as const,
+        ]
+      : []),
+  ];
+}
+
+async function checkDisk({ databaseUrl, dataDir }: Config): Promise<Finding> {
+  const folder = databaseUrl === undefined ? dataDir : ".";
+  const used = await diskUsedPercent(folder);
+  const message = `The disk of ${folder === "." ? "this folder" : folder} is ${used} % full.`;
+  const status = used >= diskLimits.fail ? "fail" : used >= diskLimits.warn ? "warn" : "ok";
+  if (status === "ok") return { check: "disk", status, message };
+  const action = "Make room: PostgreSQL stops writing when the disk is full, and then nothing runs.";
+  return { check: "disk", status, message, action, ...(status === "fail" ? { exitCode: exitCodes.failed } : {}) };
+}
+
+function failure(check: Finding["check"], error: unknown): Finding {
+  const { message } = error as Error;
+  const action = error instanceof MillraceError ? { action: error.action } : {};
+  return { check, status: "fail", message, ...action, exitCode: exitCodeOf(error) };
+}

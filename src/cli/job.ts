@@ -1,0 +1,47 @@
+/** `millrace job <id>`: everything about one job. */
+import { command } from "./command.ts";
+import { type JobDetail, doorArguments, openJobs } from "./jobs-door.ts";
+import { facts, fromNow, print, printJson } from "./print.ts";
+
+export const job = command({
+  meta: { name: "job", description: "Show one job" },
+  args: {
+    id: { type: "positional", required: true, description: "Its id" },
+    ...doorArguments,
+  },
+  async run({ args }) {
+    const door = await openJobs(args);
+    try {
+      const found = await door.find(args.id);
+      if (args.json) printJson(found);
+      else print(describe(found));
+    } finally {
+      await door.close();
+    }
+  },
+});
+
+function describe(found: JobDetail): string {
+  const now = Date.now();
+  const when = (time: Date | string | null): string | null =>
+    time === null ? null : `${new Date(time).toISOString()}  (${fromNow(time, now)})`;
+  const error = found.last_error_code === null ? null : `${found.last_error_code}: ${found.last_error_message}`;
+  return facts([
+    ["id", found.id],
+    ["task", found.task],
+    ["queue", found.queue],
+    ["status", found.dlq_reason_code === null ? found.status : `${found.status}, ${found.dlq_reason_code}`],
+    ["attempt", `${found.attempt} of ${found.max_attempts}`],
+    ["priority", String(found.priority)],
+    ["tags", found.tags.join(", ")],
+    ["created", when(found.created_at)],
+    ["due", when(found.run_at)],
+    ["started", when(found.started_at)],
+    ["finished", when(found.finished_at)],
+    ["worker", found.worker_id],
+    ["replay of", found.replay_of_job_id],
+    ["error", error],
+    ["input", JSON.stringify(found.input, undefined, 2)],
+    ["stack", found.last_error_stack],
+  ]);
+}

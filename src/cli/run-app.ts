@@ -1,0 +1,98 @@
+/**
+ * What `up` and `worker` do: open the database, load the app, take on their roles, and stay until told to stop. Then nothing new
+ * is taken in, what runs may finish, and what was not started goes back to its queue.
+ */
+import type { ArgsDef } from "citty";
+import { type Config, readConfig, unknownVariables } from "../app/config.ts";
+import { type Millrace, millrace } from "../app/millrace.ts";
+import type { Log } from "../core/log.ts";
+import { createApi } from "../http/api.ts";
+import { type Serving, serve } from "../http/server.ts";
+import type { Worker } from "../jobs/worker.ts";
+import { apiAddress } from "./api-address.ts";
+import { given } from "./arguments.ts";
+import { everyCommand } from "./command.ts";
+import { introduce } from "./banner.ts";
+import { exitCodes } from "./exit-codes.ts";
+import { loadApp } from "./load-app.ts";
+import { createLog } from "./log.ts";
+import { hasData } from "./open-database.ts";
+import { watchProgress } from "./progress.ts";
+import { announceApi, withdrawApi } from "./running-api.ts";
+import { stopAsked } from "./stop-asked.ts";
+import { openTerminal } from "./terminal.ts";
+
+export const runArguments = {
+  app: {
+    type: "string",
+    valueHint: "file",
+    description: "The app module, TypeScript or JavaScript (default: app.ts, app.js or app.mjs in this folder)",
+  },
+  ...everyCommand,
+} as const satisfies ArgsDef;
+
+/** How long running jobs get to finish; orchestrators commonly kill after 30 s. Open requests get less. */
+const stopWithin = "20s";
+const closeWithinMs = 2_000;
+
+export async function runApp(
+  args: { readonly app?: string | undefined; readonly json?: boolean | undefined },
+  withApi: boolean,
+): Promise<void> {
+  const config = readConfig(process.env);
+  const address = withApi ? apiAddress(config) : undefined;
+  const terminal = args.json ? undefined : openTerminal(process.stdout);
+  const log = createLog(config.logLevel, terminal);
+  const stop = stopAsked(log);
+  for (const sentence of unknownVariables(process.env)) log.warn({}, sentence);
+  const module = await loadApp(args.app);
+  if (!hasData(config)) terminal?.line(`Making an embedded database in ${config.dataDir}: once, for a few seconds …`);
+
+  const mill = await millrace(module.app, { log });
+  let api: Serving | undefined;
+  try {
+    if (address) api = await openApi(mill, config, address, log);
+    const { urls = [] } = api ?? {};
+    introduce({ mill, module, config, urls, terminal, log });
+    await module.start?.(mill);
+    const progress = await watchProgress(mill, { terminal, log, url: urls[0] });
+    const worker = startWorker(mill, config);
+    await stop;
+    progress.stop();
+    await api?.close(closeWithinMs);
+    const { hung } = await worker.stop({ within: stopWithin });
+    if (hung > 0) process.exitCode = exitCodes.failed;
+  } finally {
+    withdrawApi(config);
+    await api?.close(closeWithinMs);
+    await mill.close();
+  }
+  terminal?.line("Stopped.");
+  // What a task left behind, a timer or a pool of its own, would keep the process for ever.
+  process.exit();
+}
+
+/** Takes over the address, so that other commands find this process while it holds the embedded database. */
+async function openApi(
+  mill: Millrace,
+  config: Config,
+  address: { host: string; ports: readonly number[] },
+  log: Log,
+): Promise<Serving> {
+  const { dataDir } = config;
+  const api = await serve(createApi(mill, { ...(mill.db.kind === "embedded" ? { dataDir } : {}), log }), {
+    ...address,
+    log,
+  });
+  if (mill.db.kind === "embedded") announceApi(config, api.urls[0] as string);
+  return api;
+}
+
+function startWorker(mill: Millrace, config: Config): Worker {
+  return mill.work({
+    concurrency: config.concurrency,
+    lease: config.leaseSeconds * 1_000,
+    reapEvery: config.reapIntervalMs,
+    ...given({ queues: config.queues, name: config.workerName }),
+  });
+}

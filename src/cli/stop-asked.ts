@@ -1,0 +1,40 @@
+/**
+ * The wish to stop: SIGINT (Ctrl-C) or SIGTERM asks for a graceful end, a second one ends the process at once; its jobs run again
+ * elsewhere when their lease is over.
+ */
+import { constants } from "node:os";
+import type { Log } from "../core/log.ts";
+
+/** Ctrl-C under npm arrives twice, from the terminal and from npm. What comes this soon after the first is the same wish. */
+const sameWishMs = 500;
+const parentCheckMs = 500;
+
+/** Resolves at the first signal. From the call on, signals no longer end the process by themselves. */
+export function stopAsked(log: Log): Promise<void> {
+  return new Promise((resolve) => {
+    let askedAt: number | undefined;
+    const ask = (why: string): void => {
+      askedAt = performance.now();
+      log.info({}, `${why}: stopping; once more ends it at once`);
+      resolve();
+    };
+    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+      process.on(signal, () => {
+        if (askedAt === undefined) ask(signal);
+        else if (performance.now() - askedAt > sameWishMs) process.exit(128 + constants.signals[signal]);
+      });
+    }
+    if (process.env["npm_lifecycle_event"] !== undefined) whenOrphaned(() => ask("npm is gone"));
+  });
+}
+
+/** A killed npm takes nobody with it: this process would go on unseen, and hold the data folder and the port. */
+function whenOrphaned(orphaned: () => void): void {
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    orphaned();
+  }, parentCheckMs);
+  timer.unref();
+}
