@@ -1,0 +1,130 @@
+/**
+ * One process of the benchmark: a producer or a worker of one contender. The harness calls it over IPC
+ * (`{ id, command, args }` → `{ id, value }` or `{ id, error }`); while jobs run it tells how many are done.
+ */
+import { now, sleep } from "./lib/clock.mjs";
+
+const [name, url] = [process.argv[2], process.env.BENCH_URL];
+const { default: contender } = await import(`./contenders/${name}.mjs`);
+
+/** What every job of every contender carries: about a hundred bytes. */
+const payload = (at = 0) => ({ sceneId: 12345, title: "a scene of moderate length", tags: ["a", "b", "c"], n: 42, at });
+
+const REPORT_MS = 5;
+const MARK_EVERY = 1000;
+let work = fresh();
+let reporting = false;
+let producer = null;
+let worker = null;
+const ahead = { handled: 0, wake: () => {} }; // as told by the harness, for a producer that must not run too far ahead
+
+function fresh() {
+  return { done: 0, first: null, marks: [], latencies: [] };
+}
+
+/** The handler of every contender. */
+function onJob(input) {
+  work.done++;
+  if (work.first === null) {
+    work.first = now();
+    report();
+  }
+  if (work.done % MARK_EVERY === 0) work.marks.push(now());
+  if (input.at) work.latencies.push(now() - input.at);
+  if (reporting) return;
+  reporting = true;
+  setTimeout(report, input.at ? 0 : REPORT_MS);
+}
+
+function report() {
+  reporting = false;
+  process.send({ event: "done", done: work.done });
+}
+
+/** The time of each thousandth job, so that a rate can be told for any part of the run. */
+const timeline = () => ({ ...work, markEvery: MARK_EVERY });
+
+const commands = {
+  async openProducer() {
+    producer = await contender.openProducer(url);
+  },
+  /** @returns seconds */
+  async bulk(jobs, batch, inFlight = 1) {
+    const from = now();
+    let left = jobs;
+    const loop = async () => {
+      while (left > 0) {
+        const size = Math.min(batch, left);
+        left -= size;
+        await producer.bulk(Array.from({ length: size }, () => payload()));
+      }
+    };
+    await Promise.all(Array.from({ length: inFlight }, loop));
+    return (now() - from) / 1000;
+  },
+  /** Single enqueues, each awaited, so many at a time, for so long. */
+  async single(inFlight, ms) {
+    const from = now();
+    let jobs = 0;
+    const loop = async () => {
+      for (; now() - from < ms; jobs++) await producer.add(payload());
+    };
+    await Promise.all(Array.from({ length: inFlight }, loop));
+    return { jobs, seconds: (now() - from) / 1000 };
+  },
+  /** One job that carries the moment at which its enqueue began. */
+  addTimed: () => producer.add(payload(now())).then(() => undefined),
+  /** Enqueues batches for so long; no more than `most` jobs wait, and no more than `rate` a second are made. */
+  async feed(ms, { batch, most, rate = Infinity }) {
+    const from = now();
+    let jobs = 0;
+    while (now() - from < ms) {
+      if (jobs > ((now() - from) / 1000) * rate) await sleep(5);
+      else if (jobs - ahead.handled > most - batch) await new Promise((resolve) => (ahead.wake = resolve));
+      else {
+        await producer.bulk(Array.from({ length: batch }, () => payload()));
+        jobs += batch;
+      }
+    }
+    return jobs;
+  },
+  counts: () => producer.counts(),
+  /** Until nothing waits or runs; the moment is that at which the query that saw nothing was sent. */
+  async settled() {
+    for (;;) {
+      const sent = now();
+      const counts = await producer.counts();
+      if (counts.unfinished === 0) return { at: sent, completed: counts.completed };
+      await sleep(2);
+    }
+  },
+  async startWorker() {
+    work = fresh();
+    worker = await contender.startWorker(url, onJob);
+  },
+  async stopWorker() {
+    await worker.stop();
+    worker = null;
+  },
+  timeline,
+  settings: () => contender.settings,
+};
+
+async function answer({ id, command, args }) {
+  try {
+    process.send({ id, value: await commands[command](...args) });
+  } catch (error) {
+    process.send({ id, error: error.stack ?? String(error) });
+  }
+}
+
+process.on("message", (message) => {
+  if (message.command) void answer(message);
+  else {
+    ahead.handled = message.handled;
+    ahead.wake();
+  }
+});
+process.on("disconnect", () => process.exit(0));
+process.on("unhandledRejection", (error) => process.send({ event: "error", error: error?.stack ?? String(error) }));
+process.send({ event: "ready" });

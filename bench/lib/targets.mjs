@@ -1,0 +1,111 @@
+/** What Millrace must reach, and whether it did. Every target gets its line, whatever came out. */
+import { PEERS } from "./contenders.mjs";
+import { median, spread } from "./numbers.mjs";
+import { metricsOf, ratios } from "./runs.mjs";
+
+const ours = (results, [scenario, variant]) => metricsOf(results, scenario, variant, "millrace");
+
+/** Each builds `{ of, values }`: the case a target is about, and its figures, one a round. */
+const within = (scenario, variant, get) => ({
+  of: [scenario, variant],
+  values: (results) => [...ours(results, [scenario, variant]).values()].map(get),
+});
+const against = (scenario, variant, peer, get) => ({
+  of: [scenario, variant],
+  values: (results) => ratios(ours(results, [scenario, variant]), metricsOf(results, scenario, variant, peer), get),
+});
+const between = (scenario, variant, base) => ({
+  of: [scenario, variant],
+  values: (results) => ratios(ours(results, [scenario, variant]), ours(results, [scenario, base])),
+});
+
+/** The smallest lead over any peer in each round. */
+const aheadOfAll = (scenario, variant) => ({
+  of: [scenario, variant],
+  values(results) {
+    const leads = PEERS.map((peer) => against(scenario, variant, peer).values(results));
+    if (leads.some((lead) => lead.length === 0)) return [];
+    return leads[0].map((_, round) => Math.min(...leads.map((lead) => lead[round] ?? Infinity)));
+  },
+});
+
+const drains = [1, 2].flatMap((workers) =>
+  Object.entries({ "graphile-worker": 2.5, "pg-boss": 3, bullmq: 4 }).map(([peer, least]) => ({
+    target: `drain with ${workers} worker${workers > 1 ? "s" : ""} ≥ ${least}× ${peer}`,
+    ...against("drain", `${workers}`, peer),
+    least,
+  })),
+);
+
+const TARGETS = [
+  ...drains,
+  { target: "mixed load ≥ 2.5× graphile-worker", ...against("mixed", "mixed", "graphile-worker"), least: 2.5 },
+  {
+    target: "mixed load flat: last third ≥ 0.9× first third",
+    ...within("mixed", "mixed", (metrics) => metrics.flatness),
+    least: 0.9,
+  },
+  { target: "bulk enqueue ahead of all peers", ...aheadOfAll("bulk", "1000"), least: 1 },
+  ...[16, 256].map((inFlight) => ({
+    target: `${inFlight} single enqueues in flight ≥ BullMQ on Redis`,
+    ...against("single", `${inFlight}`, "bullmq"),
+    least: 1,
+  })),
+  {
+    target: "start latency p50 ≤ BullMQ on Redis",
+    ...against("latency", "one", "bullmq", (metrics) => metrics.p50),
+    most: 1,
+  },
+  { target: "start latency p99 < 10 ms", ...within("latency", "one", (metrics) => metrics.p99), most: 10, unit: " ms" },
+  { target: "drain at 1M waiting within 10 % of 10k", ...between("backlog", "1M", "10k"), least: 0.9 },
+  {
+    target: "drain with a snapshot held within 20 % of without",
+    ...between("snapshot", "held", "without"),
+    least: 0.8,
+  },
+  {
+    target: "an idle worker costs next to nothing: ≤ 10 ms CPU per second, its server included",
+    ...within("idle", "idle", (metrics) => metrics.total),
+    most: 10,
+    unit: " ms/s",
+  },
+  {
+    target: "memory flat over ten minutes: last third ≤ 1.1× middle third",
+    ...within("memory", "memory", (metrics) => metrics.growth),
+    most: 1.1,
+  },
+];
+
+function durability(results) {
+  const target = "full history kept, durable commits";
+  const runs = ["1", "2"].flatMap((workers) => [...ours(results, ["drain", workers]).values()]);
+  const { fsync, synchronous_commit: commit } = results.machine.postgres;
+  if (runs.length === 0) return { target, measured: "–", outcome: "not measured" };
+  const kept = runs.every((metrics) => metrics.kept === metrics.jobs);
+  const measured = `${kept ? "every" : "not every"} job in the history of every drain; fsync ${fsync}, synchronous_commit ${commit}`;
+  return { target, measured, outcome: kept && fsync === "on" && commit === "on" ? "met" : "MISSED" };
+}
+
+/** In how many rounds the case was tried. */
+function tried(results, [scenario, variant]) {
+  const runs = results.runs.filter((run) => run.scenario === scenario && run.variant === variant);
+  return new Set(runs.map((run) => run.round)).size;
+}
+
+/** @returns {{ target: string, measured: string, outcome: "met" | "MISSED" | "not measured" }[]} */
+export function judge(results) {
+  const verdicts = TARGETS.map(({ target, of, values, least, most, unit = "×" }) => {
+    const found = values(results);
+    const missing = tried(results, of) - found.length;
+    const note = missing > 0 ? `${missing} round${missing > 1 ? "s" : ""} without a figure` : "";
+    if (found.length === 0) return { target, measured: note || "–", outcome: "not measured" };
+    const small = least === undefined;
+    const met = small ? median(found, true) <= most : median(found) >= least;
+    return {
+      target,
+      measured: [spread(found, small) + unit, note].filter(Boolean).join("; "),
+      outcome: met ? "met" : "MISSED",
+    };
+  });
+  return [...verdicts, durability(results)];
+}
