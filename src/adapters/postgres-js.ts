@@ -19,6 +19,7 @@ const unknownType = 705;
 
 export function fromPostgresJs(sql: PostgresJsTransaction): ForeignTransaction {
   if (typeof sql.savepoint !== "function") throw notATransaction("fromPostgresJs", "sql.begin(async (sql) => …)");
-  const plain = (value: unknown): unknown => (value === null ? null : sql.typed(String(value), unknownType));
+  const plain = (value: unknown): unknown =>
+    value === null ? null : sql.typed(`${value as string | number | boolean}`, unknownType);
   return { query: async (text, values) => ({ rows: await sql.unsafe(text, values.map(plain)) }) };
 }

@@ -50,7 +50,7 @@ function readSettings(env: Readonly<Record<string, string | undefined>>): Settin
 }
 
 function masked(name: string, value: string): string {
-  if (/_URL$/.test(name)) return withoutPassword(value);
+  if (name.endsWith("_URL")) return withoutPassword(value);
   return /TOKEN|SECRET|PASSWORD|KEY/.test(name) ? "***" : value;
 }
 

@@ -4,7 +4,7 @@
  */
 import type { ArgsDef } from "citty";
 import { defineApp } from "../app/app.ts";
-import { type Config, readConfig } from "../app/config.ts";
+import { readConfig } from "../app/config.ts";
 import { type ListOptions, type Millrace, millrace } from "../app/millrace.ts";
 import { type ErrorCode, MillraceError, errorCodes } from "../core/errors.ts";
 import { jobDetail, jobItem } from "../http/job-view.ts";
@@ -95,7 +95,7 @@ function direct(mill: Millrace): JobsDoor {
 
 function overHttp(url: string): JobsDoor {
   return {
-    list: (options) => ask(url, `/jobs?${new URLSearchParams(options as Record<string, string>)}`),
+    list: (options) => ask(url, `/jobs?${new URLSearchParams(options as Record<string, string>).toString()}`),
     find: (id) => ask(url, `/jobs/${encodeURIComponent(id)}`),
     enqueue: (task, input, options) => ask(url, "/jobs", { task, input, ...options }),
     async close() {},

@@ -2,6 +2,7 @@
  * The wish to stop: SIGINT (Ctrl-C) or SIGTERM asks for a graceful end, a second one ends the process at once; its jobs run again
  * elsewhere when their lease is over.
  */
+import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import type { Log } from "../core/log.ts";
 
@@ -30,11 +31,23 @@ export function stopAsked(log: Log): Promise<void> {
 
 /** A killed npm takes nobody with it: this process would go on unseen, and hold the data folder and the port. */
 function whenOrphaned(orphaned: () => void): void {
-  const parent = process.ppid;
+  const before = ancestors();
   const timer = setInterval(() => {
-    if (process.ppid === parent) return;
+    if (ancestors() === before) return;
     clearInterval(timer);
     orphaned();
   }, parentCheckMs);
   timer.unref();
+}
+
+/** Our parent and, where it can be read, its parent: npm runs a script through a shell, which survives it. */
+function ancestors(): string {
+  const parent = process.ppid;
+  try {
+    // `pid (name) state ppid …`, and the name may hold anything.
+    const [, grandparent] = /^.*\) \S (\d+)/s.exec(readFileSync(`/proc/${parent}/stat`, "utf8")) ?? [];
+    return `${parent} ${grandparent}`;
+  } catch {
+    return String(parent); // no /proc here
+  }
 }

@@ -80,7 +80,8 @@ create index workers_live on millrace.workers (id) where stopped_at is null;
 
 -- Who runs. One row per claimed batch; it lives until its last job is settled or its worker stops beating.
 create table millrace.leases (
-  id bigint generated always as identity primary key,
+  -- made by the worker, from its number and a count
+  id bigint primary key,
   queue int not null,
   worker int not null,
   claimed_at timestamptz not null default now(),

@@ -45,6 +45,9 @@ export function openPostgres(options: PostgresOptions): Database {
   });
   // An idle connection that breaks is the pool's to replace; the next statement finds out whether the database is back.
   pool.on("error", (error) => options.log.debug({ err: error }, "idle connection lost"));
+  // One that breaks while a transaction holds it fails the statement under way, or the next; an "error" nobody listens to would
+  // end the process besides.
+  pool.on("connect", (client) => client.on("error", () => undefined));
   const all = executor(pool, dialect);
 
   return {

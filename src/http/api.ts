@@ -13,7 +13,7 @@ import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
 import { queueRoutes } from "./queues.ts";
 
-export interface ApiOptions {
+interface ApiOptions {
   /** The folder whose disk `/health/test` looks at. Default: the working folder. */
   readonly dataDir?: string;
   readonly log: Log;

@@ -77,6 +77,7 @@ export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
   const tasks = new Map(mill.app.tasks.map((task) => [task.name, task]));
   const maxBodyBytes = mill.maxPayloadBytes * bodyPerPayloadByte + bodySlackBytes;
 
+  /** A page: `next`, or `next_cursor`, is the `after`, or `cursor`, of the page that follows; null on the last one. */
   const list = async (options: ListOptions) => {
     const { jobs, next } = await mill.jobs(options);
     return { items: jobs.map(jobItem), next, next_cursor: next };

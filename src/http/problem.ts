@@ -44,7 +44,7 @@ function read(error: Error): { code: ErrorCode; detail: string } {
   if (error instanceof MillraceError) return { code: error.code, detail: error.message };
   if (isTransient(error)) return { code: "DATABASE_UNREACHABLE", detail: "The database does not answer right now." };
   // SQLSTATE class 22, data exception: a NUL character in a filter, half a surrogate pair in a tag, a cursor made by hand.
-  if (/^22/.test(String((error as { code?: unknown }).code)))
+  if (String((error as { code?: unknown }).code).startsWith("22"))
     return { code: "BAD_REQUEST", detail: `PostgreSQL does not take a value of this request: ${error.message}.` };
   return { code: "INTERNAL", detail: "Something failed that should not have; nothing more is known to tell you here." };
 }

@@ -1,7 +1,7 @@
 /** Listens: the same API on any number of ports of this machine, all of them or none. */
-import { type Server, createServer } from "node:http";
+import type { Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { getRequestListener } from "@hono/node-server";
+import { createAdaptorServer } from "@hono/node-server";
 import type { Hono } from "hono";
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
@@ -60,14 +60,14 @@ interface Door {
 }
 
 function makeDoor(api: Hono<ApiEnv>, { slowestMs = { headers: 10_000, request: 30_000 } }: ServeOptions): Door {
-  const server = createServer(
-    {
+  const server = createAdaptorServer({
+    fetch: api.fetch,
+    serverOptions: {
       headersTimeout: slowestMs.headers,
       requestTimeout: slowestMs.request,
       connectionsCheckingInterval: Math.min(slowestMs.headers / 2, 5_000),
     },
-    getRequestListener(api.fetch),
-  );
+  }) as Server;
   const sockets = new Set<Socket>();
   server.on("connection", (socket) => {
     sockets.add(socket);
@@ -82,8 +82,9 @@ function makeDoor(api: Hono<ApiEnv>, { slowestMs = { headers: 10_000, request: 3
     if (!server.listening) return;
     const timer = setTimeout(() => server.closeAllConnections(), withinMs);
     await new Promise((resolve) => {
-      server.close(resolve); // and the idle connections with it,
-      for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy(); // but not those that browsers open in advance
+      server.close(resolve);
+      // Node closes connections that are idle after a request, but not those that browsers open before they have one.
+      for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
     });
     clearTimeout(timer);
   };

@@ -6,7 +6,7 @@
  * the next reconciliation gives back.
  */
 import type { Database } from "../db/database.ts";
-import { arrayLiteral, sql } from "../db/sql.ts";
+import { type Sql, arrayLiteral, join, sql } from "../db/sql.ts";
 
 /** Where the scan of one (queue, rank) starts: nothing before it was left waiting when it was last looked at. */
 export interface LaneMark {
@@ -28,12 +28,22 @@ export interface WholeLease {
 }
 
 export interface Wanted {
+  /** Id for the new lease, if there is anything to lease. Made by the worker, so that it is never used twice; see `leaseId`. */
+  readonly lease: string;
   readonly worker: number;
   readonly queue: number;
   readonly lanes: readonly LaneMark[];
   /** Task numbers this worker has; null: any. */
   readonly tasks: readonly number[] | null;
   readonly limit: number;
+}
+
+/**
+ * Lease ids are made from the worker's number and a count. A sequence would do, but for a server that crashed after an answer it had
+ * not yet written: its sequence may give the same number again, to other jobs.
+ */
+export function leaseId(worker: number, count: number): string {
+  return ((BigInt(worker) << 32n) + BigInt(count)).toString();
 }
 
 /** One claimed job: number in the batch from 1, id, task, input as JSON text, attempt, max attempts, options as JSON text. */
@@ -50,7 +60,6 @@ export type ClaimedRow = readonly [
 export interface Turn {
   /** False when a lease was to be closed and was no longer ours. */
   readonly closed: boolean;
-  readonly lease: string | null;
   readonly queueName: string;
   readonly jobs: ClaimedRow[];
   /** The last job taken of each rank. */
@@ -59,48 +68,41 @@ export interface Turn {
   readonly nextDueMs: number;
 }
 
-const none: WholeLease = {
-  id: "-1",
-  minId: fromTheHead.jobId,
-  maxId: fromTheHead.jobId,
-  startedMs: [],
-  tookMs: [],
-  tookMsSum: 0,
-};
+/** Deletes the lease and appends its history. */
+const closing = (done: WholeLease, worker: number): Sql => sql`
+  closed as (
+    delete from millrace.leases where id = ${done.id}::bigint and worker = ${worker}::int
+    returning id, queue, worker, claimed_at, job_ids
+  ),
+  history as (
+    insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
+    select id, queue, worker, claimed_at, cardinality(job_ids), ${done.tookMsSum}::bigint,
+           millrace.uuidrange(${done.minId}::uuid, ${done.maxId}::uuid, '[]'), job_ids,
+           ${arrayLiteral(done.startedMs)}::int[], ${arrayLiteral(done.tookMs)}::int[]
+    from closed
+  )`;
 
-export async function closeAndClaim(db: Database, done: WholeLease | undefined, want: Wanted): Promise<Turn> {
-  const { id, minId, maxId, startedMs, tookMs, tookMsSum } = done ?? none;
-  const ranks = arrayLiteral(want.lanes.map((lane) => lane.rank));
-  const markTimes = `{${want.lanes.map((lane) => `"${lane.runAt}"`).join(",")}}`;
-  const markIds = arrayLiteral(want.lanes.map((lane) => lane.jobId));
-  const tasks = want.tasks === null ? null : arrayLiteral(want.tasks);
-  const rows = await db.rows<readonly [number, string, number, string | null, number, number, string | null]>(sql`
-    with closed as (
-      delete from millrace.leases where id = ${id}::bigint and worker = ${want.worker}::int
-      returning id, queue, worker, claimed_at, job_ids
-    ),
-    history as (
-      insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
-      select id, queue, worker, claimed_at, cardinality(job_ids), ${tookMsSum}::bigint,
-             millrace.uuidrange(${minId}::uuid, ${maxId}::uuid, '[]'), job_ids,
-             ${arrayLiteral(startedMs)}::int[], ${arrayLiteral(tookMs)}::int[]
-      from closed
-    ),
+/** Takes jobs from the lanes, in order, into a new lease. */
+function claiming({ lease, worker, queue, lanes, tasks, limit }: Wanted): Sql {
+  const ranks = arrayLiteral(lanes.map((lane) => lane.rank));
+  const times = `{${lanes.map((lane) => `"${lane.runAt}"`).join(",")}}`;
+  const ids = arrayLiteral(lanes.map((lane) => lane.jobId));
+  return sql`
     lanes as (
-      select lane.* from unnest(${ranks}::smallint[], ${markTimes}::timestamptz[], ${markIds}::uuid[]) as lane (rank, run_at, job_id)
-      where exists (select from millrace.queues q where q.id = ${want.queue}::int and q.paused_at is null)
+      select lane.* from unnest(${ranks}::smallint[], ${times}::timestamptz[], ${ids}::uuid[]) as lane (rank, run_at, job_id)
+      where exists (select from millrace.queues q where q.id = ${queue}::int and q.paused_at is null)
     ),
     locked as materialized (
       select p.* from lanes cross join lateral (
         select ctid as place, rank, run_at, job_id, attempt
         from millrace.pending
-        where queue = ${want.queue}::int and rank = lanes.rank and run_at <= now()
+        where queue = ${queue}::int and rank = lanes.rank and run_at <= now()
           and (run_at, job_id) >= (lanes.run_at, lanes.job_id)
-          and losses = 0 and (${tasks}::int[] is null or task = any (${tasks}::int[]))
-        order by run_at, job_id limit ${want.limit}::int
+          and losses = 0 ${tasks === null ? sql`` : sql`and task = any (${arrayLiteral(tasks)}::int[])`}
+        order by run_at, job_id limit ${limit}::int
         for update skip locked
       ) p
-      limit ${want.limit}::int
+      limit ${limit}::int
     ),
     numbered as (
       select rank, run_at, job_id, attempt, row_number() over () as n, lead(rank) over () as next_rank from locked
@@ -109,44 +111,61 @@ export async function closeAndClaim(db: Database, done: WholeLease | undefined, 
       delete from millrace.pending where ctid = any (array(select place from locked))
     ),
     lease as (
-      insert into millrace.leases (queue, worker, job_ids, attempts)
-      select ${want.queue}::int, ${want.worker}::int, array_agg(job_id), array_agg(attempt) from locked having count(*) > 0
-      returning id
-    )
-    select numbered.n::int, job_id::text, j.task, j.input::text, numbered.attempt::int, j.max_attempts::int, j.options::text
-    from numbered left join lateral ( -- limit 1: one probe per job, whatever the planner believes about either side
-      select task, input, max_attempts, options from millrace.jobs where id = numbered.job_id limit 1
-    ) j on true
-    union all
-    select 0, job_id::text, rank::int, run_at::text, 0, 0, null from numbered where next_rank is distinct from rank
-    union all
-    select -1, (select id::text from lease), (select count(*)::int from closed),
-           case when (select count(*) from locked) < ${want.limit}::int then (
-             select ceil(extract(epoch from min(later.run_at) - now()) * 1000)::text
-             from lanes cross join lateral (
-               select run_at from millrace.pending p
-               where p.queue = ${want.queue}::int and p.rank = lanes.rank and p.run_at > now() and p.run_at < 'infinity'
-               order by p.run_at limit 1
-             ) later
-           ) end, 0, 0, (select name from millrace.queues where id = ${want.queue}::int)`);
+      insert into millrace.leases (id, queue, worker, job_ids, attempts)
+      select ${lease}::bigint, ${queue}::int, ${worker}::int, array_agg(job_id), array_agg(attempt) from locked having count(*) > 0
+    )`;
+}
 
+/** Jobs by number; the last of each rank as number 0. */
+const claimedJobs: Sql = sql`
+  select numbered.n::int, job_id::text, j.task, j.input::text, numbered.attempt::int, j.max_attempts::int, j.options::text
+  from numbered left join lateral ( -- limit 1: one probe per job, whatever the planner believes about either side
+    select task, input, max_attempts, options from millrace.jobs where id = numbered.job_id limit 1
+  ) j on true
+  union all
+  select 0, job_id::text, rank::int, run_at::text, 0, 0, null from numbered where next_rank is distinct from rank
+  union all`;
+
+/** When the lanes gave less than asked: ms until their next job is due. */
+const nextDue = ({ queue, limit }: Wanted): Sql => sql`
+  case when (select count(*) from locked) < ${limit}::int then (
+    select ceil(extract(epoch from min(later.run_at) - now()) * 1000)::text
+    from lanes cross join lateral (
+      select run_at from millrace.pending p
+      where p.queue = ${queue}::int and p.rank = lanes.rank and p.run_at > now() and p.run_at < 'infinity'
+      order by p.run_at limit 1
+    ) later
+  ) end`;
+
+/**
+ * A claim alone commits without waiting for the disk: if the server loses it, the job waits again, and whatever its first run
+ * reports finds no lease. What is reported, and what is enqueued, always waits.
+ */
+const withoutWaiting = sql`length(set_config('synchronous_commit', 'off', true))`;
+
+export async function closeAndClaim(db: Database, done: WholeLease | undefined, want: Wanted): Promise<Turn> {
+  const claims = want.limit > 0;
+  const parts = [...(done ? [closing(done, want.worker)] : []), ...(claims ? [claiming(want)] : [])];
+  const rows = await db.rows<readonly [number, string, number, string | null, number, number, string | null]>(sql`
+    with ${join(parts, sql`,`)}
+    ${claims ? claimedJobs : sql``}
+    select -1, null, ${done ? sql`(select count(*)::int from closed)` : withoutWaiting}, ${claims ? nextDue(want) : sql`null`},
+           0, 0, (select name from millrace.queues where id = ${want.queue}::int)`);
   const jobs: ClaimedRow[] = [];
   const marks: LaneMark[] = [];
   let closed = done === undefined;
-  let lease: string | null = null;
   let queueName = "";
   let nextDueMs = Number.POSITIVE_INFINITY;
   for (const row of rows) {
     if (row[0] > 0) jobs[row[0] - 1] = row as ClaimedRow;
     else if (row[0] === 0) marks.push({ jobId: row[1], rank: row[2], runAt: row[3] as string });
     else {
-      lease = row[1];
       closed ||= row[2] === 1;
       if (row[3] !== null) nextDueMs = Number(row[3]);
       queueName = row[6] ?? "";
     }
   }
-  return { closed, lease, queueName, jobs, marks, nextDueMs };
+  return { closed, queueName, jobs, marks, nextDueMs };
 }
 
 /** One (queue, rank) with somebody waiting; `waitMs` until its first job is due, 0 when it is. */
@@ -194,7 +213,6 @@ export async function lookAround(
 
 /** One suspect: a job that went down with a worker before. */
 export interface Suspect {
-  readonly lease: string;
   readonly queue: number;
   readonly queueName: string;
   readonly losses: number;
@@ -204,6 +222,7 @@ export interface Suspect {
 /** Claims the suspect that waits longest, alone in its lease. Uses the partial index `pending_suspect`. */
 export async function claimSuspect(
   db: Database,
+  lease: string,
   worker: number,
   queues: readonly number[] | null,
   tasks: readonly number[] | null,
@@ -211,7 +230,7 @@ export async function claimSuspect(
   const ownQueues = queues === null ? null : arrayLiteral(queues);
   const ownTasks = tasks === null ? null : arrayLiteral(tasks);
   const [row] = await db.rows<
-    readonly [string, number, string, number, string, number, string, number, number, string | null]
+    readonly [number, string, number, string, number, string, number, number, string | null]
   >(sql`
     with suspect as materialized (
       select p.ctid as place, p.queue, q.name as queue_name, p.job_id, p.attempt, p.losses
@@ -224,15 +243,14 @@ export async function claimSuspect(
     ),
     taken as (delete from millrace.pending where ctid = any (array(select place from suspect))),
     lease as (
-      insert into millrace.leases (queue, worker, job_ids, attempts)
-      select queue, ${worker}::int, array[job_id], array[attempt] from suspect
-      returning id
+      insert into millrace.leases (id, queue, worker, job_ids, attempts)
+      select ${lease}::bigint, queue, ${worker}::int, array[job_id], array[attempt] from suspect
     )
-    select lease.id::text, s.queue, s.queue_name, s.losses::int, s.job_id::text, j.task, j.input::text, s.attempt::int, j.max_attempts::int, j.options::text
-    from suspect s cross join lease left join lateral (
+    select s.queue, s.queue_name, s.losses::int, s.job_id::text, j.task, j.input::text, s.attempt::int, j.max_attempts::int, j.options::text
+    from suspect s left join lateral (
       select task, input, max_attempts, options from millrace.jobs where id = s.job_id limit 1
     ) j on true`);
   if (row === undefined) return undefined;
-  const [lease, queue, queueName, losses, id, task, input, attempt, maxAttempts, options] = row;
-  return { lease, queue, queueName, losses, job: [1, id, task, input, attempt, maxAttempts, options] };
+  const [queue, queueName, losses, id, task, input, attempt, maxAttempts, options] = row;
+  return { queue, queueName, losses, job: [1, id, task, input, attempt, maxAttempts, options] };
 }

@@ -4,7 +4,7 @@
  */
 import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
-import { type ClaimedRow, claimSuspect, closeAndClaim, lookAround } from "./claim-store.ts";
+import { type ClaimedRow, claimSuspect, closeAndClaim, leaseId, lookAround } from "./claim-store.ts";
 import { type Lane, Lanes } from "./lanes.ts";
 import { Ledger, Lease } from "./ledger.ts";
 import { type Host, RunningJob } from "./running.ts";
@@ -43,6 +43,8 @@ const pollMs = 2_000;
 const pollDeafMs = 100;
 /** After going idle, look once more: an enqueue that began before may commit without knowing that we sleep. */
 const secondLookMs = 20;
+/** Claimed jobs that could not be started for this long are given back: something slow sits in the slots. */
+const strandedMs = 250;
 /** Busy for this long after being idle: tell producers that nobody needs waking. */
 const awakeAfterMs = 100;
 /** A suspect may have the worker to itself for this long, doubled with each loss, so that a slow killer is caught in the end. */
@@ -79,6 +81,7 @@ export class Claimer {
   #pausedUntil = 0;
   #timer: NodeJS.Timeout | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
+  #strandedTimer: NodeJS.Timeout | undefined;
   #onQuiet: (() => void)[] = [];
 
   constructor(setup: ClaimerSetup, runner: Runner, settler: Settler) {
@@ -97,6 +100,7 @@ export class Claimer {
   stop(): void {
     this.#open = false;
     clearTimeout(this.#timer);
+    clearTimeout(this.#strandedTimer);
     this.freeBuffered();
   }
 
@@ -203,12 +207,14 @@ export class Claimer {
     const { db, workerId } = this.#setup;
     const { ledger } = this.#settler;
     const done = ledger.takeClosable();
+    if (done === undefined && limit === 0) return;
+    const lease = this.#newLease();
     this.#turns += 1;
-    this.asked += 1;
     this.#requested += limit;
     const askedAt = performance.now();
     try {
       const turn = await closeAndClaim(db, done && Ledger.whole(done), {
+        lease,
         worker: workerId(),
         queue: lane?.queue ?? 0,
         lanes: lane?.marks ?? [],
@@ -220,8 +226,8 @@ export class Claimer {
       this.#settler.turnMs = this.#turnMs;
       this.#pauseMs = 0;
       if (done) ledger.closed(done, turn.closed);
-      if (turn.lease !== null && lane)
-        this.#take(new Lease(turn.lease, lane.queue, turn.queueName, now, turn.jobs.length), turn.jobs);
+      if (turn.jobs.length > 0 && lane)
+        this.#take(new Lease(lease, lane.queue, turn.queueName, now, turn.jobs.length), turn.jobs);
       if (lane) {
         const exhausted = turn.jobs.length < limit;
         this.#lanes.claimed(lane, turn.marks, exhausted);
@@ -239,12 +245,30 @@ export class Claimer {
     this.pump();
   }
 
+  #newLease(): string {
+    this.asked += 1;
+    return leaseId(this.#setup.workerId(), this.asked);
+  }
+
   #take(lease: Lease, rows: readonly ClaimedRow[]): void {
     this.#settler.ledger.add(lease);
     this.claimed += rows.length;
     const { tasks, otherTasks, host } = this.#setup;
     const other = typeof otherTasks === "string" ? undefined : otherTasks;
     this.#runner.add(rows.map((row) => new RunningJob(row, lease, tasks.get(row[2]) ?? other, host)));
+    this.#watchStranded();
+  }
+
+  /** Watches over what was claimed and not started, for as long as there is any. */
+  #watchStranded(): void {
+    this.#strandedTimer ??= setTimeout(() => {
+      this.#strandedTimer = undefined;
+      const runner = this.#runner;
+      if (runner.buffered === 0) return;
+      if (performance.now() - runner.lastStartAt < strandedMs) return this.#watchStranded();
+      runner.rate = 0;
+      this.freeBuffered();
+    }, strandedMs);
   }
 
   /** Full claims for a while: producers need not wake us any more. */
@@ -321,10 +345,10 @@ export class Claimer {
       while (this.#open) {
         // Settled first: the reaper counts what the worker holds, and one finished job more would be company.
         await this.#settler.drain();
-        this.asked += 1;
-        const suspect = await claimSuspect(db, workerId(), queues, this.#taskIds);
+        const lease = this.#newLease();
+        const suspect = await claimSuspect(db, lease, workerId(), queues, this.#taskIds);
         if (suspect === undefined) break;
-        this.#take(new Lease(suspect.lease, suspect.queue, suspect.queueName, performance.now(), 1), [suspect.job]);
+        this.#take(new Lease(lease, suspect.queue, suspect.queueName, performance.now(), 1), [suspect.job]);
         this.#runner.startNext();
         if (!(await this.untilQuiet(aloneMs * 2 ** Math.min(suspect.losses - 1, 20)))) break;
       }

@@ -74,7 +74,7 @@ export async function removeJob(db: Database, id: string): Promise<boolean> {
   return db.transaction(async (tx) => {
     const [row] = await tx.query<{ removed: number }>(sql`
       with doomed as (
-        select j.id, j.queue, j.priority, ${dueTime} as run_at from millrace.jobs j
+        select j.id, j.queue, j.task, j.priority, ${dueTime} as run_at from millrace.jobs j
         where j.id = ${id}::uuid
           and not exists (select from millrace.leases l where j.id = any (l.job_ids) and j.id <> all (l.done))
         for update of j
@@ -93,6 +93,8 @@ export async function removeJob(db: Database, id: string): Promise<boolean> {
       gone as (select job_id as id from waiting union select job_id from dead union select id from ended),
       history as (delete from millrace.attempts where job_id in (select id from gone)),
       operations as (delete from millrace.operations where job_id in (select id from gone)),
+      -- or the next enqueue under its key would be given a job that is no more
+      keys as (delete from millrace.idempotency_keys k using doomed d where k.task = d.task and k.job_id = d.id and d.id in (select id from gone)),
       jobs as (delete from millrace.jobs where id in (select id from gone) returning id)
       select count(*)::int as removed from jobs`);
     return row?.removed === 1;

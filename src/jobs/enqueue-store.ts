@@ -22,6 +22,11 @@ export interface SpecialJob {
   readonly replayOf?: string;
 }
 
+export interface IdempotencyKey {
+  readonly text: string;
+  readonly keepMs: number;
+}
+
 /** Overrides of the task's own settings, as stored in `jobs.options`. */
 export interface StoredJobOptions {
   readonly timeout_ms?: number;
@@ -109,7 +114,7 @@ export async function insertOnce(
   db: Executor,
   channel: string,
   job: NewJob,
-  key: { text: string; keepMs: number },
+  key: IdempotencyKey,
   always: boolean,
 ): Promise<string> {
   const [row] = await db.rows<[string]>(sql`

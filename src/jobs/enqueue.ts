@@ -2,11 +2,18 @@
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { storableJson } from "../core/json.ts";
-import { checkedName, refuseUnknown, wholeNumber } from "../core/options.ts";
+import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { type Backoff, backoffRule } from "../core/retry.ts";
 import { uuidv7 } from "../core/uuid.ts";
 import { type Database, type ForeignTransaction, isTransient } from "../db/database.ts";
-import { type NewJob, type SpecialJob, insertOnce, insertPlain, insertSpecial } from "./enqueue-store.ts";
+import {
+  type IdempotencyKey,
+  type NewJob,
+  type SpecialJob,
+  insertOnce,
+  insertPlain,
+  insertSpecial,
+} from "./enqueue-store.ts";
 import type { Names } from "./names.ts";
 import { type AnyTask, defaultMaxAttempts, highestPriority, validate } from "./task.ts";
 
@@ -59,10 +66,7 @@ const batchMax = 1_000;
 const batchChars = 8_000_000;
 
 /** A job but for its id and input. */
-interface Order extends Pick<NewJob, "queue" | "task" | "priority" | "maxAttempts" | "special"> {
-  readonly name: string;
-  readonly schema: AnyTask["schema"];
-}
+type Order = Omit<NewJob, "id" | "input">;
 
 interface Waiting {
   readonly job: NewJob;
@@ -90,18 +94,21 @@ export class Enqueuer {
 
   /** Resolves when the job is durable. A task given by name only is not validated here; the worker that runs it does. */
   async enqueue(task: AnyTask | string, input: unknown, options: EnqueueOptions = none): Promise<Enqueued> {
+    // What can be refused is refused before anything is written, be it the number of a new name.
+    const text = storableJson(input, this.#maxPayloadBytes);
+    // As the worker will read it: a Date is a text by then, undefined is null.
+    if (typeof task !== "string" && task.schema !== undefined) await validate(task.name, task.schema, JSON.parse(text));
+    const key = readKey(options);
     const known = this.#orders.get(task);
     const order = known !== undefined && options === none ? known : await this.#order(task, options);
-    const job = this.#job(order, input);
-    if (order.schema !== undefined) await validate(order.name, order.schema, input);
-    const { idempotencyKey, idempotencyKeep = dayMs, tx } = options;
-    if (idempotencyKey === undefined && tx === undefined && job.special === undefined) {
+    const job = this.#job(order, text);
+    const { tx } = options;
+    if (key === undefined && tx === undefined && job.special === undefined) {
       await this.#together(job);
       return { id: job.id, duplicate: false };
     }
     const into = tx === undefined ? this.#db : this.#db.adopt(tx);
-    if (idempotencyKey !== undefined) {
-      const key = { text: checkedKey(idempotencyKey), keepMs: durationMs(idempotencyKeep, "idempotencyKeep") };
+    if (key !== undefined) {
       const id = await reached(tx, () => insertOnce(into, this.#channel, job, key, tx !== undefined));
       return { id, duplicate: id !== job.id };
     }
@@ -118,9 +125,11 @@ export class Enqueuer {
     if (options.idempotencyKey !== undefined) {
       throw new MillraceError("OPTION_INVALID", "enqueueMany: idempotencyKey names one job; use enqueue for each.");
     }
+    const texts = inputs.map((input) => storableJson(input, this.#maxPayloadBytes));
+    if (typeof task !== "string" && task.schema !== undefined)
+      for (const text of texts) await validate(task.name, task.schema, JSON.parse(text));
     const order = await this.#order(task, options);
-    const jobs = inputs.map((input) => this.#job(order, input));
-    if (order.schema !== undefined) for (const input of inputs) await validate(order.name, order.schema, input);
+    const jobs = texts.map((text) => this.#job(order, text));
     const { tx } = options;
     const into = tx === undefined ? this.#db : this.#db.adopt(tx);
     for (const batch of batches(jobs, (job) => job.input.length)) {
@@ -142,10 +151,6 @@ export class Enqueuer {
     const within = options.tx !== undefined && this.#db.kind === "embedded" ? this.#db.adopt(options.tx) : undefined;
     const { queues, tasks } = this.#names;
     const order: Order = {
-      name,
-      schema: named ? undefined : task.schema,
-      queue: within ? await queues.idWithin(within, queue) : await queues.id(queue),
-      task: within ? await tasks.idWithin(within, name) : await tasks.id(name),
       priority: wholeNumber(
         options.priority ?? (named ? 0 : task.priority),
         "priority",
@@ -159,21 +164,15 @@ export class Enqueuer {
         32_767,
       ),
       special: options === none ? undefined : readSpecial(options),
+      queue: within ? await queues.idWithin(within, queue) : await queues.id(queue),
+      task: within ? await tasks.idWithin(within, name) : await tasks.id(name),
     };
     if (options === none && !named) this.#orders.set(task, order);
     return order;
   }
 
-  #job({ queue, task, priority, maxAttempts, special }: Order, input: unknown): NewJob {
-    return {
-      id: uuidv7(this.#now()),
-      queue,
-      task,
-      priority,
-      maxAttempts,
-      special,
-      input: storableJson(input, this.#maxPayloadBytes),
-    };
+  #job({ queue, task, priority, maxAttempts, special }: Order, input: string): NewJob {
+    return { id: uuidv7(this.#now()), queue, task, priority, maxAttempts, special, input };
   }
 
   /** Joins the insert that goes out next. While one is under way, callers gather for the one after it. */
@@ -237,12 +236,13 @@ function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
 }
 
 function readInstant(value: Date | string): Date {
-  const at = value instanceof Date ? value : new Date(value);
+  // new Date(null) is 1970, and a number could be meant as a delay.
+  const at = value instanceof Date ? value : new Date(typeof value === "string" ? value : Number.NaN);
   const year = at.getUTCFullYear();
   if (year >= 1970 && year < 10_000) return at;
   throw new MillraceError(
     "OPTION_INVALID",
-    `runAt must be a Date or an ISO 8601 time between 1970 and 9999, not ${JSON.stringify(value)}.`,
+    `runAt must be a Date or an ISO 8601 time between 1970 and 9999, not ${show(value)}.`,
   );
 }
 
@@ -250,13 +250,16 @@ function checkedTags(tags: readonly string[]): readonly string[] {
   const fine =
     Array.isArray(tags) &&
     tags.length <= 20 &&
-    tags.every((tag) => typeof tag === "string" && /^[^\0]{1,100}$/.test(tag));
+    tags.every((tag) => typeof tag === "string" && /^[^\0\p{Surrogate}]{1,100}$/u.test(tag));
   if (fine) return tags;
   throw new MillraceError("OPTION_INVALID", "tags must be up to 20 texts of 1 to 100 characters.");
 }
 
-function checkedKey(key: unknown): string {
-  if (typeof key === "string" && /^[^\0]{1,255}$/.test(key)) return key;
+function readKey({ idempotencyKey: text, idempotencyKeep: keep = dayMs }: EnqueueOptions): IdempotencyKey | undefined {
+  if (text === undefined) return undefined;
+  // Half surrogate pairs would all be stored as the same replacement character.
+  if (typeof text === "string" && /^[^\0\p{Surrogate}]{1,255}$/u.test(text))
+    return { text, keepMs: durationMs(keep, "idempotencyKeep") };
   throw new MillraceError("OPTION_INVALID", "idempotencyKey must be a text of 1 to 255 characters.");
 }
 

@@ -126,6 +126,7 @@ export class Settler {
     let dueInMs = Number.POSITIVE_INFINITY;
     for (const result of results) {
       this.ledger.reported(result.lease, 1);
+      if (result.code === "WORKER_SHUTDOWN") this.returned += 1;
       if (result.next === "retry" || result.next === "again") dueInMs = Math.min(dueInMs, result.delayMs ?? 0);
     }
     if (dueInMs < Number.POSITIVE_INFINITY) this.#onRequeued(dueInMs);

@@ -35,17 +35,17 @@ export async function countQueues(db: Database, queue?: string): Promise<QueueSt
 
 /**
  * Moves finished history into the tallies. Rows carry the start time of their transaction, so a time is safe to count up to once
- * every transaction that was running then has ended: that is noted first, and counted in a later round.
+ * every transaction that was running then has ended: that is noted first, and counted in a later round. True when this was one.
  */
-export async function foldTallies(db: Database): Promise<void> {
-  await db.transaction(async (tx) => {
+export async function foldTallies(db: Database): Promise<boolean> {
+  return db.transaction(async (tx) => {
     const [mark] = await tx.query<{ ready: boolean; noted: boolean }>(sql`
       select next_until is not null
              and next_snapshot <= pg_snapshot_xmin(pg_current_snapshot()) as ready,
              -- a restored database starts its transaction numbers anew: note again
              next_until is not null and next_snapshot <= pg_snapshot_xmax(pg_current_snapshot()) as noted
       from millrace.tally_mark for update skip locked`);
-    if (mark === undefined) return; // another worker is at it
+    if (mark === undefined) return false; // another worker is at it
     if (mark.ready) {
       await tx.query(sql`
         insert into millrace.tallies as t (queue, completed)
@@ -56,10 +56,13 @@ export async function foldTallies(db: Database): Promise<void> {
       await tx.query(
         sql`update millrace.tally_mark set counted_until = next_until, next_until = null, next_snapshot = null`,
       );
-    } else if (!mark.noted) {
+      return true;
+    }
+    if (!mark.noted) {
       await tx.query(
         sql`update millrace.tally_mark set next_until = now(), next_snapshot = pg_snapshot_xmax(pg_current_snapshot())`,
       );
     }
+    return false;
   });
 }

@@ -2,7 +2,7 @@
 import type { Log } from "../core/log.ts";
 import { type Database, isTransient } from "../db/database.ts";
 import { foldTallies } from "./stats-store.ts";
-import { reap } from "./workers-store.ts";
+import { anyDead, reap } from "./workers-store.ts";
 
 export interface Upkeep {
   /** Ends all loops; resolves when a round that is under way is over. */
@@ -58,6 +58,7 @@ export function reaper(db: Database, channel: string, everyMs: number, log: Log)
     name: "reap_expired_locks",
     everyMs,
     async run() {
+      if (!(await anyDead(db))) return;
       const { workers, requeued, buried } = await reap(db, channel);
       if (workers.length + requeued + buried === 0) return;
       log.warn(
@@ -91,6 +92,16 @@ export function vacuum(db: Database, claimedSoFar: () => number, everyMs: number
   };
 }
 
-export function tallies(db: Database, everyMs: number): Chore {
-  return { name: "tallies", everyMs, run: () => foldTallies(db) };
+/** Folds counts while there is something to count: the last round comes after the work has ended. */
+export function tallies(db: Database, claimedSoFar: () => number, everyMs: number): Chore {
+  let counted = -1;
+  return {
+    name: "tallies",
+    everyMs,
+    async run() {
+      const now = claimedSoFar();
+      if (now === counted) return;
+      if (await foldTallies(db)) counted = now;
+    },
+  };
 }

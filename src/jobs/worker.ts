@@ -35,8 +35,6 @@ export interface WorkerSetup {
   readonly random: () => number;
 }
 
-/** Claimed jobs that could not be started for this long are given back: something slow sits in the slots. */
-const strandedMs = 250;
 /** A lease this old that we do not know comes from an answer that was lost: no statement lives this long. */
 const orphanAgeMs = 90_000;
 /** With the database away, a stopping worker tries this long to settle; then the lease runs out and the jobs run again. */
@@ -195,10 +193,9 @@ class Running {
     this.#upkeep = keepUp(
       [
         { name: "heartbeat", everyMs: leaseMs / 4, run: () => this.#beat() },
-        { name: "stranded", everyMs: strandedMs, run: async () => this.#freeStranded() },
         reaper(db, channel, reapMs, log),
         vacuum(db, () => this.#claimer.claimed, vacuumEveryMs),
-        tallies(db, foldEveryMs),
+        tallies(db, () => this.#claimer.claimed, foldEveryMs),
       ],
       log,
       random,
@@ -275,12 +272,5 @@ class Running {
       );
     }
     if (answerLost) this.#claimer.answerLost = false;
-  }
-
-  #freeStranded(): void {
-    if (this.runner.buffered > 0 && performance.now() - this.runner.lastStartAt > strandedMs) {
-      this.runner.rate = 0;
-      this.#claimer.freeBuffered();
-    }
   }
 }

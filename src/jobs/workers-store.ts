@@ -53,6 +53,14 @@ export async function deregister(db: Database, worker: number): Promise<void> {
   );
 }
 
+/** Whether `reap` has anything to do: one cheap look, since mostly it has not. */
+export async function anyDead(db: Database): Promise<boolean> {
+  const [row] = await db.query<{ any: boolean }>(sql`
+    select exists (select from millrace.workers where stopped_at is null and beat_at < now() - lease_ms * interval '1 millisecond')
+        or exists (select from millrace.leases l join millrace.workers w on w.id = l.worker where w.stopped_at is not null) as any`);
+  return row?.any ?? false;
+}
+
 /** Losses alone after which a job is taken to be what kills its workers. */
 export const poisonAfter = 3;
 
