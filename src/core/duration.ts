@@ -34,3 +34,8 @@ export function describeMs(ms: number): string {
   if (ms < 2 * unitMs.d) return `${Math.round(ms / unitMs.h)} h`;
   return `${Math.round(ms / unitMs.d)} d`;
 }
+
+/** Elapsed milliseconds as a column of type `int` holds them: whole, not negative, 24.8 days at most. */
+export function wholeMs(ms: number): number {
+  return Math.min(Math.max(Math.round(ms), 0), 2 ** 31 - 1);
+}

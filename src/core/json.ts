@@ -14,7 +14,11 @@ export function storableJson(value: unknown, maxBytes: number): string {
   try {
     text = JSON.stringify(value);
   } catch (cause) {
-    throw new MillraceError("INPUT_NOT_STORABLE", `The input is not JSON: ${cause instanceof Error ? cause.message : typeof cause}.`, { cause });
+    throw new MillraceError(
+      "INPUT_NOT_STORABLE",
+      `The input is not JSON: ${cause instanceof Error ? cause.message : typeof cause}.`,
+      { cause },
+    );
   }
   if (text === undefined)
     throw new MillraceError("INPUT_NOT_STORABLE", `The input is a ${typeof value}, which JSON cannot hold.`);

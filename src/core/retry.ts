@@ -106,7 +106,8 @@ function read(thrown: unknown): Failure {
     message: storable(error.message || error.name),
     stack: typeof error.stack === "string" && error.stack !== "" ? storable(error.stack) : null,
     retryable,
-    retryAfterMs: error instanceof RateLimitError ? Math.min(Math.max(Number(error.retryAfterMs) || 0, 0), longestWaitMs) : 0,
+    retryAfterMs:
+      error instanceof RateLimitError ? Math.min(Math.max(Number(error.retryAfterMs) || 0, 0), longestWaitMs) : 0,
   };
 }
 

@@ -82,7 +82,8 @@ export class Claimer {
   #timer: NodeJS.Timeout | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
   #strandedTimer: NodeJS.Timeout | undefined;
-  #onQuiet: (() => void)[] = [];
+  /** Those who wait for something to be true; looked at whenever anything changes. */
+  readonly #waiting = new Set<() => void>();
 
   constructor(setup: ClaimerSetup, runner: Runner, settler: Settler) {
     this.#setup = setup;
@@ -121,7 +122,7 @@ export class Claimer {
     const { closable } = this.#settler.ledger;
     if (closable.length > 0 && this.#turns === 0 && now >= this.#pausedUntil) void this.#turn(undefined, 0);
     else this.#settler.settleSoon();
-    if (this.#onQuiet.length > 0 && this.quiet) this.#onQuiet.splice(0).forEach((resolve) => resolve());
+    for (const check of this.#waiting) check();
   }
 
   /** A claim has been asked for and not answered yet. */
@@ -135,14 +136,23 @@ export class Claimer {
   }
 
   /** Resolves true once quiet, false when that takes longer. */
-  async untilQuiet(withinMs: number): Promise<boolean> {
-    if (this.quiet) return true;
+  untilQuiet(withinMs: number): Promise<boolean> {
+    return this.#until(() => this.quiet, withinMs);
+  }
+
+  #until(isTrue: () => boolean, withinMs: number): Promise<boolean> {
+    if (isTrue()) return Promise.resolve(true);
     return new Promise((resolve) => {
-      const timer = setTimeout(() => resolve(false), withinMs);
-      this.#onQuiet.push(() => {
+      const end = (result: boolean): void => {
+        this.#waiting.delete(check);
         clearTimeout(timer);
-        resolve(true);
-      });
+        resolve(result);
+      };
+      const check = (): void => {
+        if (isTrue()) end(true);
+      };
+      const timer = setTimeout(() => end(false), withinMs);
+      this.#waiting.add(check);
     });
   }
 
@@ -345,12 +355,14 @@ export class Claimer {
       while (this.#open) {
         // Settled first: the reaper counts what the worker holds, and one finished job more would be company.
         await this.#settler.drain();
-        const lease = this.#newLease();
-        const suspect = await claimSuspect(db, lease, workerId(), queues, this.#taskIds);
+        const id = this.#newLease();
+        const suspect = await claimSuspect(db, id, workerId(), queues, this.#taskIds);
         if (suspect === undefined) break;
-        this.#take(new Lease(lease, suspect.queue, suspect.queueName, performance.now(), 1), [suspect.job]);
+        const lease = new Lease(id, suspect.queue, suspect.queueName, performance.now(), 1);
+        this.#take(lease, [suspect.job]);
         this.#runner.startNext();
-        if (!(await this.untilQuiet(aloneMs * 2 ** Math.min(suspect.losses - 1, 20)))) break;
+        const windowMs = aloneMs * 2 ** Math.min(suspect.losses - 1, 15);
+        if (!(await this.#until(() => lease.open === 0, windowMs))) break;
       }
     } catch (error) {
       this.answerLost = true;

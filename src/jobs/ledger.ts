@@ -2,6 +2,7 @@
  * What this worker holds and has yet to report. A lease whose jobs all succeed is reported whole, together with the next claim;
  * everything else goes job by job through the careful statement.
  */
+import { wholeMs } from "../core/duration.ts";
 import type { WholeLease } from "./claim-store.ts";
 import type { RunningJob } from "./running.ts";
 import type { Result } from "./settle-store.ts";
@@ -71,8 +72,8 @@ export class Ledger {
       return;
     }
     const { place } = job;
-    const took = (now - job.startedAt) | 0;
-    lease.startedMs[place] = Math.max(0, (job.startedAt - lease.claimedAt) | 0);
+    const took = wholeMs(now - job.startedAt);
+    lease.startedMs[place] = wholeMs(job.startedAt - lease.claimedAt);
     lease.tookMs[place] = took;
     lease.tookMsSum += took;
     if (lease.minId === "" || job.id < lease.minId) lease.minId = job.id;

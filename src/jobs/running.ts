@@ -1,5 +1,5 @@
 /** One job on a worker, from claim to result. Cheap until used: the input is parsed, and a signal made, when the task asks. */
-import { type Duration, describeMs, durationMs } from "../core/duration.ts";
+import { type Duration, describeMs, durationMs, wholeMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import { type BackoffRule, readFailure, retryDelayMs } from "../core/retry.ts";
@@ -100,8 +100,8 @@ export class RunningJob implements JobContext {
       lease: this.lease.id,
       jobId: this.id,
       attempt: this.attempt,
-      startedMs: Math.max(0, Math.round(this.startedAt - this.lease.claimedAt)),
-      tookMs: Math.max(0, Math.round(now - this.startedAt)),
+      startedMs: wholeMs(this.startedAt - this.lease.claimedAt),
+      tookMs: wholeMs(now - this.startedAt),
       completed: this.completed,
     };
     // A task that caught its abort and returned looks like a success; believing it would lose the work.

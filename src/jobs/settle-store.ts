@@ -193,8 +193,8 @@ export async function completeWithin(
       for key share
     ),
     history as (
-      insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
-      select id, queue, worker, claimed_at, 1, ${job.tookMs}::int, millrace.uuidrange(${job.id}::uuid, ${job.id}::uuid, '[]'),
+      insert into millrace.settled (lease, queue, worker, claimed_at, finished_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
+      select id, queue, worker, claimed_at, clock_timestamp(), 1, ${job.tookMs}::int, millrace.uuidrange(${job.id}::uuid, ${job.id}::uuid, '[]'),
              array[${job.id}::uuid], array[${job.startedMs}::int], array[${job.tookMs}::int]
       from held
     )

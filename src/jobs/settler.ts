@@ -106,7 +106,7 @@ export class Settler {
   /** Gives back what is to be given back and settles what has finished before `before`. */
   async #round(before: number): Promise<void> {
     this.ledger.gather(before);
-    const returns = this.#returns;
+    const returns = [...this.#returns]; // more may be added while these are on their way
     if (returns.length > 0) {
       const leases = [...new Set(returns.map((job) => job.lease.id))];
       await giveBack(

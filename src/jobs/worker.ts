@@ -3,7 +3,7 @@
  * so that others know it lives, and takes back what dead workers held.
  */
 import { hostname } from "node:os";
-import { type Duration, durationMs } from "../core/duration.ts";
+import { type Duration, durationMs, wholeMs } from "../core/duration.ts";
 import type { Log } from "../core/log.ts";
 import type { Database, Subscription } from "../db/database.ts";
 import { Claimer } from "./claimer.ts";
@@ -160,8 +160,8 @@ class Running {
           worker: this.#id,
           id: job.id,
           attempt: job.attempt,
-          startedMs: Math.round(job.startedAt - job.lease.claimedAt),
-          tookMs: Math.round(performance.now() - job.startedAt),
+          startedMs: wholeMs(job.startedAt - job.lease.claimedAt),
+          tookMs: wholeMs(performance.now() - job.startedAt),
         }),
     };
     this.#claimer = new Claimer(
