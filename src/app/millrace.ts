@@ -1,13 +1,12 @@
 /** Puts the rooms together: one object with few verbs. */
 import { hostname } from "node:os";
-import type { PGlite } from "@electric-sql/pglite";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
-import { checkedName, refuseUnknown, wholeNumber } from "../core/options.ts";
+import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
 import type { Database, ForeignTransaction } from "../db/database.ts";
-import { openEmbedded } from "../db/embedded.ts";
+import { type PGlite, openEmbedded } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { openPostgres, requireVersion } from "../db/postgres.ts";
 import {
@@ -27,6 +26,7 @@ import type { AnyTask, Task } from "../jobs/task.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import type { App } from "./app.ts";
 import { type Config, readConfig } from "./config.ts";
+import { readCursor, writeCursor } from "./cursor.ts";
 import { version } from "./version.ts";
 
 /** Everything has a default; what is not given comes from the environment (docs/reference/configuration.md). */
@@ -59,9 +59,9 @@ export interface WorkOptions {
   queues?: readonly string[];
   /** Jobs running at once. Default 10. */
   concurrency?: number;
-  /** Without a heartbeat for this long, this worker is dead and its jobs are queued again. Default `"10s"`. */
+  /** Without a heartbeat for this long, this worker is dead and its jobs are queued again. 250 ms to a day, default `"10s"`. */
   lease?: Duration;
-  /** How often to look for dead workers. Default `"5s"`. */
+  /** How often to look for dead workers. 50 ms to a day, default `"5s"`. */
   reapEvery?: Duration;
   /** Default: host name and process id. */
   name?: string;
@@ -225,7 +225,10 @@ export class Millrace {
   /** Starts a worker for the app's tasks. It keeps trying until the database answers; `ready()` says when it does. */
   work(options: WorkOptions = {}): Worker {
     refuseUnknown("work", options, workNames);
-    return this.startWorker(options, this.app.tasks, options.unknownTasks ?? "leave");
+    const { unknownTasks = "leave" } = options;
+    if (unknownTasks !== "leave" && unknownTasks !== "fail")
+      throw new MillraceError("OPTION_INVALID", `unknownTasks must be "leave" or "fail", not ${show(unknownTasks)}.`);
+    return this.startWorker(options, this.app.tasks, unknownTasks);
   }
 
   /** A worker for any set of tasks. `otherTasks` may be one task that runs whatever else is in the queues. */
@@ -233,8 +236,8 @@ export class Millrace {
     this.#mustBeOpen();
     const name = options.name ?? `${hostname()}-${process.pid}`;
     const concurrency = wholeNumber(options.concurrency ?? 10, "concurrency", 1, 10_000);
-    const leaseMs = Math.max(250, durationMs(options.lease ?? "10s", "lease"));
-    const reapMs = Math.max(50, durationMs(options.reapEvery ?? "5s", "reapEvery"));
+    const leaseMs = within(durationMs(options.lease ?? "10s", "lease"), 250, dayMs);
+    const reapMs = within(durationMs(options.reapEvery ?? "5s", "reapEvery"), 50, dayMs);
     const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
     const prepare = async (): Promise<WorkerSetup> => {
       const ids = await this.names.tasks.ids(tasks.map((task) => task.name));
@@ -274,20 +277,24 @@ export class Millrace {
         `status must be one of ${jobStatuses.join(", ")}, not ${JSON.stringify(options.status)}.`,
       );
     }
-    const queue = options.queue === undefined ? undefined : await this.names.queues.find(options.queue);
-    const task = options.task === undefined ? undefined : await this.names.tasks.find(options.task);
+    const { tag } = options;
+    if (tag !== undefined && !(typeof tag === "string" && /^[^\0\p{Surrogate}]*$/u.test(tag)))
+      throw new MillraceError("OPTION_INVALID", `tag must be a text, not ${show(tag)}.`);
+    const { queues, tasks } = this.names;
+    const queue = options.queue === undefined ? undefined : await queues.find(checkedName(options.queue, "queue"));
+    const task = options.task === undefined ? undefined : await tasks.find(checkedName(options.task, "task"));
     if ((options.queue !== undefined && queue === undefined) || (options.task !== undefined && task === undefined))
       return { jobs: [], next: null };
     const limit = wholeNumber(options.limit ?? 100, "limit", 1, 500);
     const after = options.after === undefined ? undefined : readCursor(options.after, options.status);
-    const page = await listJobs(this.db, { status: options.status, queue, task, tag: options.tag, limit, after });
+    const page = await listJobs(this.db, { status: options.status, queue, task, tag, limit, after });
     return { jobs: page.jobs, next: page.after === null ? null : writeCursor(page.after, options.status) };
   }
 
   /** Counts per queue, or of one queue. */
   async stats(queue?: string): Promise<QueueStats[]> {
     this.#mustBeOpen();
-    return countQueues(this.db, queue);
+    return countQueues(this.db, queue === undefined ? undefined : checkedName(queue, "queue"));
   }
 
   /** Lets nothing of this queue start, on any worker, until it is resumed. False when it was paused already. */
@@ -367,31 +374,9 @@ export class Millrace {
   }
 }
 
-/** A cursor is opaque to callers, and good only for the list it came from. */
-function writeCursor(place: readonly string[], status: JobStatus | undefined): string {
-  return Buffer.from(JSON.stringify([status ?? "", ...place])).toString("base64url");
-}
+const dayMs = 86_400_000;
 
-const cursorLength: Readonly<Record<string, number>> = {
-  waiting: 4,
-  delayed: 4,
-  blocked: 4,
-  active: 1,
-  failed: 2,
-  completed: 2,
-  cancelled: 1,
-  "": 1,
-};
-
-function readCursor(text: string, status: JobStatus | undefined): string[] {
-  try {
-    const [kind, ...place] = JSON.parse(Buffer.from(text, "base64url").toString("utf8")) as string[];
-    const isPlace =
-      place.length === cursorLength[status ?? ""] &&
-      place.every((part) => typeof part === "string" && /^[-0-9a-f :.+T]+$/i.test(part));
-    if (kind === (status ?? "") && isPlace) return place;
-  } catch {
-    // not ours: said below
-  }
-  throw new MillraceError("OPTION_INVALID", "after must be the `next` of a page of the same list.");
+/** Whole milliseconds that a timer and a column can hold. */
+function within(ms: number, least: number, most: number): number {
+  return Math.round(Math.min(Math.max(ms, least), most));
 }

@@ -64,10 +64,13 @@ export class QueueManager {
     return queue as Queue<never> as Queue<Data>;
   }
 
-  /** One worker per queue: a second one is not made, and the first is returned with a warning. More of them go into more processes. */
+  /**
+   * One worker per queue. As long as it is not closed, a second one is not made: the first is returned, with a warning. Give it more
+   * concurrency, or start more processes.
+   */
   registerWorker<Data = unknown>(name: string, processor: Processor<Data>, options: WorkerOptions = {}): Worker {
     const first = this.#workers.get(checkedName(name, "queue"));
-    if (first !== undefined) {
+    if (first?.isRunning()) {
       process.emitWarning(
         `The queue "${name}" has a worker in this manager already; the second processor will not run.`,
         { code: "MILLRACE_SECOND_WORKER" },

@@ -1,6 +1,7 @@
 /** A queue in the words of BullMQ. */
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
+import { checkedName } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
 import type { Cleaned } from "../jobs/control-store.ts";
 import type { Enqueued } from "../jobs/enqueue.ts";
@@ -53,7 +54,7 @@ export class Queue<Data = unknown> {
   async addBulk(jobs: readonly BulkJob<Data>[]): Promise<Job<Data>[]> {
     const orders = jobs.map((job) => this.#order(job));
     const mill = await this.#door();
-    // Inside the transaction names cannot be looked up: embedded, it has the only connection.
+    // Names learnt now need no look-up inside the transaction, which would take a second connection.
     await mill.names.queues.id(this.name);
     await mill.names.tasks.ids(orders.map(({ name }) => name));
     const enqueued = await mill.transaction(async (tx) => {
@@ -169,7 +170,7 @@ export class Queue<Data = unknown> {
   #order({ name, data, opts = {} }: BulkJob<Data>): Order<Data> {
     const all = { ...this.#defaults, ...opts };
     const options = { ...enqueueOptions(this.name, all), queue: this.name };
-    return { name, data, queueName: this.name, opts: all, options };
+    return { name: checkedName(name, "task"), data, queueName: this.name, opts: all, options };
   }
 
   /** The job that came of it: a new one, or the one that has its `jobId` already. */

@@ -49,6 +49,11 @@ export class Worker {
     await (await this.#started)?.ready();
   }
 
+  /** False once it is told to close. */
+  isRunning(): boolean {
+    return !this.#closing.signal.aborted;
+  }
+
   /**
    * Starts no more jobs and waits up to 20 s for those that run; then, or at once with `force`, aborts their signals. What did not
    * end is given back without having used up an attempt.

@@ -5,6 +5,7 @@ import { MillraceError } from "../core/errors.ts";
 import type { Database } from "../db/database.ts";
 import { latestVersion, requireCurrent } from "../db/migrate.ts";
 import { diskUsedPercent } from "../http/health.ts";
+import { ask } from "./ask-api.ts";
 import { liveWorkers, readServer, waitingJobs } from "./doctor-store.ts";
 import { exitCodeOf, exitCodes } from "./exit-codes.ts";
 import { withoutPassword } from "./mask.ts";
@@ -85,19 +86,12 @@ async function checkDatabase(config: Config): Promise<Finding[]> {
 async function checkRunning({ dataDir }: Config, url: string): Promise<Finding> {
   const message = `${dataDir}, embedded, is held by the \`millrace up\` at ${url}`;
   try {
-    const response = await fetch(`${url}/health/test`, { signal: AbortSignal.timeout(5_000) });
-    if (response.ok) return { check: "database", status: "ok", message: `${message}, which is ready.` };
-    const { detail } = (await response.json()) as { detail?: string };
-    const action = "Look at its log.";
-    return { check: "database", status: "fail", message: `${message}: ${detail}`, action, exitCode: exitCodes.failed };
+    await ask(url, "/health/test");
+    return { check: "database", status: "ok", message: `${message}, which is ready.` };
   } catch (error) {
-    return {
-      check: "database",
-      status: "fail",
-      message: `${message}, which does not answer: ${(error as Error).message}.`,
-      action: "Look at its log; stop it and start it again.",
-      exitCode: exitCodes.database,
-    };
+    const action = "Look at its log; stop it and start it again.";
+    const exitCode = exitCodes.database;
+    return { check: "database", status: "fail", message: `${message}. ${(error as Error).message}`, action, exitCode };
   }
 }
 

@@ -6,9 +6,10 @@ import type { ArgsDef } from "citty";
 import { defineApp } from "../app/app.ts";
 import { readConfig } from "../app/config.ts";
 import { type ListOptions, type Millrace, millrace } from "../app/millrace.ts";
-import { type ErrorCode, MillraceError, errorCodes } from "../core/errors.ts";
+import { MillraceError } from "../core/errors.ts";
 import { jobDetail, jobItem } from "../http/job-view.ts";
 import type { EnqueueOptions } from "../jobs/enqueue.ts";
+import { ask } from "./ask-api.ts";
 import { everyCommand } from "./command.ts";
 import { loadApp } from "./load-app.ts";
 import { hasData } from "./open-database.ts";
@@ -43,14 +44,14 @@ export const doorArguments = {
   ...everyCommand,
 } as const satisfies ArgsDef;
 
+interface DoorOptions {
+  readonly url?: string | undefined;
+  /** App module, for its tasks. */
+  readonly app?: string | undefined;
+}
+
 /** Throws `DATABASE_*`, and `EMBEDDED_IN_USE` when the process that holds the data has no API. Never changes the schema. */
-export async function openJobs({
-  url,
-  app,
-}: {
-  url?: string | undefined;
-  app?: string | undefined;
-}): Promise<JobsDoor> {
+export async function openJobs({ url, app }: DoorOptions): Promise<JobsDoor> {
   if (url !== undefined) return overHttp(url);
   const config = readConfig(process.env);
   if (!hasData(config)) {
@@ -95,37 +96,13 @@ function direct(mill: Millrace): JobsDoor {
 
 function overHttp(url: string): JobsDoor {
   return {
-    list: (options) => ask(url, `/jobs?${new URLSearchParams(options as Record<string, string>).toString()}`),
+    async list(options) {
+      const query = new URLSearchParams(options as Record<string, string>).toString();
+      const { items, next } = await ask<{ items: JobItem[]; next: string | null }>(url, `/jobs?${query}`);
+      return { items, next };
+    },
     find: (id) => ask(url, `/jobs/${encodeURIComponent(id)}`),
     enqueue: (task, input, options) => ask(url, "/jobs", { task, input, ...options }),
     async close() {},
   };
-}
-
-const answerWithinMs = 30_000;
-
-async function ask<Answer>(base: string, path: string, body?: object): Promise<Answer> {
-  const request: RequestInit = { signal: AbortSignal.timeout(answerWithinMs) };
-  if (body !== undefined) {
-    request.method = "POST";
-    request.headers = { "Content-Type": "application/json" };
-    request.body = JSON.stringify(body);
-  }
-  let response: Response;
-  try {
-    response = await fetch(base.replace(/\/+$/, "") + path, request);
-  } catch (cause) {
-    const reason = ((cause as Error).cause as Error | undefined)?.message ?? (cause as Error).message;
-    throw new MillraceError(
-      "OPTION_INVALID",
-      `No Millrace answers at ${base}: ${reason}. Is \`millrace up\` running there?`,
-      {
-        cause,
-      },
-    );
-  }
-  const answer = (await response.json().catch(() => ({}))) as Answer & { code?: string; detail?: string };
-  if (response.ok) return answer;
-  const { code, detail = `${base} answered with status ${response.status}.` } = answer;
-  throw new MillraceError(code !== undefined && code in errorCodes ? (code as ErrorCode) : "INTERNAL", detail);
 }

@@ -5,9 +5,10 @@
  * `MillraceError` is ours. The paths of our own tsconfig.json, which name our sources, must not apply to it.
  */
 import { existsSync } from "node:fs";
+import { register as registerHook } from "node:module";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { register } from "tsx/esm/api";
+import { register as registerTypescript } from "tsx/esm/api";
 import { type App, isApp } from "../app/app.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
@@ -39,9 +40,20 @@ export async function loadApp(given: string | undefined): Promise<AppModule> {
   return { path, app, start: start as AppModule["start"] };
 }
 
+/**
+ * A TypeScript file is an ES module, whatever its package.json says or fails to say. As CommonJS it could not load this package
+ * while this package loads it, and would be given a second copy.
+ */
+const typescriptIsEsm = `export async function resolve(specifier, context, next) {
+  const found = await next(specifier, context);
+  const commonjs = found.format?.startsWith("commonjs") && /\\.tsx?([?#]|$)/.test(found.url);
+  return commonjs ? { ...found, format: "module" } : found;
+}`;
+
 async function load(path: string): Promise<Record<string, unknown>> {
   const ownSettings = new URL("../../tsconfig.json", import.meta.url);
-  register(existsSync(ownSettings) ? { tsconfig: false } : {});
+  registerTypescript(existsSync(ownSettings) ? { tsconfig: false } : {});
+  registerHook(`data:text/javascript,${encodeURIComponent(typescriptIsEsm)}`);
   try {
     return (await import(pathToFileURL(resolve(path)).href)) as Record<string, unknown>;
   } catch (cause) {

@@ -17,7 +17,7 @@ import { exitCodes } from "./exit-codes.ts";
 import { loadApp } from "./load-app.ts";
 import { createLog } from "./log.ts";
 import { hasData } from "./open-database.ts";
-import { watchProgress } from "./progress.ts";
+import { Progress } from "./progress.ts";
 import { announceApi, withdrawApi } from "./running-api.ts";
 import { stopAsked } from "./stop-asked.ts";
 import { openTerminal } from "./terminal.ts";
@@ -51,11 +51,12 @@ export async function runApp(
   const mill = await millrace(module.app, { log });
   let api: Serving | undefined;
   try {
+    withdrawApi(config); // a killed one may have left its address
     if (address) api = await openApi(mill, config, address, log);
     const { urls = [] } = api ?? {};
     introduce({ mill, module, config, urls, terminal, log });
     await module.start?.(mill);
-    const progress = await watchProgress(mill, { terminal, log, url: urls[0] });
+    const progress = await Progress.begin(mill, { terminal, log, url: urls[0] });
     const worker = startWorker(mill, config);
     await stop;
     progress.stop();

@@ -6,13 +6,14 @@ import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import type { Log } from "../core/log.ts";
 
-/** Ctrl-C under npm arrives twice, from the terminal and from npm. What comes this soon after the first is the same wish. */
+/** Under npm, Ctrl-C arrives twice: from the terminal and from npm. What comes this soon after the first is the same wish. */
 const sameWishMs = 500;
 const parentCheckMs = 500;
 
 /** Resolves at the first signal. From the call on, signals no longer end the process by themselves. */
 export function stopAsked(log: Log): Promise<void> {
   return new Promise((resolve) => {
+    const underNpm = process.env["npm_lifecycle_event"] !== undefined;
     let askedAt: number | undefined;
     const ask = (why: string): void => {
       askedAt = performance.now();
@@ -22,10 +23,10 @@ export function stopAsked(log: Log): Promise<void> {
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
       process.on(signal, () => {
         if (askedAt === undefined) ask(signal);
-        else if (performance.now() - askedAt > sameWishMs) process.exit(128 + constants.signals[signal]);
+        else if (!underNpm || performance.now() - askedAt > sameWishMs) process.exit(128 + constants.signals[signal]);
       });
     }
-    if (process.env["npm_lifecycle_event"] !== undefined) whenOrphaned(() => ask("npm is gone"));
+    if (underNpm) whenOrphaned(() => ask("npm is gone"));
   });
 }
 

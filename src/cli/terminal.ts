@@ -5,6 +5,8 @@
 import { paint } from "./print.ts";
 
 export interface Terminal {
+  /** Whether the status changes in place. */
+  readonly inPlace: boolean;
   line(text: string): void;
   status(text: string): void;
   /** Takes the line that changes away again. */
@@ -14,12 +16,12 @@ export interface Terminal {
 export function openTerminal(stream: NodeJS.WriteStream): Terminal {
   if (!stream.isTTY) {
     const line = (text: string): void => void stream.write(`${text}\n`);
-    return { line, status: line, clear() {} };
+    return { inPlace: false, line, status: line, clear() {} };
   }
   let shown = "";
   const draw = (text: string): void => {
     // A status wider than the window would wrap, and then only its last row could be taken back.
-    shown = text.slice(0, stream.columns - 1);
+    shown = text.slice(0, (stream.columns || 80) - 1);
     stream.write(shown === "" ? "" : `\r\x1b[2K${paint("dim", shown)}`);
   };
   const clear = (): void => {
@@ -27,6 +29,7 @@ export function openTerminal(stream: NodeJS.WriteStream): Terminal {
     shown = "";
   };
   return {
+    inPlace: true,
     status: draw,
     clear,
     line(text) {

@@ -9,7 +9,7 @@ export interface Backoff {
   type?: "exponential" | "fixed";
   /** The first delay. Default `"2s"`. */
   delay?: Duration;
-  /** No delay is longer. Default `"15m"`. */
+  /** No delay is longer. Default `"15m"`, or the first delay where that is longer. */
   max?: Duration;
   /** Share of the delay by which it may vary either way, 0 to 1, so that failures do not return in step. Default 0.2. */
   jitter?: number;
@@ -33,12 +33,14 @@ export function backoffRule(given: Backoff | undefined): BackoffRule {
   if (typeof given !== "object" || given === null)
     throw new MillraceError("OPTION_INVALID", 'backoff must be an object such as { delay: "2s", max: "15m" }.');
   refuseUnknown("backoff", given, known);
-  const { type = "exponential", delay = 2_000, max = 900_000, jitter = 0.2 } = given;
+  const { type = "exponential", delay = 2_000, max, jitter = 0.2 } = given;
   if (type !== "exponential" && type !== "fixed")
     throw new MillraceError("OPTION_INVALID", 'backoff.type must be "exponential" or "fixed".');
   if (!(typeof jitter === "number" && jitter >= 0 && jitter <= 1))
     throw new MillraceError("OPTION_INVALID", "backoff.jitter must be a number from 0 to 1.");
-  return { type, delayMs: durationMs(delay, "backoff.delay"), maxMs: durationMs(max, "backoff.max"), jitter };
+  const delayMs = durationMs(delay, "backoff.delay");
+  const maxMs = max === undefined ? Math.max(900_000, delayMs) : durationMs(max, "backoff.max");
+  return { type, delayMs, maxMs, jitter };
 }
 
 /** Milliseconds to wait after attempt number `attempt` (from 1) failed. `chance` is a number from 0 to 1. */

@@ -1,4 +1,5 @@
 /** PostgreSQL through `pg`. See docs/decisions/0001: connections are reserved before BEGIN, never pipelined behind it. */
+import { Socket } from "node:net";
 import pg from "pg";
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
@@ -22,6 +23,8 @@ export interface PostgresOptions {
 /** A statement that has not answered for this long is given up, and its connection with it: a cut network answers never. */
 const statementTimeoutMs = 30_000;
 const connectTimeoutMs = 10_000;
+/** A listening connection has nothing to say for hours, and a network may drop it in silence meanwhile: it is asked this often. */
+const pulseMs = 10_000;
 
 /**
  * The queue is read through its primary key whatever the statistics say: right after a burst they still describe an empty table,
@@ -123,24 +126,30 @@ async function listen(
   const url = options.listenUrl ?? (options.pooler ? undefined : options.url);
   let closed = false;
   let client: pg.Client | undefined;
+  let hangUp = (): void => undefined;
   let pause = 100;
   let timer: NodeJS.Timeout | undefined;
 
   const connect = async (): Promise<void> => {
     if (closed || url === undefined) return;
+    const socket = new Socket();
     const next = new pg.Client({
       connectionString: url,
+      stream: () => socket,
       keepAlive: true,
       connectionTimeoutMillis: connectTimeoutMs,
+      query_timeout: connectTimeoutMs,
       application_name: "millrace listen",
     });
+    let pulse: NodeJS.Timeout | undefined;
     let dropped = false;
     const drop = (): void => {
       if (dropped) return;
       dropped = true;
+      clearInterval(pulse);
       if (client === next) client = undefined;
       next.removeAllListeners("notification");
-      next.end().catch(() => undefined); // it is broken already; there is nobody left to tell
+      socket.destroy(); // no goodbye: it is broken already, and nobody may be there to answer
       if (closed) return;
       timer = setTimeout(() => void connect(), pause);
       pause = Math.min(pause * 2, 5_000);
@@ -153,6 +162,8 @@ async function listen(
       await next.query(`listen ${quoteIdent(channel)}`);
       if (closed) return await next.end();
       client = next;
+      hangUp = drop;
+      pulse = setInterval(() => void next.query("select 1").catch(drop), pulseMs);
       pause = 100;
       onGap();
     } catch (error) {
@@ -169,7 +180,7 @@ async function listen(
     async close() {
       closed = true;
       clearTimeout(timer);
-      await client?.end().catch(() => undefined); // closing what is already gone is what was asked for
+      hangUp();
     },
   };
 }

@@ -36,16 +36,13 @@ export function problemOf(error: Error, c: ApiContext, log: Log): Response {
   const { code, detail } = read(error);
   const fields = { err: error, code, request_id: c.get("requestId"), method: c.req.method, path: c.req.path };
   if (code === "INTERNAL") log.error(fields, "request.failed");
-  else if (errorCodes[code].status >= 500 || !(error instanceof MillraceError)) log.warn(fields, "request.failed");
+  else if (errorCodes[code].status >= 500) log.warn(fields, "request.failed");
   return problem(c, code, detail);
 }
 
 function read(error: Error): { code: ErrorCode; detail: string } {
   if (error instanceof MillraceError) return { code: error.code, detail: error.message };
   if (isTransient(error)) return { code: "DATABASE_UNREACHABLE", detail: "The database does not answer right now." };
-  // SQLSTATE class 22, data exception: a NUL character in a filter, half a surrogate pair in a tag, a cursor made by hand.
-  if (String((error as { code?: unknown }).code).startsWith("22"))
-    return { code: "BAD_REQUEST", detail: `PostgreSQL does not take a value of this request: ${error.message}.` };
   return { code: "INTERNAL", detail: "Something failed that should not have; nothing more is known to tell you here." };
 }
 

@@ -3,12 +3,14 @@ import { Hono } from "hono";
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
+import { checkedName } from "../core/options.ts";
 import type { ApiEnv } from "./env.ts";
 import { given, readOptionalBody, readQuery } from "./read.ts";
 
+const storable = z.string().regex(/^[^\0]*$/, "expected a text without NUL characters");
 const pauseBody = z.strictObject({
-  reason: z.string().max(1_000).nullish(),
-  by: z.string().max(200).nullish(),
+  reason: storable.max(1_000).nullish(),
+  by: storable.max(200).nullish(),
 });
 /** `grace` in milliseconds: jobs that ended more recently stay. */
 const cleanQuery = z.strictObject({ grace: z.coerce.number().int().min(0).default(86_400_000) });
@@ -17,8 +19,8 @@ const maxBodyBytes = 65_536;
 
 export function queueRoutes(mill: Millrace): Hono<ApiEnv> {
   const existing = async (name: string): Promise<string> => {
-    if ((await mill.names.queues.find(name)) !== undefined) return name;
-    throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue ${JSON.stringify(name.slice(0, 128))}.`);
+    if ((await mill.names.queues.find(checkedName(name, "queue"))) !== undefined) return name;
+    throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${name}".`);
   };
   const everyQueue = async (): Promise<string[]> => (await mill.stats()).map(({ name }) => name);
 

@@ -13,9 +13,17 @@ export interface ServeOptions {
   /** 0 takes any free port. */
   readonly ports: readonly number[];
   readonly log: Log;
-  /** How long a client may take to send its headers, and its whole request. Default 10 s and 30 s; a slower one gets a 408. */
-  readonly slowestMs?: { readonly headers: number; readonly request: number };
+  readonly patienceMs?: Patience;
 }
+
+/** How long a client may take to send its headers and its whole request (a slower one gets a 408), and how long it may stay idle. */
+interface Patience {
+  readonly headers: number;
+  readonly request: number;
+  readonly idle: number;
+}
+
+const defaultPatienceMs: Patience = { headers: 10_000, request: 30_000, idle: 5_000 };
 
 export interface Serving {
   /** One per port, without a slash at the end. */
@@ -59,13 +67,14 @@ interface Door {
   close(withinMs: number): Promise<void>;
 }
 
-function makeDoor(api: Hono<ApiEnv>, { slowestMs = { headers: 10_000, request: 30_000 } }: ServeOptions): Door {
+function makeDoor(api: Hono<ApiEnv>, { patienceMs = defaultPatienceMs }: ServeOptions): Door {
   const server = createAdaptorServer({
     fetch: api.fetch,
     serverOptions: {
-      headersTimeout: slowestMs.headers,
-      requestTimeout: slowestMs.request,
-      connectionsCheckingInterval: Math.min(slowestMs.headers / 2, 5_000),
+      headersTimeout: patienceMs.headers,
+      requestTimeout: patienceMs.request,
+      keepAliveTimeout: patienceMs.idle,
+      connectionsCheckingInterval: Math.min(patienceMs.headers / 2, 5_000),
     },
   }) as Server;
   const sockets = new Set<Socket>();

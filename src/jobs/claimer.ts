@@ -56,10 +56,10 @@ const retryPauseMaxMs = 5_000;
 export class Claimer {
   /** Jobs claimed since the start. */
   claimed = 0;
-  /** A claim failed without an answer: it may have been carried out, and its jobs be leased to us unknown to us. */
-  answerLost = false;
+  /** Claims that failed without an answer, by their lease, and when. They may have been carried out, and hold jobs unknown to us. */
+  readonly unanswered = new Map<string, number>();
   /** Claims asked for since the start. */
-  asked = 0;
+  #asked = 0;
   readonly #setup: ClaimerSetup;
   readonly #runner: Runner;
   readonly #settler: Settler;
@@ -123,11 +123,6 @@ export class Claimer {
     if (closable.length > 0 && this.#turns === 0 && now >= this.#pausedUntil) void this.#turn(undefined, 0);
     else this.#settler.settleSoon();
     for (const check of this.#waiting) check();
-  }
-
-  /** A claim has been asked for and not answered yet. */
-  get claiming(): boolean {
-    return this.#turns > 0;
   }
 
   /** Nothing runs, waits to be started or is being claimed. */
@@ -246,7 +241,7 @@ export class Claimer {
       }
     } catch (error) {
       if (done) ledger.closed(done, false);
-      if (limit > 0) this.answerLost = true;
+      if (limit > 0) this.unanswered.set(lease, performance.now());
       this.#trouble("claiming", error);
     }
     this.#turns -= 1;
@@ -256,8 +251,8 @@ export class Claimer {
   }
 
   #newLease(): string {
-    this.asked += 1;
-    return leaseId(this.#setup.workerId(), this.asked);
+    this.#asked += 1;
+    return leaseId(this.#setup.workerId(), this.#asked);
   }
 
   #take(lease: Lease, rows: readonly ClaimedRow[]): void {
@@ -356,16 +351,25 @@ export class Claimer {
         // Settled first: the reaper counts what the worker holds, and one finished job more would be company.
         await this.#settler.drain();
         const id = this.#newLease();
-        const suspect = await claimSuspect(db, id, workerId(), queues, this.#taskIds);
+        this.#turns += 1; // whoever stops this worker waits for the answer
+        const suspect = await claimSuspect(db, id, workerId(), queues, this.#taskIds)
+          .catch((error: unknown) => {
+            this.unanswered.set(id, performance.now());
+            throw error;
+          })
+          .finally(() => (this.#turns -= 1));
         if (suspect === undefined) break;
         const lease = new Lease(id, suspect.queue, suspect.queueName, performance.now(), 1);
         this.#take(lease, [suspect.job]);
+        if (!this.#open) {
+          this.freeBuffered();
+          break;
+        }
         this.#runner.startNext();
         const windowMs = aloneMs * 2 ** Math.min(suspect.losses - 1, 15);
         if (!(await this.#until(() => lease.open === 0, windowMs))) break;
       }
     } catch (error) {
-      this.answerLost = true;
       this.#trouble("running suspects", error);
     }
     this.#alone = false;

@@ -1,6 +1,6 @@
 /** What people do to queues and to single jobs. Each is one statement or one transaction: nothing is half done. */
 import type { Database } from "../db/database.ts";
-import { sql } from "../db/sql.ts";
+import { type Sql, sql } from "../db/sql.ts";
 import { dueTime } from "./settle-store.ts";
 
 /** Pauses a queue; workers are told at once and give back what they have not started. False when it was paused already. */
@@ -41,7 +41,7 @@ export async function retryJob(db: Database, channel: string, id: string, by: st
     noted as (insert into millrace.operations (job_id, action, by, run_at) select job_id, 'retry', ${by}::text, now() from raised),
     requeued as (
       insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
-      select r.queue, -j.priority, now(), r.job_id, r.task, r.attempt + 1 from raised r join millrace.jobs j on j.id = r.job_id
+      select r.queue, -j.priority, now(), r.job_id, r.task, least(r.attempt + 1, 32767) from raised r join millrace.jobs j on j.id = r.job_id
       returning queue, rank
     ),
     woken as (select pg_notify(${channel}, queue || ':' || rank || ':0') from requeued)
@@ -69,6 +69,19 @@ export async function promoteJob(db: Database, channel: string, id: string, by: 
   return row?.changed === 1;
 }
 
+/**
+ * What is deleted from history and was folded into the tally must leave it again. `deleted` gives `queue, finished_at, n` of what this
+ * statement deleted; the lock keeps the tallies from being folded meanwhile.
+ */
+const recount = (deleted: Sql): Sql => sql`
+  mark as materialized (select counted_until from millrace.tally_mark for share),
+  recounted as (
+    -- not an update: it would not see a tally that was folded for the first time while this waited for the lock
+    insert into millrace.tallies as t (queue, completed)
+    select d.queue, -sum(d.n) from (${deleted}) d, mark where d.finished_at < mark.counted_until group by d.queue
+    on conflict (queue) do update set completed = t.completed + excluded.completed
+  )`;
+
 /** Removes a job that does not run, with its history. False when it runs or does not exist. */
 export async function removeJob(db: Database, id: string): Promise<boolean> {
   return db.transaction(async (tx) => {
@@ -95,6 +108,17 @@ export async function removeJob(db: Database, id: string): Promise<boolean> {
       operations as (delete from millrace.operations where job_id in (select id from gone)),
       -- or the next enqueue under its key would be given a job that is no more
       keys as (delete from millrace.idempotency_keys k using doomed d where k.task = d.task and k.job_id = d.id and d.id in (select id from gone)),
+      -- Everything from the row itself: another job of the batch may be on its way out too.
+      shortened as (
+        update millrace.settled s set
+          n = s.n - 1,
+          took_ms_sum = s.took_ms_sum - s.took_ms[array_position(s.job_ids, gone.id)],
+          started_ms = s.started_ms[:array_position(s.job_ids, gone.id) - 1] || s.started_ms[array_position(s.job_ids, gone.id) + 1:],
+          took_ms = s.took_ms[:array_position(s.job_ids, gone.id) - 1] || s.took_ms[array_position(s.job_ids, gone.id) + 1:],
+          job_ids = array_remove(s.job_ids, gone.id)
+        from gone where s.ids @> gone.id and gone.id = any (s.job_ids) returning s.queue, s.finished_at
+      ),
+      ${recount(sql`select queue, finished_at, 1 as n from shortened`)},
       jobs as (delete from millrace.jobs where id in (select id from gone) returning id)
       select count(*)::int as removed from jobs`);
     return row?.removed === 1;
@@ -123,16 +147,11 @@ export async function cleanQueue(db: Database, queue: number, graceMs: number): 
         ) s where s.before < ${cleanBatch}
       ),
       ids as (select unnest(job_ids) as id from old),
-      history as (delete from millrace.settled s using old where s.id = old.id returning s.n),
+      history as (delete from millrace.settled s using old where s.id = old.id returning s.queue, s.finished_at, s.n),
       attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id),
       operations as (delete from millrace.operations o using ids where o.job_id = ids.id),
       jobs as (delete from millrace.jobs j using ids where j.id = ids.id),
-      counted as (
-        -- what was folded into the tally already must leave it again
-        update millrace.tallies t set completed = t.completed - gone.n
-        from (select coalesce(sum(s.n), 0) as n from millrace.settled s join old on old.id = s.id, millrace.tally_mark m where s.finished_at < m.counted_until) gone
-        where t.queue = ${queue} and gone.n > 0
-      )
+      ${recount(sql`select queue, finished_at, n from history`)}
       select coalesce(sum(n), 0)::int as jobs, count(*)::int as batches from history`);
     completed += row?.jobs ?? 0;
     more = (row?.batches ?? 0) > 0;

@@ -63,6 +63,8 @@ const none: EnqueueOptions = Object.freeze({});
 const dayMs = 86_400_000;
 /** One statement takes at most this many jobs, and this many characters of input. */
 const batchMax = 1_000;
+/** Inserts under way at once: the server writes one to disk while the next is gathered. */
+const insertsMax = 2;
 const batchChars = 8_000_000;
 
 /** A job but for its id and input. */
@@ -82,7 +84,7 @@ export class Enqueuer {
   readonly #maxPayloadBytes: number;
   readonly #orders = new Map<AnyTask | string, Order>();
   #waiting: Waiting[] = [];
-  #inserting = false;
+  #inserts = 0;
 
   constructor(db: Database, names: Names, channel: string, now: () => number, maxPayloadBytes: number) {
     this.#db = db;
@@ -164,8 +166,8 @@ export class Enqueuer {
         32_767,
       ),
       special: options === none ? undefined : readSpecial(options),
-      queue: within ? await queues.idWithin(within, queue) : await queues.id(queue),
-      task: within ? await tasks.idWithin(within, name) : await tasks.id(name),
+      queue: within ? await queues.idWithin(within, queue) : await reached(undefined, () => queues.id(queue)),
+      task: within ? await tasks.idWithin(within, name) : await reached(undefined, () => tasks.id(name)),
     };
     if (options === none && !named) this.#orders.set(task, order);
     return order;
@@ -179,8 +181,8 @@ export class Enqueuer {
   #together(job: NewJob): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ job, resolve, reject });
-      if (this.#inserting) return;
-      this.#inserting = true;
+      if (this.#inserts >= insertsMax) return;
+      this.#inserts += 1;
       // Everything that is enqueued in this turn of the event loop goes along.
       queueMicrotask(() => void this.#insertWaiting());
     });
@@ -192,7 +194,7 @@ export class Enqueuer {
       this.#waiting = [];
       for (const batch of batches(waiting, ({ job }) => job.input.length)) await this.#insertBatch(batch);
     }
-    this.#inserting = false;
+    this.#inserts -= 1;
   }
 
   async #insertBatch(batch: readonly Waiting[]): Promise<void> {

@@ -181,9 +181,10 @@ function walkOf({ status, queue, after }: JobFilter): Sql {
     case "completed": {
       const beyond = after === undefined ? sql`true` : sql`(s.id, done.n) < (${after[0]}::bigint, ${after[1]}::bigint)`;
       const near = after === undefined ? sql`true` : sql`s.id <= ${after[0]}::bigint`;
+      // One batch more than is looked at: the first may have nothing left beyond the cursor.
       return sql`
         select done.job_id as id, row_number() over (order by s.id desc, done.n desc) as n, array[s.id::text, done.n::text] as place
-        from (select s.id, s.job_ids from millrace.settled s where ${inQueue(sql`s.queue`)} and ${near} order by s.id desc limit ${walkMax}) s
+        from (select s.id, s.job_ids from millrace.settled s where ${inQueue(sql`s.queue`)} and ${near} and s.n > 0 order by s.id desc limit ${walkMax + 1}) s
         cross join unnest(s.job_ids) with ordinality as done (job_id, n)
         where ${beyond} order by s.id desc, done.n desc`;
     }

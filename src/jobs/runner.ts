@@ -106,8 +106,8 @@ export class Runner {
   }
 
   #finish(job: RunningJob, ended: { thrown: unknown } | undefined): void {
+    if (!this.running.delete(job)) return; // a thenable that settles twice
     const now = performance.now();
-    this.running.delete(job);
     this.hung.delete(job);
     this.#finishedCount += 1;
     if (this.running.size === 0) this.#busyMs += now - this.#busySince;

@@ -52,14 +52,31 @@ export function keepUp(chores: readonly Chore[], log: Log, random: () => number)
   };
 }
 
-/** Takes back the jobs of workers that stopped beating. Any number of workers may do so at once. */
-export function reaper(db: Database, channel: string, everyMs: number, log: Log): Chore {
+/**
+ * Takes back the jobs of workers that stopped beating. Any number of workers may do so at once, each for all but itself: who looks,
+ * lives. Silence counts only while it could have been broken: after an outage all were silent for as long as it took, so one that
+ * could not look for a while gives the others half a lease to say that they live.
+ */
+export function reaper(
+  db: Database,
+  channel: string,
+  self: () => number,
+  { everyMs, leaseMs }: { everyMs: number; leaseMs: number },
+  log: Log,
+): Chore {
+  let lookedAt = performance.now();
+  let patientUntil = Number.NEGATIVE_INFINITY;
   return {
     name: "reap_expired_locks",
     everyMs,
     async run() {
-      if (!(await anyDead(db))) return;
-      const { workers, requeued, buried } = await reap(db, channel);
+      const before = lookedAt;
+      lookedAt = Number.NEGATIVE_INFINITY; // in case this fails
+      const dead = await anyDead(db, self());
+      lookedAt = performance.now();
+      if (lookedAt - before > Math.max(2 * everyMs, leaseMs)) patientUntil = lookedAt + leaseMs / 2;
+      if (!dead || lookedAt < patientUntil) return;
+      const { workers, requeued, buried } = await reap(db, channel, self());
       if (workers.length + requeued + buried === 0) return;
       log.warn(
         { workers, requeued, buried },

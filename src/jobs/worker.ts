@@ -79,7 +79,8 @@ export class Worker {
    * that back too. Calling it again returns the same promise.
    */
   stop(options: { within?: Duration } = {}): Promise<Stopped> {
-    const withinMs = durationMs(options.within ?? "20s", "stop: within");
+    // No timer is longer than 24 days.
+    const withinMs = Math.min(durationMs(options.within ?? "20s", "stop: within"), 2 ** 31 - 1);
     this.#stopping = true;
     this.#stopped ??= this.#ready.then((running) => running?.stop(withinMs) ?? { returned: 0, hung: 0 });
     return this.#stopped;
@@ -193,7 +194,7 @@ class Running {
     this.#upkeep = keepUp(
       [
         { name: "heartbeat", everyMs: leaseMs / 4, run: () => this.#beat() },
-        reaper(db, channel, reapMs, log),
+        reaper(db, channel, () => this.#id, { everyMs: reapMs, leaseMs }, log),
         vacuum(db, () => this.#claimer.claimed, vacuumEveryMs),
         tallies(db, () => this.#claimer.claimed, foldEveryMs),
       ],
@@ -248,8 +249,8 @@ class Running {
 
   async #beat(): Promise<void> {
     const { db, channel, log, name } = this.#setup;
-    const { asked, answerLost } = this.#claimer;
-    const { alive, oldLeases } = await beat(db, this.#id, answerLost ? 0 : orphanAgeMs);
+    const { unanswered } = this.#claimer;
+    const { alive, oldLeases } = await beat(db, this.#id, orphanAgeMs);
     if (!alive) {
       log.error(
         { worker: name },
@@ -257,20 +258,21 @@ class Running {
       );
       for (const job of this.runner.takeBuffered()) this.#settler.ledger.reported(job.lease.id, 1);
       this.runner.interruptAll("lease_lost");
+      unanswered.clear();
       await this.#register();
       this.#claimer.registered();
       return;
     }
-    // Young leases are only strange to us if no claim was answered, or is still to be, since we asked.
-    if (answerLost && (asked !== this.#claimer.asked || this.#claimer.claiming)) return;
-    const orphans = oldLeases.filter((id) => !this.#settler.ledger.leases.has(id));
-    if (orphans.length > 0) {
-      const jobs = await giveBack(db, channel, this.#id, orphans, null);
+    const orphans = [...unanswered.keys(), ...oldLeases.filter((id) => !this.#settler.ledger.leases.has(id))];
+    if (orphans.length === 0) return;
+    const jobs = await giveBack(db, channel, this.#id, orphans, null);
+    if (jobs > 0)
       log.warn(
         { worker: name, leases: orphans, jobs },
         "gave back jobs whose claim was answered while the connection was lost",
       );
-    }
-    if (answerLost) this.#claimer.answerLost = false;
+    // The server may carry a claim out after we gave it up: it is asked for until no statement lives that long.
+    const gone = performance.now() - orphanAgeMs;
+    for (const [id, since] of unanswered) if (since < gone) unanswered.delete(id);
   }
 }

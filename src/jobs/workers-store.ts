@@ -54,9 +54,9 @@ export async function deregister(db: Database, worker: number): Promise<void> {
 }
 
 /** Whether `reap` has anything to do: one cheap look, since mostly it has not. */
-export async function anyDead(db: Database): Promise<boolean> {
+export async function anyDead(db: Database, self: number): Promise<boolean> {
   const [row] = await db.query<{ any: boolean }>(sql`
-    select exists (select from millrace.workers where stopped_at is null and beat_at < now() - lease_ms * interval '1 millisecond')
+    select exists (select from millrace.workers where stopped_at is null and id <> ${self} and beat_at < now() - lease_ms * interval '1 millisecond')
         or exists (select from millrace.leases l join millrace.workers w on w.id = l.worker where w.stopped_at is not null) as any`);
   return row?.any ?? false;
 }
@@ -77,13 +77,13 @@ export interface Reaped {
  * A job lost in company uses no attempt: nobody knows whether it was even started. A job lost while its worker held nothing else
  * does, and the third time it is `POISON`. Either way it comes back as a suspect, to be run alone.
  */
-export async function reap(db: Database, channel: string): Promise<Reaped> {
+export async function reap(db: Database, channel: string, self: number): Promise<Reaped> {
   return db.transaction(async (tx) => {
     const dead = await tx.query<{ name: string }>(sql`
       update millrace.workers set stopped_at = now(), ended = 'lost', idle = false
       where id in (
         select id from millrace.workers
-        where stopped_at is null and beat_at < now() - lease_ms * interval '1 millisecond'
+        where stopped_at is null and id <> ${self} and beat_at < now() - lease_ms * interval '1 millisecond'
         for update skip locked)
       returning name`);
     const leases = await tx.query<{ id: string }>(sql`

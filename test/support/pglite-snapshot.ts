@@ -13,6 +13,10 @@ export async function writeSnapshot(file: string): Promise<void> {
   await pglite.close();
 }
 
-export async function openSnapshot(file: string): Promise<PGlite> {
-  return PGlite.create({ loadDataDir: await openAsBlob(file, { type: "application/x-tar" }) });
+/** In memory, or in a folder. */
+export async function openSnapshot(file: string, dataDir?: string): Promise<PGlite> {
+  return PGlite.create({
+    loadDataDir: await openAsBlob(file, { type: "application/x-tar" }),
+    ...(dataDir === undefined ? {} : { dataDir }),
+  });
 }

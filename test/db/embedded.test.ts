@@ -1,0 +1,144 @@
+/** The embedded database on disk: it is there again after a close, and belongs to one opener at a time. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from "vitest";
+import { type Database } from "../../src/db/database.ts";
+import { openEmbedded } from "../../src/db/embedded.ts";
+import { sql } from "../../src/db/sql.ts";
+import { defineApp, millrace, task } from "millrace";
+import { backend } from "../support/database.ts";
+import { openSnapshot } from "../support/pglite-snapshot.ts";
+import { tally } from "../support/engine.ts";
+
+describe.runIf(backend === "pglite")("a data folder", () => {
+  let root: string;
+  beforeAll(() => {
+    root = mkdtempSync(join(tmpdir(), "millrace-embedded-"));
+  });
+  afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+  let made: string | undefined;
+  /** A folder whose database is made already: booting from the snapshot is several times as fast as making one. */
+  async function folder(): Promise<string> {
+    if (made === undefined) {
+      const dataDir = join(root, "made");
+      mkdirSync(dataDir);
+      const pglite = await openSnapshot(inject("pgliteSnapshot"), join(dataDir, "data"));
+      await pglite.close();
+      made = dataDir;
+    }
+    expect(existsSync(lockOf(made))).toBe(false);
+    return made;
+  }
+  const open = (dataDir: string): Promise<Database> => openEmbedded({ dataDir, schema: "millrace" });
+  const lockOf = (dataDir: string): string => join(dataDir, "millrace.lock");
+
+  async function otherProcess(): Promise<ChildProcess> {
+    const child = spawn(process.execPath, ["-e", "process.stdin.resume()"], { stdio: ["pipe", "ignore", "ignore"] });
+    await once(child, "spawn");
+    onTestFinished(() => void child.kill());
+    return child;
+  }
+
+  test("holds what was written after it was closed and opened again, jobs and all", async () => {
+    const dataDir = join(root, "new");
+    const ran = tally<unknown>();
+    const note = task({ name: "note", run: ({ input }) => ran.add(input) });
+    const app = defineApp({ tasks: [note] });
+    const before = await millrace(app, { dataDir });
+    const { id } = await before.enqueue(note, { text: "still here" });
+    expect(readFileSync(lockOf(dataDir), "utf8")).toBe(String(process.pid));
+    await before.close();
+    expect(existsSync(lockOf(dataDir))).toBe(false);
+
+    await using after = await millrace(app, { dataDir });
+    expect(await after.job(id)).toMatchObject({ status: "waiting", input: { text: "still here" } });
+    after.work();
+    expect(await ran.reached(1)).toEqual([{ text: "still here" }]);
+  });
+
+  test("that another process has open is refused as EMBEDDED_IN_USE, and its lock is left alone", async () => {
+    const dataDir = await folder();
+    const { pid } = await otherProcess();
+    writeFileSync(lockOf(dataDir), String(pid));
+    await expect(open(dataDir)).rejects.toMatchObject({
+      code: "EMBEDDED_IN_USE",
+      message: `The data folder ${dataDir} is in use by process ${pid}.`,
+    });
+    await expect(millrace(defineApp({ tasks: [] }), { dataDir })).rejects.toMatchObject({ code: "EMBEDDED_IN_USE" });
+    expect(readFileSync(lockOf(dataDir), "utf8")).toBe(String(pid));
+    rmSync(lockOf(dataDir));
+  });
+
+  test("that this process has open already is refused as well, by whatever path it is named", async () => {
+    const dataDir = await folder();
+    const first = await open(dataDir);
+    await expect(open(dataDir)).rejects.toMatchObject({ code: "EMBEDDED_IN_USE" });
+    await expect(open(join(dataDir, "..", dataDir.slice(root.length + 1), "."))).rejects.toMatchObject({
+      code: "EMBEDDED_IN_USE",
+    });
+    expect(await first.query(sql`select 1 as x`)).toEqual([{ x: 1 }]);
+    await first.close();
+    const second = await open(dataDir);
+    await second.close();
+  });
+
+  test("whose process was killed is taken over", async () => {
+    const dataDir = await folder();
+    const child = await otherProcess();
+    child.kill("SIGKILL");
+    await once(child, "exit");
+    writeFileSync(lockOf(dataDir), String(child.pid));
+    const db = await open(dataDir);
+    expect(readFileSync(lockOf(dataDir), "utf8")).toBe(String(process.pid));
+    await db.close();
+  });
+
+  test("whose lock has this process's number from a former life, as in a container, is taken over", async () => {
+    const dataDir = await folder();
+    writeFileSync(lockOf(dataDir), String(process.pid));
+    const db = await open(dataDir);
+    await db.close();
+    expect(existsSync(lockOf(dataDir))).toBe(false);
+  });
+
+  test("whose lock is being written at this moment is refused; one left empty long ago is taken over", async () => {
+    const dataDir = await folder();
+    writeFileSync(lockOf(dataDir), "");
+    await expect(open(dataDir)).rejects.toMatchObject({ code: "EMBEDDED_IN_USE" });
+    const minuteAgo = Date.now() / 1_000 - 60;
+    utimesSync(lockOf(dataDir), minuteAgo, minuteAgo);
+    const db = await open(dataDir);
+    await db.close();
+  });
+
+  test("whose database cannot be opened is unlocked again", async () => {
+    const dataDir = join(root, "broken");
+    mkdirSync(join(dataDir, "data"), { recursive: true });
+    writeFileSync(join(dataDir, "data", "PG_VERSION"), "3");
+    await expect(open(dataDir)).rejects.toThrow();
+    expect(existsSync(lockOf(dataDir))).toBe(false);
+  });
+
+  test("whose migrations fail is unlocked again", async () => {
+    const dataDir = await folder();
+    const db = await open(dataDir);
+    await db.script("create schema millrace; create table millrace.migrations (version int, name text); insert into millrace.migrations values (9999, 'x')");
+    await db.close();
+    await expect(millrace(defineApp({ tasks: [] }), { dataDir, schema: "millrace" })).rejects.toMatchObject({
+      code: "DATABASE_NEWER",
+    });
+    expect(existsSync(lockOf(dataDir))).toBe(false);
+  });
+});
+
+test.runIf(backend === "pglite")("a PGlite of the user's own is left open when Millrace closes", async () => {
+  const pglite = await openSnapshot(inject("pgliteSnapshot"));
+  const mill = await millrace(defineApp({ tasks: [] }), { pglite });
+  await mill.close();
+  expect((await pglite.query("select 1 as x")).rows).toEqual([{ x: 1 }]);
+  await pglite.close();
+});

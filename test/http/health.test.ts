@@ -1,0 +1,131 @@
+import { statfs } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Hono } from "hono";
+import { Millrace, defineApp } from "millrace";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import type { Database } from "../../src/db/database.ts";
+import { sql } from "../../src/db/sql.ts";
+import { createApi } from "../../src/http/api.ts";
+import type { ApiEnv } from "../../src/http/env.ts";
+import { diskUsedPercent, readinessRoutes } from "../../src/http/health.ts";
+import { useDatabase } from "../support/engine.ts";
+import { callerOf, recorder } from "./caller.ts";
+
+const file = useDatabase();
+afterEach(() => void vi.useRealTimers());
+
+/** The same database, but what is asked of it is answered by `query`. */
+function answeringWith(db: Database, query: () => Promise<never>): Database {
+  return { ...db, query };
+}
+
+function millraceOn(db: Database): Millrace {
+  return new Millrace(defineApp({ tasks: [] }), db, {
+    log: recorder(),
+    now: Date.now,
+    random: Math.random,
+    maxPayloadBytes: 1_000,
+  });
+}
+
+describe("liveness", () => {
+  test.each(["/health", "/api/health"])("%s answers anyone, exactly, without asking the database", async (path) => {
+    await using mill = await file.open();
+    const asked = vi.fn<() => Promise<never>>(() => new Promise(() => {}));
+    const call = callerOf(createApi(millraceOn(answeringWith(mill.db, asked)), { log: recorder() }));
+
+    const { status, body } = await call(path, { from: "203.0.113.7", headers: { host: "queue.example" } });
+
+    expect({ status, body }).toEqual({ status: 200, body: { status: "ok" } });
+    expect(asked).not.toHaveBeenCalled();
+  });
+});
+
+describe("readiness", () => {
+  test("is ok with a database that answers, its schema and room on the disk", async () => {
+    await using mill = await file.open();
+    const readiness = callerOf(
+      new Hono<ApiEnv>().route(
+        "/",
+        readinessRoutes(mill.db, async () => 89),
+      ),
+    );
+    expect(await readiness("/health/test")).toMatchObject({
+      status: 200,
+      body: {
+        status: "ok",
+        checks: { database: { ok: true }, migrations: { ok: true }, disk: { ok: true, used_percent: 89 } },
+      },
+    });
+  });
+
+  test("is not ok, and says why, when the disk is 90 % full", async () => {
+    await using mill = await file.open();
+    const readiness = callerOf(
+      new Hono<ApiEnv>().route(
+        "/",
+        readinessRoutes(mill.db, async () => 90),
+      ),
+    );
+    const { status, headers, body } = await readiness("/health/test");
+
+    expect(status).toBe(503);
+    expect(headers.get("content-type")).toBe("application/problem+json");
+    expect(headers.get("retry-after")).toBe("5");
+    expect(body).toMatchObject({
+      code: "NOT_READY",
+      detail: "The disk is 90 % full; 90 % is too much.",
+      checks: { database: { ok: true }, disk: { ok: false, used_percent: 90 } },
+    });
+  });
+
+  test("is not ok when the schema is of another version", async () => {
+    await using mill = await file.open();
+    const call = callerOf(createApi(mill, { log: recorder() }));
+    await mill.db.query(sql`insert into millrace.migrations (version, name) values (9999, '9999_later.sql')`);
+
+    expect(await call("/health/test")).toMatchObject({
+      status: 503,
+      body: { code: "NOT_READY", detail: expect.stringContaining("9999"), checks: { migrations: { ok: false } } },
+    });
+  });
+
+  test("is not ok when the database fails", async () => {
+    await using mill = await file.open();
+    const failing = millraceOn(answeringWith(mill.db, () => Promise.reject(new Error("connection refused"))));
+    const call = callerOf(createApi(failing, { log: recorder() }));
+
+    expect(await call("/health/test")).toMatchObject({
+      status: 503,
+      body: { detail: expect.stringContaining("connection refused"), checks: { database: { ok: false } } },
+    });
+  });
+
+  test("gives a database that hangs two seconds, and asks it once for any number of probes", async () => {
+    await using mill = await file.open();
+    const asked = vi.fn<() => Promise<never>>(() => new Promise(() => {}));
+    const call = callerOf(createApi(millraceOn(answeringWith(mill.db, asked)), { log: recorder() }));
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+
+    const answers = [call("/health/test"), call("/health/test")];
+    await vi.waitFor(() => expect(vi.getTimerCount()).toBe(2));
+    await vi.advanceTimersByTimeAsync(2_000);
+
+    for (const answer of answers) {
+      expect(await answer).toMatchObject({ status: 503, body: { detail: expect.stringContaining("2000 ms") } });
+    }
+    expect(asked).toHaveBeenCalledOnce();
+  });
+});
+
+describe("the disk", () => {
+  test("is measured as df does, for a folder that is there and for one that is not yet", async () => {
+    const { blocks, bfree, bavail } = await statfs(tmpdir());
+    const used = Math.ceil(((blocks - bfree) / (blocks - bfree + bavail)) * 100);
+    for (const folder of [tmpdir(), join(tmpdir(), "not", "there", "yet")]) {
+      // Others write to this disk meanwhile.
+      expect(Math.abs((await diskUsedPercent(folder)) - used)).toBeLessThanOrEqual(1);
+    }
+  });
+});

@@ -1,0 +1,134 @@
+import { NonRetryableError, task } from "millrace";
+import { describe, expect, test } from "vitest";
+import { sql } from "../../src/db/sql.ts";
+import { createApi } from "../../src/http/api.ts";
+import { tally, useDatabase } from "../support/engine.ts";
+import { callerOf, recorder } from "./caller.ts";
+
+const file = useDatabase();
+
+/** An API over a schema of its own, with `ok` and `broken` run once each on queue `work`, and one job waiting on `idle`. */
+async function setUp() {
+  const ran = tally<string>();
+  const ok = task({ name: "ok", queue: "work", run: () => ran.add("ok") });
+  const broken = task({
+    name: "broken",
+    queue: "work",
+    run() {
+      ran.add("broken");
+      throw new NonRetryableError("broken");
+    },
+  });
+  const mill = await file.open([ok, broken]);
+  await mill.enqueue(ok, null);
+  await mill.enqueue(broken, null);
+  const worker = mill.work();
+  await ran.reached(2);
+  await worker.stop();
+  await mill.enqueue("waiting", null, { queue: "idle" });
+  return { mill, call: callerOf(createApi(mill, { log: recorder() })) };
+}
+
+const none = { waiting: 0, active: 0, completed: 0, failed: 0, delayed: 0, paused: false };
+const work = { ...none, name: "work", completed: 1, failed: 1, total: 2 };
+const idle = { ...none, name: "idle", waiting: 1, total: 1 };
+
+describe("stats", () => {
+  test("counts every queue, and one", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+
+    const all = await call("/api/queue/stats");
+    expect(all.status).toBe(200);
+    expect(all.body).toEqual({ success: true, stats: [idle, work], timestamp: expect.stringMatching(/^\d{4}-.*Z$/) });
+    expect((await call("/api/queue/work/stats")).body).toMatchObject({ success: true, stats: [work] });
+  });
+});
+
+describe("one queue", () => {
+  test("pauses, says so, and resumes; doing it twice changes nothing", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+    const pause = () => call("/api/queue/idle/pause", { json: { reason: "deploy", by: "ops" } });
+    const resume = () => call("/api/queue/idle/resume", { method: "POST" });
+
+    expect(await pause()).toMatchObject({ status: 200, body: { success: true, queue: "idle", changed: true } });
+    expect(await pause()).toMatchObject({ status: 200, body: { changed: false } });
+    expect((await call("/api/queue/idle/stats")).body).toMatchObject({ stats: [{ ...idle, paused: true }] });
+    const [noted] = await mill.db.query(
+      sql`select paused_by, paused_reason from millrace.queues where paused_at is not null`,
+    );
+    expect(noted).toEqual({ paused_by: "ops", paused_reason: "deploy" });
+
+    expect(await resume()).toMatchObject({ status: 200, body: { success: true, queue: "idle", changed: true } });
+    expect(await resume()).toMatchObject({ status: 200, body: { changed: false } });
+    expect((await call("/api/queue/idle/stats")).body).toMatchObject({ stats: [idle] });
+  });
+
+  test("pauses without a body, as `curl -X POST` sends it, and refuses a body that is not what it takes", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+
+    expect((await call("/api/queue/idle/pause", { method: "POST" })).status).toBe(200);
+    expect(await call("/api/queue/idle/pause", { json: { raeson: "x" } })).toMatchObject({
+      status: 400,
+      body: { code: "OPTION_UNKNOWN", detail: expect.stringContaining('Did you mean "reason"?') },
+    });
+    expect((await call("/api/queue/idle/pause", { json: { by: "\0" } })).status).toBe(400);
+    const form = { body: "reason=x", headers: { "content-type": "application/x-www-form-urlencoded" } };
+    expect((await call("/api/queue/idle/pause", form)).status).toBe(415);
+  });
+
+  test("keeps what ended less than a day ago when cleaned, and everything else when told", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+    const clean = (query: string) => call(`/api/queue/work/clean${query}`, { method: "POST" });
+
+    expect(await clean("")).toMatchObject({ status: 200, body: { success: true, completed: 0, failed: 0 } });
+    expect(await clean("?grace=0")).toMatchObject({ status: 200, body: { success: true, completed: 1, failed: 1 } });
+    expect((await call("/api/queue/work/stats")).body).toMatchObject({ stats: [{ total: 0 }] });
+    for (const query of ["?grace=-1", "?grace=1d", "?grase=1"]) expect((await clean(query)).status).toBe(400);
+  });
+
+  test("is 404, and is not made, when nothing used it yet", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+
+    for (const action of ["pause", "resume", "clean"]) {
+      const answer = await call(`/api/queue/nowhere/${action}`, { method: "POST" });
+      expect(answer).toMatchObject({ status: 404, body: { code: "QUEUE_NOT_FOUND" } });
+    }
+    expect(await call("/api/queue/nowhere/stats")).toMatchObject({ status: 404, body: { code: "QUEUE_NOT_FOUND" } });
+    expect((await mill.stats()).map(({ name }) => name)).toEqual(["idle", "work"]);
+    for (const name of ["%00", "two%20words", "-x"])
+      expect(await call(`/api/queue/${name}/stats`)).toMatchObject({
+        status: 400,
+        body: { code: "QUEUE_NAME_INVALID" },
+      });
+  });
+});
+
+describe("all queues", () => {
+  test("pause, resume and are cleaned together", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+    const paused = async () => (await mill.stats()).map((queue) => queue.paused);
+    await mill.pause("work");
+
+    expect(await call("/api/queue/pause-all", { method: "POST" })).toMatchObject({
+      status: 200,
+      body: { success: true, queues: ["idle", "work"], changed: ["idle"] },
+    });
+    expect(await paused()).toEqual([true, true]);
+    expect(await call("/api/queue/resume-all", { method: "POST" })).toMatchObject({
+      status: 200,
+      body: { success: true, changed: ["idle", "work"] },
+    });
+    expect(await paused()).toEqual([false, false]);
+    expect(await call("/api/queue/clean-all?grace=0", { method: "POST" })).toMatchObject({
+      status: 200,
+      body: { success: true, completed: 1, failed: 1 },
+    });
+    expect((await mill.stats()).map(({ total }) => total)).toEqual([1, 0]);
+  });
+});

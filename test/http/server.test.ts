@@ -1,0 +1,163 @@
+import { once } from "node:events";
+import { Agent, request } from "node:http";
+import { type Socket, connect, createServer } from "node:net";
+import { networkInterfaces } from "node:os";
+import { Hono } from "hono";
+import { MillraceError } from "millrace";
+import { describe, expect, test } from "vitest";
+import { createApi } from "../../src/http/api.ts";
+import type { ApiEnv } from "../../src/http/env.ts";
+import { type ServeOptions, serve } from "../../src/http/server.ts";
+import { gate, useDatabase } from "../support/engine.ts";
+import { recorder } from "./caller.ts";
+
+const file = useDatabase();
+
+const here = { host: "127.0.0.1", ports: [0], log: recorder() } satisfies ServeOptions;
+
+/** A server with one route that answers when `finish` is opened, and says when it was `reached`. */
+async function slowServer() {
+  const [reached, finish] = [gate(), gate()];
+  const api = new Hono<ApiEnv>().get("/slow", async (c) => {
+    reached.open();
+    await finish.opened;
+    return c.text("done");
+  });
+  const patienceMs = { headers: 10_000, request: 30_000, idle: 3_600_000 };
+  const serving = await serve(api, { ...here, patienceMs });
+  return { serving, reached, finish, url: serving.urls[0] as string };
+}
+
+function portOf(url: string): number {
+  return Number(new URL(url).port);
+}
+
+async function openSocket(url: string): Promise<Socket> {
+  const socket = connect(portOf(url), "127.0.0.1");
+  await once(socket, "connect");
+  return socket;
+}
+
+/** What a thrown error is called, without `rejects.toThrow`, which compares messages only. */
+async function codeOf(work: Promise<unknown>): Promise<string> {
+  const error = await work.catch((thrown: unknown) => thrown);
+  return error instanceof MillraceError ? error.code : `not a MillraceError: ${String(error)}`;
+}
+
+describe("serving", () => {
+  test("answers on every port with the same API", async () => {
+    await using mill = await file.open();
+    const serving = await serve(createApi(mill, { log: recorder() }), { ...here, ports: [0, 0] });
+    const [first, second] = serving.urls as [string, string];
+
+    expect(new Set(serving.urls).size).toBe(2);
+    const posted = await fetch(`${first}/jobs`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ job_type: "ok", payload_json: { n: 1 } }),
+    });
+    const { id } = (await posted.json()) as { id: string };
+    expect(posted.status).toBe(200);
+    expect(await (await fetch(`${second}/jobs/${id}`)).json()).toMatchObject({ id, status: "waiting" });
+    await serving.close(1_000);
+  });
+
+  test("tells the client of a body that is too long, even while it is still sending", async () => {
+    await using mill = await file.open([], { maxPayloadBytes: 1_000 });
+    const serving = await serve(createApi(mill, { log: recorder() }), here);
+    const body = new Uint8Array(5_000_000).fill(32);
+    const send = (init: object) =>
+      fetch(`${serving.urls[0]}/jobs`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        duplex: "half",
+        ...init,
+      } as RequestInit);
+
+    expect((await send({ body })).status).toBe(413);
+    expect((await send({ body: new Blob([body]).stream() })).status).toBe(413);
+    await serving.close(1_000);
+  });
+
+  test.each(["0.0.0.0", "::", "192.0.2.4", "queue.example", "127.0.0.1.example", ""])(
+    "refuses to listen on %j, which others may reach",
+    async (host) => {
+      expect(await codeOf(serve(new Hono<ApiEnv>(), { ...here, host }))).toBe("CONFIG_INVALID");
+    },
+  );
+
+  const hasIpv6 = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === "::1"));
+  test.each(["localhost", "127.0.0.1", ...(hasIpv6 ? ["::1", "[::1]"] : [])])("listens on %s", async (host) => {
+    const serving = await serve(new Hono<ApiEnv>(), { ...here, host });
+    expect(await fetch(serving.urls[0] as string)).toMatchObject({ status: 404 });
+    await serving.close(0);
+  });
+
+  test("names the port that is taken, and leaves the others free", async () => {
+    const other = createServer().listen(0, "127.0.0.1");
+    await once(other, "listening");
+    const taken = (other.address() as { port: number }).port;
+    const probe = await serve(new Hono<ApiEnv>(), here);
+    const free = portOf(probe.urls[0] as string);
+    await probe.close(0);
+
+    const attempt = serve(new Hono<ApiEnv>(), { ...here, ports: [free, taken] });
+    await expect(attempt).rejects.toThrow(`Port ${taken}`);
+    expect(await codeOf(attempt)).toBe("PORT_IN_USE");
+    const next = await serve(new Hono<ApiEnv>(), { ...here, ports: [free, free] });
+    expect(next.urls).toEqual([`http://127.0.0.1:${free}`]);
+    await next.close(0);
+    other.close();
+  });
+
+  test("hangs up on a client that never finishes its headers", async () => {
+    const patienceMs = { headers: 100, request: 200, idle: 1_000 };
+    const serving = await serve(new Hono<ApiEnv>(), { ...here, patienceMs });
+    const socket = await openSocket(serving.urls[0] as string);
+    let answer = "";
+    socket.setEncoding("utf8").on("data", (chunk: string) => (answer += chunk));
+    socket.write("GET / HTTP/1.1\r\nHost: localhost\r\nX-Never-");
+    await once(socket, "close");
+
+    expect(answer).toMatch(/^HTTP\/1\.1 408 /);
+    await serving.close(0);
+  });
+});
+
+describe("closing", () => {
+  test("finishes what was asked, takes nothing new, and does not wait for idle connections", async () => {
+    const { serving, reached, finish, url } = await slowServer();
+    const agent = new Agent({ keepAlive: true });
+    const idle = await openSocket(url);
+    const asked = request(`${url}/slow`, { agent }).end();
+    await reached.opened;
+
+    const closed = serving.close(3_600_000);
+    await once(idle.resume(), "close");
+    const refused = connect(portOf(url), "127.0.0.1");
+    expect(await once(refused, "error")).toMatchObject([{ code: "ECONNREFUSED" }]);
+    finish.open();
+
+    const [response] = await once(asked, "response");
+    response.resume();
+    expect(response.statusCode).toBe(200);
+    // The agent keeps its connection for more requests, and the server would too, for an hour.
+    await closed;
+    agent.destroy();
+  });
+
+  test("cuts off what does not finish in time", async () => {
+    const { serving, reached, url } = await slowServer();
+    const asked = request(`${url}/slow`).end();
+    await reached.opened;
+
+    const [[error]] = await Promise.all([once(asked, "error"), serving.close(10)]);
+    expect(error).toMatchObject({ code: "ECONNRESET" });
+  });
+
+  test("may be asked for twice", async () => {
+    const serving = await serve(new Hono<ApiEnv>(), here);
+    await Promise.all([serving.close(1_000), serving.close(1_000)]);
+    await expect(serving.close(1_000)).resolves.toBeUndefined();
+  });
+});

@@ -1,0 +1,127 @@
+/**
+ * One database per test file, one schema per engine: isolation for the price of a migration, and every test proves that the
+ * schema's name is free.
+ *
+ *     const file = useDatabase();
+ *     test("…", async () => {
+ *       await using mill = await file.open([hello]);
+ *     });
+ */
+import { afterAll, beforeAll } from "vitest";
+import { type Database } from "../../src/db/database.ts";
+import { openEmbedded } from "../../src/db/embedded.ts";
+import { openPostgres } from "../../src/db/postgres.ts";
+import { Sql, sql } from "../../src/db/sql.ts";
+import { silent } from "../../src/core/log.ts";
+import { type AnyTask, type Millrace, type MillraceOptions, defineApp, millrace } from "millrace";
+import { type TestDatabase, testDatabase } from "./database.ts";
+
+export interface FileDatabase {
+  /** The database of this file; there from the first test on. */
+  readonly database: TestDatabase;
+  /** A Millrace in a schema of its own, or, given `schema`, a second one beside another. */
+  open(tasks?: readonly AnyTask[], options?: MillraceOptions): Promise<Millrace>;
+  /** The door to the database alone, before any migration. */
+  openDoor(schema?: string, options?: { pooler?: boolean }): Promise<Database>;
+  /** The options that lead to this file's database. */
+  readonly door: MillraceOptions;
+}
+
+/** How many rows each table has: what "nothing was written" means. */
+export async function rowCounts(db: Database): Promise<Record<string, number>> {
+  const tables = ["jobs", "pending", "leases", "settled", "attempts", "dead_letters", "operations", "idempotency_keys", "queues", "tasks"];
+  const counts = tables.map((table) => `select '${table}' as name, count(*)::int as n from millrace.${table}`);
+  const rows = await db.query<{ name: string; n: number }>(new Sql([counts.join(" union all ")], []));
+  return Object.fromEntries(rows.map(({ name, n }) => [name, n]));
+}
+
+/** Jobs by where they are. A job that is nowhere, or in two places, stands out. */
+export async function places(db: Database): Promise<Record<string, string>> {
+  const rows = await db.query<{ id: string; place: string }>(sql`
+    select j.id::text, coalesce((
+      select string_agg(place, '+' order by place) from (
+        select 'pending' as place from millrace.pending p where p.job_id = j.id
+        union all
+        select 'lease' from millrace.leases l where j.id = any (l.job_ids) and j.id <> all (l.done)
+        union all
+        select 'settled' from millrace.settled s where j.id = any (s.job_ids)
+        union all
+        select 'dead' from millrace.dead_letters d where d.job_id = j.id
+      ) found), 'nowhere') as place
+    from millrace.jobs j order by j.id`);
+  return Object.fromEntries(rows.map(({ id, place }) => [id, place]));
+}
+
+let schemas = 0;
+
+export function useDatabase(): FileDatabase {
+  let database: TestDatabase | undefined;
+  beforeAll(async () => {
+    database = await testDatabase();
+  });
+  afterAll(async () => {
+    await database?.[Symbol.asyncDispose]();
+  });
+  const file = {
+    get database(): TestDatabase {
+      if (database === undefined) throw new Error("The database is there from beforeAll on.");
+      return database;
+    },
+    get door(): MillraceOptions {
+      const own = file.database;
+      return own.backend === "postgres" ? { databaseUrl: own.url } : { databaseUrl: null, pglite: own.pglite };
+    },
+    openDoor: async (schema: string = freshSchema(), { pooler = false }: { pooler?: boolean } = {}): Promise<Database> => {
+      const own = file.database;
+      return own.backend === "pglite"
+        ? openEmbedded({ schema, pglite: own.pglite })
+        : openPostgres({ url: own.url, schema, poolSize: 5, pooler, log: silent });
+    },
+    open: (tasks: readonly AnyTask[] = [], options: MillraceOptions = {}): Promise<Millrace> =>
+      millrace(defineApp({ tasks }), { schema: freshSchema(), poolSize: 5, ...file.door, ...options }),
+  };
+  return file;
+}
+
+/** Capital letters, digits and underscores: a name that must be quoted everywhere. */
+export function freshSchema(): string {
+  return `Mill_Race_${(schemas += 1)}`;
+}
+
+/** A promise and its key: what a handler resolves and a test waits for, or the other way round. */
+export interface Gate<Value> {
+  readonly opened: Promise<Value>;
+  open(value: Value): void;
+}
+
+export function gate<Value = void>(): Gate<Value> {
+  let open!: (value: Value) => void;
+  const opened = new Promise<Value>((resolve) => {
+    open = resolve;
+  });
+  return { opened, open };
+}
+
+/** Collects what handlers report; `reached(n)` resolves as soon as there are n. */
+export interface Tally<Value> {
+  readonly seen: readonly Value[];
+  add(value: Value): void;
+  reached(count: number): Promise<readonly Value[]>;
+}
+
+export function tally<Value>(): Tally<Value> {
+  const seen: Value[] = [];
+  let waiting: { count: number; open: () => void }[] = [];
+  return {
+    seen,
+    add(value) {
+      seen.push(value);
+      for (const one of waiting) if (seen.length >= one.count) one.open();
+      waiting = waiting.filter((one) => seen.length < one.count);
+    },
+    async reached(count) {
+      if (seen.length < count) await new Promise<void>((open) => waiting.push({ count, open }));
+      return seen;
+    },
+  };
+}
