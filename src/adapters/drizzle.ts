@@ -17,6 +17,7 @@ interface DrizzleTransaction {
   rollback(): never;
 }
 
+/** What `enqueue` takes as `tx`, and `complete`. Throws `OPTION_INVALID` when given something that would commit by itself. */
 export function fromDrizzle(tx: DrizzleTransaction): ForeignTransaction {
   if (typeof tx.rollback !== "function") throw notATransaction("fromDrizzle", "db.transaction(async (tx) => …)");
   return {

@@ -16,6 +16,7 @@ interface KyselyTransaction {
   executeQuery(statement: KyselyStatement): Promise<{ rows: unknown[] }>;
 }
 
+/** What `enqueue` takes as `tx`, and `complete`. Throws `OPTION_INVALID` when given something that would commit by itself. */
 export function fromKysely(trx: KyselyTransaction): ForeignTransaction {
   if (!trx.isTransaction) throw notATransaction("fromKysely", "db.transaction().execute(async (trx) => …)");
   return {

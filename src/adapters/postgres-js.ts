@@ -17,6 +17,7 @@ interface PostgresJsTransaction {
 /** pg_type's number for `unknown`. */
 const unknownType = 705;
 
+/** What `enqueue` takes as `tx`, and `complete`. Throws `OPTION_INVALID` when given something that would commit by itself. */
 export function fromPostgresJs(sql: PostgresJsTransaction): ForeignTransaction {
   if (typeof sql.savepoint !== "function") throw notATransaction("fromPostgresJs", "sql.begin(async (sql) => …)");
   const plain = (value: unknown): unknown =>

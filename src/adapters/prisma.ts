@@ -8,6 +8,7 @@ interface PrismaTransaction {
   $connect?: never;
 }
 
+/** What `enqueue` takes as `tx`, and `complete`. Throws `OPTION_INVALID` when given something that would commit by itself. */
 export function fromPrisma(tx: PrismaTransaction): ForeignTransaction {
   if (typeof tx.$connect === "function") throw notATransaction("fromPrisma", "prisma.$transaction(async (tx) => …)");
   return { query: async (text, values) => ({ rows: (await tx.$queryRawUnsafe(text, ...values)) as unknown[] }) };

@@ -35,6 +35,8 @@ export const usual = { attempts: 3, backoff: { type: "exponential", delay: 2_000
 
 const dayMs = 86_400_000;
 const keepMs = 7 * dayMs;
+/** The engine's longest duration. */
+const longestMs = 3650 * dayMs;
 
 /** The defaults of a manager. Throws `OPTION_UNKNOWN`, `OPTION_INVALID`. */
 export function withUsual(given: DefaultJobOptions): JobsOptions {
@@ -50,30 +52,32 @@ export function enqueueOptions(queue: string, given: JobsOptions): EnqueueOption
   const { delay = 0, priority = 0, attempts = usual.attempts, backoff = usual.backoff, jobId } = given;
   const rule = readBackoff(backoff);
   return {
-    // No highest plus one exists, so jobs without a priority are at 0 and all others below.
+    // There 1 runs before 2, and none before both; here the higher number does. So: 0 for none, and minus the number.
     priority: 0 - wholeNumber(priority, "priority", 0, highestPriority),
     maxAttempts: wholeNumber(attempts, "attempts", 1, 32_767),
-    ...(wholeNumber(delay, "delay", 0, 3650 * dayMs) === 0 ? {} : { delay }),
+    ...(wholeNumber(delay, "delay", 0, longestMs) === 0 ? {} : { delay }),
     // The usual one is the worker's own: jobs that carry nothing special are inserted many at a time.
     ...(rule.type === usual.backoff.type && rule.delay === usual.backoff.delay ? {} : { backoff: backoffOf(rule) }),
-    ...(jobId === undefined ? {} : { idempotencyKey: keyOf(queue, jobId), idempotencyKeep: delay + keepMs }),
+    ...(jobId === undefined
+      ? {}
+      : { idempotencyKey: keyOf(queue, jobId), idempotencyKeep: Math.min(delay + keepMs, longestMs) }),
   };
 }
 
 function readBackoff(given: number | BackoffOptions): BackoffOptions {
-  if (typeof given === "number") return { type: "fixed", delay: wholeNumber(given, "backoff", 0, 3650 * dayMs) };
+  if (typeof given === "number") return { type: "fixed", delay: wholeNumber(given, "backoff", 0, longestMs) };
   if (typeof given !== "object" || given === null || (given.type !== "fixed" && given.type !== "exponential"))
     throw new MillraceError(
       "OPTION_INVALID",
       'backoff must be milliseconds, or { type: "fixed" or "exponential", delay: milliseconds }.',
     );
   refuseForeign("backoff", given, backoffNames);
-  return { type: given.type, delay: wholeNumber(given.delay, "backoff.delay", 0, 3650 * dayMs) };
+  return { type: given.type, delay: wholeNumber(given.delay, "backoff.delay", 0, longestMs) };
 }
 
 /** BullMQ's pauses have neither a ceiling nor, unless asked for, any jitter. */
 export function backoffOf({ type, delay }: BackoffOptions): Backoff {
-  return { type, delay, max: "3650d", jitter: 0 };
+  return { type, delay, max: longestMs, jitter: 0 };
 }
 
 /** Ids are unique per queue there, keys per task here. A queue's name holds no slash. */

@@ -92,7 +92,8 @@ export class Job<Data = unknown> {
 /** A job as the engine reads it. */
 export function storedJob<Data>(job: StoredJob, door: Door): Job<Data> {
   const ended = job.status === "completed" || job.status === "failed" || job.status === "cancelled";
-  const failed = job.status !== "completed";
+  // A success after failures has no reason left.
+  const well = job.status === "completed";
   return new Job(
     {
       id: job.id,
@@ -102,9 +103,8 @@ export function storedJob<Data>(job: StoredJob, door: Door): Job<Data> {
       opts: { attempts: job.maxAttempts, priority: 0 - job.priority },
       timestamp: job.createdAt.getTime(),
       attemptsMade: ended ? job.attempt : job.attempt - 1,
-      // A success after failures has no reason left.
-      failedReason: (failed ? job.lastErrorMessage : null) ?? undefined,
-      stacktrace: failed && job.lastErrorStack !== null ? [job.lastErrorStack] : [],
+      failedReason: (well ? null : job.lastErrorMessage) ?? undefined,
+      stacktrace: well || job.lastErrorStack === null ? [] : [job.lastErrorStack],
       processedOn: job.startedAt?.getTime(),
       finishedOn: job.finishedAt?.getTime(),
     },

@@ -20,7 +20,7 @@ type Wire<Item> = { readonly [Key in keyof Item]: Date extends Item[Key] ? Item[
 export type JobItem = Wire<ReturnType<typeof jobItem>>;
 export type JobDetail = Wire<ReturnType<typeof jobDetail>>;
 
-export interface NewJob {
+interface NewJob {
   readonly job_id: string;
   readonly id: string;
   /** An earlier job already has the idempotency key. */

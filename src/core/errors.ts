@@ -94,6 +94,11 @@ export const errorCodes = {
     retryable: true,
     action: "Trying again is fine; if it repeats, make the transactions shorter.",
   },
+  NOT_COMMITTED: {
+    status: 500,
+    retryable: true,
+    action: "Let the transaction's error leave the task; the job is tried again.",
+  },
   NON_RETRYABLE: {
     status: 422,
     retryable: false,

@@ -10,6 +10,8 @@ import type { Database, Executor, Subscription } from "./database.ts";
 import { adopt } from "./postgres.ts";
 import { Dialect, type Sql, quoteIdent } from "./sql.ts";
 
+export type { PGlite };
+
 export interface EmbeddedOptions {
   /** Folder that holds the data, or undefined for memory only. */
   readonly dataDir?: string | undefined;

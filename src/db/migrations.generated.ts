@@ -170,6 +170,7 @@ create table millrace.idempotency_keys (
   expires_at timestamptz not null,
   primary key (task, key)
 );
+create index idempotency_keys_job on millrace.idempotency_keys (job_id);
 create index idempotency_keys_expiry on millrace.idempotency_keys (expires_at);
 
 -- Successes counted so far per queue, up to tally_mark.counted_until; what came after is counted from settled.

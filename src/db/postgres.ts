@@ -108,6 +108,11 @@ function executor(target: pg.Pool | pg.PoolClient, dialect: Dialect): Executor {
 
 /** The caller's transaction may run through any driver, so statements go unnamed and rows come as objects. */
 export function adopt(tx: ForeignTransaction, dialect: Dialect): Executor {
+  if (tx instanceof pg.Pool || "totalCount" in tx)
+    throw new MillraceError(
+      "OPTION_INVALID",
+      "tx must be one connection inside a transaction, not a pool: each statement would commit by itself.",
+    );
   const run = async (statement: Statement) => (await tx.query(statement.text, statement.values)).rows;
   return {
     query: async <Row>(query: Sql) => (await run(dialect.statement(query))) as Row[],

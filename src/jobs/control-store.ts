@@ -107,7 +107,7 @@ export async function removeJob(db: Database, id: string): Promise<boolean> {
       history as (delete from millrace.attempts where job_id in (select id from gone)),
       operations as (delete from millrace.operations where job_id in (select id from gone)),
       -- or the next enqueue under its key would be given a job that is no more
-      keys as (delete from millrace.idempotency_keys k using doomed d where k.task = d.task and k.job_id = d.id and d.id in (select id from gone)),
+      keys as (delete from millrace.idempotency_keys where job_id in (select id from gone)),
       -- Everything from the row itself: another job of the batch may be on its way out too.
       shortened as (
         update millrace.settled s set
@@ -150,6 +150,7 @@ export async function cleanQueue(db: Database, queue: number, graceMs: number): 
       history as (delete from millrace.settled s using old where s.id = old.id returning s.queue, s.finished_at, s.n),
       attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id),
       operations as (delete from millrace.operations o using ids where o.job_id = ids.id),
+      keys as (delete from millrace.idempotency_keys k using ids where k.job_id = ids.id),
       jobs as (delete from millrace.jobs j using ids where j.id = ids.id),
       ${recount(sql`select queue, finished_at, n from history`)}
       select coalesce(sum(n), 0)::int as jobs, count(*)::int as batches from history`);
@@ -166,6 +167,7 @@ export async function cleanQueue(db: Database, queue: number, graceMs: number): 
       letters as (delete from millrace.dead_letters d using old where d.job_id = old.job_id returning d.job_id),
       attempts as (delete from millrace.attempts a using letters where a.job_id = letters.job_id),
       operations as (delete from millrace.operations o using letters where o.job_id = letters.job_id),
+      keys as (delete from millrace.idempotency_keys k using letters where k.job_id = letters.job_id),
       jobs as (delete from millrace.jobs j using letters where j.id = letters.job_id)
       select count(*)::int as jobs from letters`);
     failed += row?.jobs ?? 0;

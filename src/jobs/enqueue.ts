@@ -149,8 +149,8 @@ export class Enqueuer {
     const name = named ? checkedName(task, "task") : task.name;
     if (options !== none) refuseUnknown("enqueue", options, known);
     const queue = options.queue === undefined ? (named ? "default" : task.queue) : checkedName(options.queue, "queue");
-    // Embedded there is one connection, and the caller's transaction has it.
-    const within = options.tx !== undefined && this.#db.kind === "embedded" ? this.#db.adopt(options.tx) : undefined;
+    // Through the caller's connection: embedded there is no other, and a pool may be used up by transactions like this one.
+    const within = options.tx === undefined ? undefined : this.#db.adopt(options.tx);
     const { queues, tasks } = this.#names;
     const order: Order = {
       priority: wholeNumber(

@@ -49,9 +49,12 @@ class NameTable {
   async idWithin(tx: Executor, name: string): Promise<number> {
     const known = this.#ids.get(name);
     if (known !== undefined) return known;
-    await this.#room.add(tx, [name]);
     const [found] = await this.#room.find(tx, [name]);
-    return (found as { id: number }).id;
+    if (found !== undefined) return found.id;
+    await this.#room.add(tx, [name]);
+    const [added] = await this.#room.find(tx, [name]);
+    // A transaction with an old snapshot does not see what another one has just added.
+    return added?.id ?? this.id(name);
   }
 
   async id(name: string): Promise<number> {

@@ -119,6 +119,18 @@ export class RunningJob implements JobContext {
         delayMs: 0,
       };
     }
+    if (ended === undefined && this.completed) {
+      // History knows whether it is done. If not, the task kept quiet about its transaction having been rolled back.
+      const message = "The task completed this job inside a transaction that did not commit.";
+      return {
+        ...base,
+        outcome: "failed",
+        next: "retry",
+        code: "NOT_COMMITTED",
+        message,
+        delayMs: this.#retryDelay(0),
+      };
+    }
     if (ended === undefined) return { ...base, outcome: "succeeded", next: "done" };
     if (ended.thrown instanceof Snooze)
       return { ...base, outcome: "snoozed", next: "again", delayMs: ended.thrown.pauseMs };
@@ -177,7 +189,11 @@ export class RunningJob implements JobContext {
     return async (tx) => {
       if (this.completed) throw new MillraceError("JOB_STATE", `Job ${this.id} was completed already.`);
       this.completed = true;
-      if (await this.#host.completeWithin(tx, this)) return;
+      const held = await this.#host.completeWithin(tx, this).catch((error: unknown) => {
+        this.completed = false; // a transaction in which a statement failed cannot commit
+        throw error;
+      });
+      if (held) return;
       throw new MillraceError("JOB_STATE", `Job ${this.id} is no longer this worker's; roll your transaction back.`);
     };
   }

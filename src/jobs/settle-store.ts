@@ -178,6 +178,20 @@ export async function giveBack(
   return row?.[0] ?? 0;
 }
 
+/** Held, shared, by the transaction that completes a job until it has ended. */
+const completion = (id: Sql): Sql => sql`hashtextextended('millrace:' || ${id}, 0)`;
+
+/**
+ * Of these jobs, those whose completing transaction has not ended. A task whose connection broke during its COMMIT knows no better
+ * than we do whether the job is done; the server may still carry it out.
+ */
+export async function stillCompleting(db: Database, ids: readonly string[]): Promise<ReadonlySet<string>> {
+  const rows = await db.rows<[string]>(sql`
+    select id from unnest(${arrayLiteral(ids)}::text[]) as given (id)
+    where not pg_try_advisory_xact_lock(${completion(sql`id`)})`);
+  return new Set(rows.map(([id]) => id));
+}
+
 /**
  * Completes one job inside the caller's transaction: the effect and the history row commit together or not at all. `for key
  * share` keeps the reaper off the lease until then and does not block the worker's own settling. False when the lease is gone.
@@ -198,6 +212,6 @@ export async function completeWithin(
              array[${job.id}::uuid], array[${job.startedMs}::int], array[${job.tookMs}::int]
       from held
     )
-    select exists (select from held) as held`);
+    select exists (select from held) as held, pg_advisory_xact_lock_shared(${completion(sql`${job.id}::text`)})::text as ended`);
   return row?.held ?? false;
 }

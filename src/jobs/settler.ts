@@ -3,7 +3,7 @@ import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import { Ledger } from "./ledger.ts";
 import type { RunningJob } from "./running.ts";
-import { giveBack, settle } from "./settle-store.ts";
+import { giveBack, settle, stillCompleting } from "./settle-store.ts";
 
 /** A finished job waits this long for its batch or for a claim that takes it along, in ms; twice that at most. */
 const patienceMinMs = 10;
@@ -119,10 +119,15 @@ export class Settler {
       this.#returns = this.#returns.slice(returns.length);
       for (const job of returns) this.ledger.reported(job.lease.id, 1);
     }
-    const results = this.ledger.results.slice(0, flushMax);
-    if (results.length === 0) return;
+    const given = this.ledger.results.slice(0, flushMax);
+    if (given.length === 0) return;
+    const unsure = given.filter(({ completed, next }) => completed && next !== "done").map(({ jobId }) => jobId);
+    const open = unsure.length === 0 ? undefined : await stillCompleting(this.#db, unsure);
+    const results = open ? given.filter(({ jobId }) => !open.has(jobId)) : given;
+    if (results.length === 0) throw new Error("Transactions that complete these jobs have not ended.");
     const late = await settle(this.#db, this.#workerId(), results);
-    this.ledger.results = this.ledger.results.slice(results.length);
+    const kept = open ? given.filter(({ jobId }) => open.has(jobId)) : [];
+    this.ledger.results = [...kept, ...this.ledger.results.slice(given.length)];
     let dueInMs = Number.POSITIVE_INFINITY;
     for (const result of results) {
       this.ledger.reported(result.lease, 1);

@@ -210,7 +210,7 @@ class Running {
   }
 
   async stop(withinMs: number): Promise<Stopped> {
-    const { log, name, db } = this.#setup;
+    const { log, name, db, channel } = this.#setup;
     this.#claimer.stop();
     if (!(await this.#claimer.untilQuiet(withinMs))) {
       this.runner.interruptAll("shutdown");
@@ -226,7 +226,7 @@ class Running {
     this.#settler.close();
     this.runner.close();
     // With jobs still running the row stays: their lease must end by the missing heartbeat, not now.
-    if (hung === 0) await untilDone("signing off", () => deregister(db, this.#id), over, log);
+    if (hung === 0) await untilDone("signing off", () => deregister(db, channel, this.#id), over, log);
     const { returned } = this.#settler;
     log.info({ worker: name, returned, hung }, "worker stopped");
     return { returned, hung };

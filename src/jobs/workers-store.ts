@@ -47,10 +47,14 @@ export async function setIdle(db: Database, worker: number, idle: boolean): Prom
   await db.query(sql`update millrace.workers set idle = ${idle} where id = ${worker} and stopped_at is null`);
 }
 
-export async function deregister(db: Database, worker: number): Promise<void> {
-  await db.query(
-    sql`update millrace.workers set stopped_at = now(), ended = 'stopped', idle = false where id = ${worker} and stopped_at is null`,
-  );
+/** Signs a worker off, and calls the others: what it was interrupted in waits again. */
+export async function deregister(db: Database, channel: string, worker: number): Promise<void> {
+  await db.query(sql`
+    with gone as (
+      update millrace.workers set stopped_at = now(), ended = 'stopped', idle = false
+      where id = ${worker} and stopped_at is null returning id
+    )
+    select pg_notify(${channel}, 'look') from gone`);
 }
 
 /** Whether `reap` has anything to do: one cheap look, since mostly it has not. */
