@@ -6,7 +6,7 @@ import type { Database } from "../db/database.ts";
 import { latestVersion, requireCurrent } from "../db/migrate.ts";
 import { diskUsedPercent } from "../http/health.ts";
 import { ask } from "./ask-api.ts";
-import { liveWorkers, readServer, waitingJobs } from "./doctor-store.ts";
+import { type LiveWorker, type Waiting, liveWorkers, readServer, waitingJobs } from "./doctor-store.ts";
 import { exitCodeOf, exitCodes } from "./exit-codes.ts";
 import { withoutPassword } from "./mask.ts";
 import { hasData, openDatabase } from "./open-database.ts";
@@ -132,49 +132,35 @@ async function checkSchema(db: Database): Promise<Finding> {
 
 async function checkWork(db: Database): Promise<Finding[]> {
   const [workers, waiting] = await Promise.all([liveWorkers(db), waitingJobs(db)]);
-  const total = waiting.reduce((sum, { jobs }) => sum + jobs, 0);
+  const stuck = waiting.filter(({ served, paused }) => !served || paused).map(stuckJobs);
+  const jobs = waiting.reduce((sum, row) => sum + row.jobs, 0);
+  const message = jobs === 0 ? "No job waits." : `${counted(jobs, "job")} waiting, each for a live worker.`;
+  return [
+    checkWorkers(workers),
+    ...(stuck.length > 0 ? stuck : [{ check: "waiting", status: "ok", message } as const]),
+  ];
+}
+
+function checkWorkers(workers: readonly LiveWorker[]): Finding {
+  if (workers.length === 0) {
+    const action = "Start `millrace up` or `millrace worker`.";
+    return { check: "workers", status: "warn", message: "No worker runs.", action };
+  }
   const slots = workers.reduce((sum, { concurrency }) => sum + concurrency, 0);
   const names = workers.map(({ name }) => name).join(", ");
-  const stuck = waiting.filter(({ served, paused }) => !served || paused);
-  return [
-    workers.length > 0
-      ? {
-          check: "workers",
-          status: "ok",
-          message: `${counted(workers.length, "worker")}, ${counted(slots, "job")} at once: ${names}.`,
-        }
-      : {
-          check: "workers",
-          status: "warn",
-          message: "No worker runs.",
-          action: "Start `millrace up` or `millrace worker`.",
-        },
-    ...stuck.map(({ task, queue, jobs, paused, oldestMs }): Finding => {
-      const who = `${counted(jobs, "job")} of task "${task}" in queue "${queue}", the oldest for ${describeMs(oldestMs)}`;
-      return paused
-        ? {
-            check: "waiting",
-            status: "warn",
-            message: `${who}: the queue is paused.`,
-            action: `POST /api/queue/${queue}/resume lets it run.`,
-          }
-        : {
-            check: "waiting",
-            status: "warn",
-            message: `${who}: no live worker defines the task and works on the queue.`,
-            action: "Deploy a worker whose app has this task, or correct the name that enqueues it.",
-          };
-    }),
-    ...(stuck.length === 0
-      ? [
-          {
-            check: "waiting",
-            status: "ok",
-            message: `${counted(total, "job")} waiting, all of them for a live worker.`,
-          } as const,
-        ]
-      : []),
-  ];
+  const message = `${counted(workers.length, "worker")}, ${counted(slots, "job")} at once: ${names}.`;
+  return { check: "workers", status: "ok", message };
+}
+
+function stuckJobs({ task, queue, jobs, paused, oldestMs }: Waiting): Finding {
+  const who = `${counted(jobs, "job")} of task "${task}" in queue "${queue}", the oldest for ${describeMs(oldestMs)}`;
+  const [why, action] = paused
+    ? ["the queue is paused", `POST /api/queue/${queue}/resume lets it run.`]
+    : [
+        "no live worker defines the task and works on the queue",
+        "Deploy a worker whose app has this task, or correct the name where it is enqueued.",
+      ];
+  return { check: "waiting", status: "warn", message: `${who}: ${why}.`, action };
 }
 
 async function checkDisk({ databaseUrl, dataDir }: Config): Promise<Finding> {

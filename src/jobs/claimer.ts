@@ -5,6 +5,7 @@
 import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import { type ClaimedRow, claimSuspect, closeAndClaim, leaseId, lookAround } from "./claim-store.ts";
+import { Conditions } from "./conditions.ts";
 import { type Lane, Lanes } from "./lanes.ts";
 import { Ledger, Lease } from "./ledger.ts";
 import { type Host, RunningJob } from "./running.ts";
@@ -82,8 +83,7 @@ export class Claimer {
   #timer: NodeJS.Timeout | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
   #strandedTimer: NodeJS.Timeout | undefined;
-  /** Those who wait for something to be true; looked at whenever anything changes. */
-  readonly #waiting = new Set<() => void>();
+  readonly #conditions = new Conditions();
 
   constructor(setup: ClaimerSetup, runner: Runner, settler: Settler) {
     this.#setup = setup;
@@ -122,7 +122,7 @@ export class Claimer {
     const { closable } = this.#settler.ledger;
     if (closable.length > 0 && this.#turns === 0 && now >= this.#pausedUntil) void this.#turn(undefined, 0);
     else this.#settler.settleSoon();
-    for (const check of this.#waiting) check();
+    this.#conditions.check();
   }
 
   /** Nothing runs, waits to be started or is being claimed. */
@@ -132,23 +132,7 @@ export class Claimer {
 
   /** Resolves true once quiet, false when that takes longer. */
   untilQuiet(withinMs: number): Promise<boolean> {
-    return this.#until(() => this.quiet, withinMs);
-  }
-
-  #until(isTrue: () => boolean, withinMs: number): Promise<boolean> {
-    if (isTrue()) return Promise.resolve(true);
-    return new Promise((resolve) => {
-      const end = (result: boolean): void => {
-        this.#waiting.delete(check);
-        clearTimeout(timer);
-        resolve(result);
-      };
-      const check = (): void => {
-        if (isTrue()) end(true);
-      };
-      const timer = setTimeout(() => end(false), withinMs);
-      this.#waiting.add(check);
-    });
+    return this.#conditions.until(() => this.quiet, withinMs);
   }
 
   /** Gives back what was claimed and not started. */
@@ -367,7 +351,7 @@ export class Claimer {
         }
         this.#runner.startNext();
         const windowMs = aloneMs * 2 ** Math.min(suspect.losses - 1, 15);
-        if (!(await this.#until(() => lease.open === 0, windowMs))) break;
+        if (!(await this.#conditions.until(() => lease.open === 0, windowMs))) break;
       }
     } catch (error) {
       this.#trouble("running suspects", error);
