@@ -8,7 +8,7 @@ import { isUuid } from "../core/uuid.ts";
 import type { Database, ForeignTransaction } from "../db/database.ts";
 import { type PGlite, openEmbedded } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
-import { openPostgres, requireVersion } from "../db/postgres.ts";
+import { connectPostgres } from "../db/postgres.ts";
 import {
   type Cleaned,
   cleanQueue,
@@ -24,6 +24,7 @@ import { type Job, type JobStatus, findJobs, jobStatuses, listJobs } from "../jo
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
+import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
 import { type Config, readConfig } from "./config.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
@@ -106,20 +107,22 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
   try {
     if (options.migrate ?? config.migrate) await migrate(db);
     else await requireCurrent(db);
+    const mill = new Millrace(app, db, {
+      log,
+      now: options.now ?? Date.now,
+      random: options.random ?? Math.random,
+      maxPayloadBytes: options.maxPayloadBytes ?? config.maxPayloadBytes,
+    });
+    // A folder has one process at a time, and we hold its lock: whoever worked on it before is gone, and need not be waited for.
+    if (db.kind === "embedded" && options.pglite === undefined) await reapAll(db, mill.channel);
+    // Names learnt now need no look-up on the first enqueue, and the app's queues can be paused before they had a job.
+    await mill.names.tasks.ids(app.tasks.map((task) => task.name));
+    await mill.names.queues.ids(app.tasks.map((task) => task.queue));
+    return mill;
   } catch (error) {
     await db.close();
     throw error;
   }
-  const mill = new Millrace(app, db, {
-    log,
-    now: options.now ?? Date.now,
-    random: options.random ?? Math.random,
-    maxPayloadBytes: options.maxPayloadBytes ?? config.maxPayloadBytes,
-  });
-  // Names learnt now need no look-up on the first enqueue, and the app's queues can be paused before they had a job.
-  await mill.names.tasks.ids(app.tasks.map((task) => task.name));
-  await mill.names.queues.ids(app.tasks.map((task) => task.queue));
-  return mill;
 }
 
 async function open(options: MillraceOptions, config: Config, log: Log): Promise<Database> {
@@ -137,7 +140,7 @@ async function open(options: MillraceOptions, config: Config, log: Log): Promise
     const dataDir = options.dataDir === undefined ? config.dataDir : (options.dataDir ?? undefined);
     return openEmbedded({ schema, pglite: options.pglite, dataDir: options.pglite ? undefined : dataDir });
   }
-  const db = openPostgres({
+  return connectPostgres({
     url,
     schema,
     log,
@@ -145,18 +148,6 @@ async function open(options: MillraceOptions, config: Config, log: Log): Promise
     pooler: options.pooler ?? config.pooler,
     listenUrl: options.listenUrl ?? config.listenUrl,
   });
-  try {
-    await requireVersion(db);
-    return db;
-  } catch (error) {
-    await db.close();
-    if (error instanceof MillraceError) throw error;
-    throw new MillraceError(
-      "DATABASE_UNREACHABLE",
-      `PostgreSQL did not answer: ${(error as Error).message || String((error as { code?: string }).code)}`,
-      { cause: error },
-    );
-  }
 }
 
 interface Surroundings {
@@ -175,7 +166,8 @@ export class Millrace {
   /** Largest input of a job, as JSON. */
   readonly maxPayloadBytes: number;
   readonly #enqueuer: Enqueuer;
-  readonly #channel: string;
+  /** What workers listen on. */
+  readonly channel: string;
   readonly #random: () => number;
   readonly #workers = new Set<Worker>();
   #closed: Promise<void> | undefined;
@@ -186,9 +178,9 @@ export class Millrace {
     this.log = log;
     this.maxPayloadBytes = maxPayloadBytes;
     this.names = new Names(db);
-    this.#channel = `millrace_${db.schema}`;
+    this.channel = `millrace_${db.schema}`;
     this.#random = random;
-    this.#enqueuer = new Enqueuer(db, this.names, this.#channel, now, maxPayloadBytes);
+    this.#enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes);
   }
 
   /** Puts a job into its queue. Resolves when it is durable, or, with `tx`, when it is part of your transaction. */
@@ -249,7 +241,7 @@ export class Millrace {
         reapMs,
         otherTasks,
         db: this.db,
-        channel: this.#channel,
+        channel: this.channel,
         log: this.log,
         random: this.#random,
         tasks: new Map(tasks.map((task, i) => [ids[i] as number, task])),
@@ -302,7 +294,7 @@ export class Millrace {
     this.#mustBeOpen();
     return pauseQueue(
       this.db,
-      this.#channel,
+      this.channel,
       await this.names.queues.id(checkedName(queue, "queue")),
       options.by ?? null,
       options.reason ?? null,
@@ -311,7 +303,7 @@ export class Millrace {
 
   async resume(queue: string): Promise<boolean> {
     this.#mustBeOpen();
-    return resumeQueue(this.db, this.#channel, await this.#queueId(queue));
+    return resumeQueue(this.db, this.channel, await this.#queueId(queue));
   }
 
   /** Deletes finished jobs, completed and failed, that ended longer than `grace` ago. Default 24 hours. */
@@ -322,13 +314,13 @@ export class Millrace {
 
   /** Runs a dead letter again: the same job, one more attempt. */
   async retry(id: string, options: { by?: string } = {}): Promise<void> {
-    if (await retryJob(this.db, this.#channel, await this.#existing(id), options.by ?? null)) return;
+    if (await retryJob(this.db, this.channel, await this.#existing(id), options.by ?? null)) return;
     throw await this.#wrongState(id, "retried", "failed");
   }
 
   /** Makes a delayed job due now. */
   async promote(id: string, options: { by?: string } = {}): Promise<void> {
-    if (await promoteJob(this.db, this.#channel, await this.#existing(id), options.by ?? null)) return;
+    if (await promoteJob(this.db, this.channel, await this.#existing(id), options.by ?? null)) return;
     throw await this.#wrongState(id, "promoted", "delayed");
   }
 

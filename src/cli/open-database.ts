@@ -2,11 +2,10 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../app/config.ts";
-import { MillraceError } from "../core/errors.ts";
 import { silent } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import { openEmbedded } from "../db/embedded.ts";
-import { openPostgres, requireVersion } from "../db/postgres.ts";
+import { connectPostgres } from "../db/postgres.ts";
 
 /** Whether there is a database to open without making one: PostgreSQL, or an embedded one that was made before. */
 export function hasData({ databaseUrl, dataDir }: Config): boolean {
@@ -17,14 +16,5 @@ export function hasData({ databaseUrl, dataDir }: Config): boolean {
 export async function openDatabase(config: Config): Promise<Database> {
   const { databaseUrl: url, dataDir, schema, pooler, listenUrl } = config;
   if (url === undefined) return openEmbedded({ schema, dataDir });
-  const db = openPostgres({ url, schema, pooler, listenUrl, poolSize: 2, log: silent });
-  try {
-    await requireVersion(db);
-    return db;
-  } catch (error) {
-    await db.close();
-    if (error instanceof MillraceError) throw error;
-    const { message, code } = error as { message?: string; code?: string };
-    throw new MillraceError("DATABASE_UNREACHABLE", `PostgreSQL did not answer: ${message || code}`, { cause: error });
-  }
+  return connectPostgres({ url, schema, pooler, listenUrl, poolSize: 2, log: silent });
 }

@@ -118,8 +118,14 @@ function isAlive(pid: number): boolean {
   if (!Number.isInteger(pid) || pid <= 0 || pid === process.pid) return false;
   try {
     process.kill(pid, 0);
-    return true;
   } catch (error) {
     return (error as { code?: string }).code === "EPERM";
+  }
+  try {
+    // Killed, but not yet reaped by its parent: it holds its number and nothing else.
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return !/^ [ZX]/.test(stat.slice(stat.lastIndexOf(")") + 1));
+  } catch {
+    return true; // not Linux
   }
 }

@@ -190,6 +190,20 @@ async function listen(
   };
 }
 
+/** Opens PostgreSQL and makes sure that it answers and is new enough. Throws `DATABASE_UNREACHABLE`, `DATABASE_UNSUPPORTED`. */
+export async function connectPostgres(options: PostgresOptions): Promise<Database> {
+  const db = openPostgres(options);
+  try {
+    await requireVersion(db);
+    return db;
+  } catch (error) {
+    await db.close();
+    if (error instanceof MillraceError) throw error;
+    const { message, code } = error as { message?: string; code?: string };
+    throw new MillraceError("DATABASE_UNREACHABLE", `PostgreSQL did not answer: ${message || code}`, { cause: error });
+  }
+}
+
 /** Throws `DATABASE_UNSUPPORTED` below PostgreSQL 14, the oldest this engine is tested on. */
 export async function requireVersion(db: Executor): Promise<number> {
   const [row] = await db.query<{ version: number }>(sql`select current_setting('server_version_num')::int as version`);

@@ -3,7 +3,7 @@ import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import { Ledger } from "./ledger.ts";
 import type { RunningJob } from "./running.ts";
-import { giveBack, settle, stillCompleting } from "./settle-store.ts";
+import { type Result, giveBack, settle, stillCompleting } from "./settle-store.ts";
 
 /** A finished job waits this long for its batch or for a claim that takes it along, in ms; twice that at most. */
 const patienceMinMs = 10;
@@ -41,7 +41,17 @@ export class Settler {
   /** An attempt ended. */
   finished(job: RunningJob, now: number, ended: { thrown: unknown } | undefined): void {
     if (ended === undefined && !job.completed && job.interrupted === undefined) this.ledger.succeed(job, now);
-    else this.ledger.report(job, job.result(now, ended));
+    else this.#report(job, job.result(now, ended));
+  }
+
+  #report(job: RunningJob, result: Result): void {
+    this.ledger.report(job, result);
+    if (result.outcome === "succeeded" || result.next === "again") return;
+    const { code, message, delayMs } = result;
+    const isLast = result.next === "dead" || job.attempt >= job.maxAttempts;
+    const fields = { job: job.id, task: job.task, queue: job.queue, attempt: job.attempt, code, error: message };
+    if (isLast) this.#log.warn(fields, `attempt ${job.attempt} ${result.outcome}, given up`);
+    else this.#log.info({ ...fields, retry_ms: delayMs }, `attempt ${job.attempt} ${result.outcome}, trying again`);
   }
 
   /** Gives jobs back that were never started. */

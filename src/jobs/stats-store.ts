@@ -36,33 +36,34 @@ export async function countQueues(db: Database, queue?: string): Promise<QueueSt
 /**
  * Moves finished history into the tallies. Rows carry the start time of their transaction, so a time is safe to count up to once
  * every transaction that was running then has ended: that is noted first, and counted in a later round. True when this was one.
+ *
+ * Transactions are told apart by their virtual ids, for one that has only read so far has no other and may write yet. Ids of a server
+ * that was restarted or restored meanwhile are in nobody's hands. `marginMs`: a transaction has its time a moment before its id.
  */
-export async function foldTallies(db: Database): Promise<boolean> {
+export async function foldTallies(db: Database, marginMs = 1_000): Promise<boolean> {
   return db.transaction(async (tx) => {
-    const [mark] = await tx.query<{ ready: boolean; noted: boolean }>(sql`
-      select next_until is not null
-             and next_snapshot <= pg_snapshot_xmin(pg_current_snapshot()) as ready,
-             -- a restored database starts its transaction numbers anew: note again
-             next_until is not null and next_snapshot <= pg_snapshot_xmax(pg_current_snapshot()) as noted
+    const [mark] = await tx.query<{ noted: boolean; ready: boolean }>(sql`
+      select next_until is not null as noted,
+             not exists (select from pg_locks where locktype = 'virtualxid' and virtualtransaction = any (next_waits)) as ready
       from millrace.tally_mark for update skip locked`);
     if (mark === undefined) return false; // another worker is at it
-    if (mark.ready) {
-      await tx.query(sql`
-        insert into millrace.tallies as t (queue, completed)
-        select q.id, sum(s.n) from millrace.tally_mark m cross join millrace.queues q
-        join millrace.settled s on s.queue = q.id and s.finished_at >= m.counted_until and s.finished_at < m.next_until
-        group by q.id
-        on conflict (queue) do update set completed = t.completed + excluded.completed`);
-      await tx.query(
-        sql`update millrace.tally_mark set counted_until = next_until, next_until = null, next_snapshot = null`,
-      );
-      return true;
-    }
     if (!mark.noted) {
-      await tx.query(
-        sql`update millrace.tally_mark set next_until = now(), next_snapshot = pg_snapshot_xmax(pg_current_snapshot())`,
-      );
+      await tx.query(sql`
+        update millrace.tally_mark set next_until = now() - ${marginMs}::int * interval '1 millisecond', next_waits = array(
+          select l.virtualtransaction from pg_locks l join pg_stat_activity a on a.pid = l.pid
+          where l.locktype = 'virtualxid' and a.datname = current_database() and l.pid <> pg_backend_pid())`);
+      return false;
     }
-    return false;
+    if (!mark.ready) return false;
+    await tx.query(sql`
+      insert into millrace.tallies as t (queue, completed)
+      select q.id, sum(s.n) from millrace.tally_mark m cross join millrace.queues q
+      join millrace.settled s on s.queue = q.id and s.finished_at >= m.counted_until and s.finished_at < m.next_until
+      group by q.id
+      on conflict (queue) do update set completed = t.completed + excluded.completed`);
+    await tx.query(
+      sql`update millrace.tally_mark set counted_until = greatest(counted_until, next_until), next_until = null, next_waits = null`,
+    );
+    return true;
   });
 }

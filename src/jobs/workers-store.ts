@@ -139,3 +139,11 @@ export async function reap(db: Database, channel: string, self: number): Promise
     return { workers, requeued: row?.requeued ?? 0, buried: row?.buried ?? 0 };
   });
 }
+
+/** Takes back what every worker held, dead or not: for whoever knows that there is none left. */
+export async function reapAll(db: Database, channel: string): Promise<Reaped> {
+  await db.query(
+    sql`update millrace.workers set stopped_at = now(), ended = 'lost', idle = false where stopped_at is null`,
+  );
+  return reap(db, channel, 0);
+}

@@ -1,0 +1,70 @@
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import type { ArgsDef } from "citty";
+import { describe, expect, test } from "vitest";
+import { checkArguments, wholeOption, wordOption } from "../../src/cli/arguments.ts";
+import { config } from "../../src/cli/config.ts";
+import { doctor } from "../../src/cli/doctor.ts";
+import { enqueue } from "../../src/cli/enqueue.ts";
+import { job } from "../../src/cli/job.ts";
+import { jobs } from "../../src/cli/jobs.ts";
+import { migrate } from "../../src/cli/migrate.ts";
+import { up } from "../../src/cli/up.ts";
+import { worker } from "../../src/cli/worker.ts";
+
+const known: ArgsDef = {
+  task: { type: "positional", required: true },
+  input: { type: "positional", required: false },
+  queue: { type: "string" },
+  json: { type: "boolean" },
+};
+
+describe("arguments", () => {
+  test.for([
+    [["hello"]],
+    [["hello", "{}", "--queue", "mail", "--json"]],
+    [["--queue=mail", "hello", "-"]],
+    [["hello", "--queue", "-5"]],
+    [["hello", "--no-json"]],
+    [["hello", "--queue=--odd"]],
+  ])("%j are fine", ([given = []]) => {
+    expect(() => checkArguments("millrace x", given, known)).not.toThrow();
+  });
+
+  test.for<[string[], string]>([
+    [[], "<task> is missing"],
+    [["hello", "{}", "more"], '"more" is one argument too many'],
+    [["hello", "--queue"], "--queue needs a value"],
+    [["hello", "--queue", "--json"], "--queue needs a value"],
+    [["hello", "--json=yes"], "--json takes no value"],
+    [["hello", "--qeue", "mail"], 'unknown option "--qeue". Did you mean "--queue"?'],
+    [["hello", "--no-queue"], 'unknown option "--no-queue"'],
+    [["hello", "-q", "mail"], 'unknown option "-q"'],
+    [["hello", "--", "x"], 'unknown option "--"'],
+  ])("%j are refused: %s", ([given, reason]) => {
+    expect(() => checkArguments("millrace x", given, known)).toThrow(reason);
+  });
+
+  test("numbers and words are read, and anything else is refused", () => {
+    expect(wholeOption("-5", "priority")).toBe(-5);
+    expect(wholeOption(undefined, "priority")).toBeUndefined();
+    expect(() => wholeOption("many", "limit")).toThrow('--limit must be a whole number, not "many".');
+    expect(wordOption("on", "switch", ["on", "off"])).toBe("on");
+    expect(() => wordOption("onn", "switch", ["on", "off"])).toThrow('Did you mean "on"?');
+  });
+});
+
+const page = readFileSync(resolve(import.meta.dirname, "../../docs/reference/cli.md"), "utf8");
+
+test.for(Object.entries({ up, worker, enqueue, jobs, job, migrate, doctor, config }))(
+  "docs/reference/cli.md describes the options of %s, and no others",
+  ([name, command]) => {
+    const [, section = ""] = page.split(new RegExp(`^## \`millrace ${name}\`$`, "m"));
+    const table = section.split(/^## /m)[0] ?? "";
+    const described = [...table.matchAll(/^\| `--([a-z-]+)/gm)].map(([, option]) => option);
+    const options = Object.entries(command.args as ArgsDef)
+      .filter(([option, { type }]) => type !== "positional" && option !== "json")
+      .map(([option]) => option);
+    expect(new Set(described)).toEqual(new Set(options));
+  },
+);

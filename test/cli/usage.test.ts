@@ -1,0 +1,52 @@
+import { expect, test } from "vitest";
+import { version } from "../../src/app/version.ts";
+import { emptyPlace } from "./process.ts";
+
+test("an unknown command is refused with the nearest one that exists", async () => {
+  await using place = await emptyPlace();
+  const { code, stderr } = await place.run("wroker");
+  expect(stderr).toContain('There is no command "wroker". Did you mean "worker"?');
+  expect(code).toBe(2);
+});
+
+test("an unknown option is refused in a sentence that names its code, and nothing is done", async () => {
+  await using place = await emptyPlace();
+  const { code, stdout, stderr } = await place.run("enqueue", "hello", "--qeue", "mail");
+  expect(stderr).toMatch(
+    /^millrace: millrace enqueue: unknown option "--qeue". Did you mean "--queue"\?\n {2}OPTION_UNKNOWN: /,
+  );
+  expect(stdout).toBe("");
+  expect(code).toBe(2);
+});
+
+test("with --json an error is one JSON object on standard error", async () => {
+  await using place = await emptyPlace();
+  const { code, stdout, stderr } = await place.run("jobs", "--json", "--nope");
+  expect(JSON.parse(stderr)).toEqual({
+    code: "OPTION_UNKNOWN",
+    message: expect.stringContaining('"--nope"'),
+    action: expect.any(String),
+  });
+  expect(stdout).toBe("");
+  expect(code).toBe(2);
+});
+
+test("without a command it says which there are, and that this was wrong", async () => {
+  await using place = await emptyPlace();
+  const { code, stdout } = await place.run();
+  expect(stdout).toContain("up|worker|enqueue|jobs|job|migrate|doctor|config");
+  expect(code).toBe(2);
+});
+
+test("--version prints the package's version", async () => {
+  await using place = await emptyPlace();
+  expect(await place.run("--version")).toEqual({ code: 0, stdout: version, stderr: "" });
+});
+
+test("--help prints how to call a command, without colours when nobody sees them", async () => {
+  await using place = await emptyPlace();
+  const { code, stdout } = await place.run("jobs", "--help");
+  expect(stdout).toContain("--status");
+  expect(stdout).not.toContain("\u001b");
+  expect(code).toBe(0);
+});
