@@ -205,7 +205,7 @@ export async function connectPostgres(options: PostgresOptions): Promise<Databas
 }
 
 /** Throws `DATABASE_UNSUPPORTED` below PostgreSQL 14, the oldest this engine is tested on. */
-export async function requireVersion(db: Executor): Promise<number> {
+async function requireVersion(db: Executor): Promise<number> {
   const [row] = await db.query<{ version: number }>(sql`select current_setting('server_version_num')::int as version`);
   const version = row?.version ?? 0;
   if (version >= 140_000) return version;

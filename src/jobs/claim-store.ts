@@ -169,7 +169,7 @@ export async function closeAndClaim(db: Database, done: WholeLease | undefined, 
 }
 
 /** One (queue, rank) with somebody waiting; `waitMs` until its first job is due, 0 when it is. */
-export type LaneRow = readonly [queue: number, rank: number, waitMs: number];
+type LaneRow = readonly [queue: number, rank: number, waitMs: number];
 
 export interface Outlook {
   readonly lanes: LaneRow[];

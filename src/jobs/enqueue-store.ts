@@ -34,7 +34,7 @@ export interface StoredJobOptions {
 }
 
 /** A due time further away than this wakes nobody: idle workers look again before it comes. Milliseconds. */
-export const wakeHorizonMs = 5_000;
+const wakeHorizonMs = 5_000;
 
 /**
  * Wakes idle workers of the queues that got jobs. The check reads a handful of rows; a NOTIFY nobody needs would make every

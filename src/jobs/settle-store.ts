@@ -8,7 +8,7 @@ import type { Database, Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
 
 /** What happens to a job after its attempt. `again` repeats the same attempt (snooze, shutdown) and uses none up. */
-export type Next = "done" | "retry" | "dead" | "again";
+type Next = "done" | "retry" | "dead" | "again";
 
 /** One finished attempt. Times in ms; `startedMs` counts from when its batch was claimed. */
 export interface Result {

@@ -57,7 +57,7 @@ const known: ReadonlySet<string> = new Set([
   "run",
 ]);
 
-export const defaultTimeoutMs = 3_600_000;
+const defaultTimeoutMs = 3_600_000;
 export const defaultMaxAttempts = 25;
 export const highestPriority = 32_767;
 

@@ -66,7 +66,7 @@ export async function anyDead(db: Database, self: number): Promise<boolean> {
 }
 
 /** Losses alone after which a job is taken to be what kills its workers. */
-export const poisonAfter = 3;
+const poisonAfter = 3;
 
 export interface Reaped {
   readonly workers: string[];
