@@ -180,6 +180,7 @@ create table millrace.tally_mark (
   singleton boolean primary key default true check (singleton),
   counted_until timestamptz not null default '-infinity',
   next_until timestamptz,
-  next_snapshot xid8
+  -- the transactions that were running when it was noted
+  next_waits text[]
 );
 insert into millrace.tally_mark default values;

@@ -28,9 +28,7 @@ describe("an input that can be stored", () => {
   });
 
   test("is read back as it was, whatever JSON it is", () => {
-    const fine = fc
-      .jsonValue({ stringUnit: "grapheme" })
-      .filter((value) => !JSON.stringify(value).includes("\\u0000"));
+    const fine = fc.jsonValue({ stringUnit: "grapheme" }).filter((value) => !JSON.stringify(value).includes("\\u0000"));
     fc.assert(
       fc.property(fine, (value) => {
         expect(JSON.parse(storableJson(value, enough))).toEqual(JSON.parse(JSON.stringify(value)));
@@ -57,8 +55,22 @@ describe("an input that cannot be stored is refused as INPUT_NOT_STORABLE", () =
     ["half of one in a key", { "\udbff": 1 }],
     ["two halves in the wrong order", "\udc0e\ud83d"],
     ["a toJSON that gives nothing", { toJSON: () => undefined }],
-    ["a toJSON that throws an error", { toJSON: () => { throw new Error("no"); } }],
-    ["a toJSON that throws something else", { toJSON: () => { throw null; } }],
+    [
+      "a toJSON that throws an error",
+      {
+        toJSON: () => {
+          throw new Error("no");
+        },
+      },
+    ],
+    [
+      "a toJSON that throws something else",
+      {
+        toJSON: () => {
+          throw null;
+        },
+      },
+    ],
   ])("%s", (_, input) => {
     expect(() => storableJson(input, enough)).toThrow(refused("INPUT_NOT_STORABLE"));
   });
@@ -95,11 +107,14 @@ describe("the size limit", () => {
 
   test("is exact for any text", () => {
     fc.assert(
-      fc.property(fc.string({ unit: "grapheme" }).filter((text) => !text.includes("\0")), (text) => {
-        const bytes = Buffer.byteLength(JSON.stringify(text));
-        expect(() => storableJson(text, bytes)).not.toThrow();
-        expect(() => storableJson(text, bytes - 1)).toThrow(refused("PAYLOAD_TOO_LARGE"));
-      }),
+      fc.property(
+        fc.string({ unit: "grapheme" }).filter((text) => !text.includes("\0")),
+        (text) => {
+          const bytes = Buffer.byteLength(JSON.stringify(text));
+          expect(() => storableJson(text, bytes)).not.toThrow();
+          expect(() => storableJson(text, bytes - 1)).toThrow(refused("PAYLOAD_TOO_LARGE"));
+        },
+      ),
     );
   });
 });

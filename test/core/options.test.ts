@@ -91,7 +91,9 @@ describe("a whole number", () => {
     cyclic["self"] = cyclic;
     for (const given of ["x".repeat(5_000), cyclic, Symbol("s"), () => 1])
       expect(() => wholeNumber(given, "n", 0, 1)).toThrow(
-        expect.objectContaining({ message: expect.stringMatching(/^n must be a whole number from 0 to 1, not .{1,80}\.$/s) }),
+        expect.objectContaining({
+          message: expect.stringMatching(/^n must be a whole number from 0 to 1, not .{1,80}\.$/s),
+        }),
       );
   });
 });
@@ -101,11 +103,25 @@ describe("a name", () => {
     expect(checkedName(name, "queue")).toBe(name);
   });
 
-  test.each(["", "-a", ".a", ":a", "_a", "a b", "a/b", "é", "a\n", "\na", "a\0", "x".repeat(129), "'; drop", "a%", 7, null])(
-    "may not be %j",
-    (name) => {
-      expect(() => checkedName(name, "queue")).toThrow(expect.objectContaining({ code: "QUEUE_NAME_INVALID" }));
-      expect(() => checkedName(name, "task")).toThrow(expect.objectContaining({ code: "TASK_NAME_INVALID" }));
-    },
-  );
+  test.each([
+    "",
+    "-a",
+    ".a",
+    ":a",
+    "_a",
+    "a b",
+    "a/b",
+    "é",
+    "a\n",
+    "\na",
+    "a\0",
+    "x".repeat(129),
+    "'; drop",
+    "a%",
+    7,
+    null,
+  ])("may not be %j", (name) => {
+    expect(() => checkedName(name, "queue")).toThrow(expect.objectContaining({ code: "QUEUE_NAME_INVALID" }));
+    expect(() => checkedName(name, "task")).toThrow(expect.objectContaining({ code: "TASK_NAME_INVALID" }));
+  });
 });

@@ -101,7 +101,12 @@ describe("a failure", () => {
     ["a refused connection", coded("ECONNREFUSED"), "DEPENDENCY_DOWN", true],
     ["a connection cut", coded("ECONNRESET"), "DEPENDENCY_DOWN", true],
     ["a name that is not found", coded("ENOTFOUND"), "DEPENDENCY_DOWN", true],
-    ["fetch() hiding a refused connection in its cause", new TypeError("fetch failed", { cause: coded("ECONNREFUSED") }), "DEPENDENCY_DOWN", true],
+    [
+      "fetch() hiding a refused connection in its cause",
+      new TypeError("fetch failed", { cause: coded("ECONNREFUSED") }),
+      "DEPENDENCY_DOWN",
+      true,
+    ],
     ["fetch() with another cause", new TypeError("fetch failed", { cause: coded("SELF_SIGNED") }), "UNKNOWN", true],
     ["status 429", Object.assign(new Error("slow down"), { status: 429 }), "RATE_LIMIT", true],
     ["status 500", Object.assign(new Error("oops"), { status: 500 }), "UNKNOWN", true],
@@ -113,8 +118,18 @@ describe("a failure", () => {
     ["a code named like something every object has", coded("constructor"), "UNKNOWN", true],
     ["NonRetryableError", new NonRetryableError("never"), "NON_RETRYABLE", false],
     ["NonRetryableError with a code", new NonRetryableError("never", { code: "GONE" }), "GONE", false],
-    ["NonRetryableError with a code that is no code", new NonRetryableError("never", { code: "gone" }), "NON_RETRYABLE", false],
-    ["NonRetryableError with a code that would be tried again", new NonRetryableError("no", { code: "TIMEOUT" }), "TIMEOUT", false],
+    [
+      "NonRetryableError with a code that is no code",
+      new NonRetryableError("never", { code: "gone" }),
+      "NON_RETRYABLE",
+      false,
+    ],
+    [
+      "NonRetryableError with a code that would be tried again",
+      new NonRetryableError("no", { code: "TIMEOUT" }),
+      "TIMEOUT",
+      false,
+    ],
     ["RateLimitError", new RateLimitError("later", { retryAfterMs: 500 }), "RATE_LIMIT", true],
     ["BAD_PAYLOAD", new MillraceError("BAD_PAYLOAD", "no"), "BAD_PAYLOAD", false],
     ["UNKNOWN_JOB_TYPE", new MillraceError("UNKNOWN_JOB_TYPE", "no"), "UNKNOWN_JOB_TYPE", false],
@@ -173,17 +188,33 @@ describe("a failure", () => {
     const oddStack = Object.assign(new Error("boom"), { stack: [{ getFileName: () => "x" }] });
     const noStack = Object.assign(new Error("boom"), { stack: undefined });
     const trap = new Error("x");
-    Object.defineProperty(trap, "message", { get: () => { throw new Error("no message for you"); } });
-    const proxy = new Proxy(new Error("x"), { get: () => { throw new Error("nothing for you"); } });
+    Object.defineProperty(trap, "message", {
+      get: () => {
+        throw new Error("no message for you");
+      },
+    });
+    const proxy = new Proxy(new Error("x"), {
+      get: () => {
+        throw new Error("nothing for you");
+      },
+    });
     expect(typeof readFailure(oddMessage).message).toBe("string");
     expect(readFailure(oddStack).message).toBe("boom");
     expect(readFailure(noStack).stack).toBeNull();
-    for (const thrown of [oddMessage, oddStack, trap, proxy]) expect(readFailure(thrown)).toMatchObject({ code: "UNKNOWN", retryable: true });
+    for (const thrown of [oddMessage, oddStack, trap, proxy])
+      expect(readFailure(thrown)).toMatchObject({ code: "UNKNOWN", retryable: true });
   });
 
   test("can be read from anything that can be thrown, and fits PostgreSQL", () => {
     const odd = fc.record(
-      { message: fc.anything(), stack: fc.anything(), code: fc.anything(), status: fc.anything(), cause: fc.anything(), name: fc.anything() },
+      {
+        message: fc.anything(),
+        stack: fc.anything(),
+        code: fc.anything(),
+        status: fc.anything(),
+        cause: fc.anything(),
+        name: fc.anything(),
+      },
       { requiredKeys: [] },
     );
     const thrown = fc.oneof(

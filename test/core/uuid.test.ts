@@ -72,12 +72,16 @@ describe("a uuid of version 7", () => {
   });
 });
 
-test.each(["", "x", "018f", "018f0000-0000-7000-8000-00000000000", "018f0000-0000-7000-8000-00000000000g", " 018f0000-0000-7000-8000-000000000000"])(
-  "%j is no uuid",
-  (text) => {
-    expect(isUuid(text)).toBe(false);
-  },
-);
+test.each([
+  "",
+  "x",
+  "018f",
+  "018f0000-0000-7000-8000-00000000000",
+  "018f0000-0000-7000-8000-00000000000g",
+  " 018f0000-0000-7000-8000-000000000000",
+])("%j is no uuid", (text) => {
+  expect(isUuid(text)).toBe(false);
+});
 
 test("a uuid may be written in capitals", () => {
   expect(isUuid("018F0000-ABCD-7000-8000-000000000000")).toBe(true);

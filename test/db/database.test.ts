@@ -10,13 +10,18 @@ const file = useDatabase();
 let db: Database;
 beforeAll(async () => {
   db = await file.openDoor();
-  await db.script(`create schema ${quoteIdent(db.schema)}; create table millrace.things (id int primary key, name text)`);
+  await db.script(
+    `create schema ${quoteIdent(db.schema)}; create table millrace.things (id int primary key, name text)`,
+  );
 });
 afterAll(() => db.close());
 
 /** Any text PostgreSQL can hold. */
 const texts = fc
-  .oneof(fc.string({ unit: "binary" }), fc.string({ unit: fc.constantFrom('"', "\\", "{", "}", ",", "\n", "NULL", " ", "'", "$1") }))
+  .oneof(
+    fc.string({ unit: "binary" }),
+    fc.string({ unit: fc.constantFrom('"', "\\", "{", "}", ",", "\n", "NULL", " ", "'", "$1") }),
+  )
   .map((text) => text.replaceAll("\0", "").replaceAll(/\p{Surrogate}/gu, ""));
 
 describe("arrays come back from the server as they were sent", () => {
@@ -31,7 +36,9 @@ describe("arrays come back from the server as they were sent", () => {
   });
 
   test("JSON texts, as jsonb", async () => {
-    const values = fc.jsonValue({ stringUnit: "grapheme" }).filter((value) => !JSON.stringify(value).includes("\\u0000"));
+    const values = fc
+      .jsonValue({ stringUnit: "grapheme" })
+      .filter((value) => !JSON.stringify(value).includes("\\u0000"));
     await fc.assert(
       fc.asyncProperty(fc.array(values, { maxLength: 5 }), async (sent) => {
         const literal = textArrayLiteral(sent.map((value) => JSON.stringify(value)));
@@ -135,7 +142,9 @@ describe("listening", () => {
     expect(subscription.live).toBe(true);
     expect(gaps.seen).toHaveLength(1);
 
-    await db.query(sql`select pg_notify(${channel}, 'one'), pg_notify(${channel}, 'two'), pg_notify(${channel.toLowerCase()}, 'three')`);
+    await db.query(
+      sql`select pg_notify(${channel}, 'one'), pg_notify(${channel}, 'two'), pg_notify(${channel.toLowerCase()}, 'three')`,
+    );
     expect(await heard.reached(2)).toEqual(["one", "two"]);
     expect(await other.reached(1)).toEqual(["three"]);
 
@@ -146,25 +155,35 @@ describe("listening", () => {
     await second.close();
   });
 
-  test.runIf(backend === "postgres")("goes on after its connection was cut, and says that messages may be missing", async () => {
-    const heard = tally<string>();
-    const gaps = tally<true>();
-    const subscription = await db.listen("cut", heard.add, () => gaps.add(true));
-    await db.query(sql`select pg_terminate_backend(pid) from pg_stat_activity where query = 'listen "cut"'`);
-    await gaps.reached(2);
-    expect(subscription.live).toBe(true);
-    await db.query(sql`select pg_notify('cut', 'still here')`);
-    expect(await heard.reached(1)).toEqual(["still here"]);
-    await subscription.close();
-  });
+  test.runIf(backend === "postgres")(
+    "goes on after its connection was cut, and says that messages may be missing",
+    async () => {
+      const heard = tally<string>();
+      const gaps = tally<true>();
+      const subscription = await db.listen("cut", heard.add, () => gaps.add(true));
+      await db.query(sql`select pg_terminate_backend(pid) from pg_stat_activity where query = 'listen "cut"'`);
+      await gaps.reached(2);
+      expect(subscription.live).toBe(true);
+      await db.query(sql`select pg_notify('cut', 'still here')`);
+      expect(await heard.reached(1)).toEqual(["still here"]);
+      await subscription.close();
+    },
+  );
 
-  test.runIf(backend === "postgres")("behind a pooler without a URL of its own never claims to hear anything", async () => {
-    const pooled = await file.openDoor(undefined, { pooler: true });
-    const subscription = await pooled.listen("pooled", () => undefined, () => undefined);
-    expect(subscription.live).toBe(false);
-    await subscription.close();
-    await pooled.close();
-  });
+  test.runIf(backend === "postgres")(
+    "behind a pooler without a URL of its own never claims to hear anything",
+    async () => {
+      const pooled = await file.openDoor(undefined, { pooler: true });
+      const subscription = await pooled.listen(
+        "pooled",
+        () => undefined,
+        () => undefined,
+      );
+      expect(subscription.live).toBe(false);
+      await subscription.close();
+      await pooled.close();
+    },
+  );
 });
 
 describe.runIf(backend === "postgres")("every connection of the pool", () => {
@@ -184,7 +203,12 @@ describe.runIf(backend === "postgres")("every connection of the pool", () => {
       });
     const all = await Promise.all([one(), one(), one(), one(), one()]);
     for (const [row] of all)
-      expect(row).toMatchObject({ seqscan: "off", jit: "off", plans: "force_generic_plan", prepared: expect.any(Number) });
+      expect(row).toMatchObject({
+        seqscan: "off",
+        jit: "off",
+        plans: "force_generic_plan",
+        prepared: expect.any(Number),
+      });
     for (const [row] of all) expect((row as { prepared: number }).prepared).toBeGreaterThan(0);
   });
 
@@ -198,12 +222,21 @@ describe.runIf(backend === "postgres")("every connection of the pool", () => {
 describe("an error after which trying again can help", () => {
   const coded = (code: string): Error => Object.assign(new Error("x"), { code });
 
-  test.each(["ECONNREFUSED", "ECONNRESET", "ENOTFOUND", "57P01", "57P03", "53300", "08006", "40P01", "40001", "55P03", "57014"])(
-    "has the code %s",
-    (code) => {
-      expect(isTransient(coded(code))).toBe(true);
-    },
-  );
+  test.each([
+    "ECONNREFUSED",
+    "ECONNRESET",
+    "ENOTFOUND",
+    "57P01",
+    "57P03",
+    "53300",
+    "08006",
+    "40P01",
+    "40001",
+    "55P03",
+    "57014",
+  ])("has the code %s", (code) => {
+    expect(isTransient(coded(code))).toBe(true);
+  });
 
   test.each([
     "Connection terminated unexpectedly",
@@ -215,10 +248,14 @@ describe("an error after which trying again can help", () => {
     expect(isTransient(new Error(message))).toBe(true);
   });
 
-  test.each([coded("23505"), coded("22P02"), new Error("relation does not exist"), "ECONNREFUSED", null, { code: "ECONNREFUSED" }])(
-    "is not %s",
-    (error) => {
-      expect(isTransient(error)).toBe(false);
-    },
-  );
+  test.each([
+    coded("23505"),
+    coded("22P02"),
+    new Error("relation does not exist"),
+    "ECONNREFUSED",
+    null,
+    { code: "ECONNREFUSED" },
+  ])("is not %s", (error) => {
+    expect(isTransient(error)).toBe(false);
+  });
 });

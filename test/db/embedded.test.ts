@@ -126,7 +126,9 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   test("whose migrations fail is unlocked again", async () => {
     const dataDir = await folder();
     const db = await open(dataDir);
-    await db.script("create schema millrace; create table millrace.migrations (version int, name text); insert into millrace.migrations values (9999, 'x')");
+    await db.script(
+      "create schema millrace; create table millrace.migrations (version int, name text); insert into millrace.migrations values (9999, 'x')",
+    );
     await db.close();
     await expect(millrace(defineApp({ tasks: [] }), { dataDir, schema: "millrace" })).rejects.toMatchObject({
       code: "DATABASE_NEWER",

@@ -47,7 +47,9 @@ describe("migrate", () => {
     const db = await file.openDoor();
     await db.script(`create schema "${db.schema}"; create table millrace.leases (mine int)`);
     await expect(migrate(db)).rejects.toMatchObject({ code: "42P07" });
-    expect(await db.query(sql`select tablename from pg_tables where schemaname = ${db.schema}`)).toEqual([{ tablename: "leases" }]);
+    expect(await db.query(sql`select tablename from pg_tables where schemaname = ${db.schema}`)).toEqual([
+      { tablename: "leases" },
+    ]);
     await db.close();
   });
 
@@ -63,7 +65,9 @@ describe("a database", () => {
   test("that a newer Millrace migrated is refused as DATABASE_NEWER, and nothing is changed", async () => {
     const db = await file.openDoor();
     await migrate(db);
-    await db.query(sql`insert into millrace.migrations (version, name) values (${latestVersion + 1}, 'from the future')`);
+    await db.query(
+      sql`insert into millrace.migrations (version, name) values (${latestVersion + 1}, 'from the future')`,
+    );
     await db.script("drop table millrace.operations");
     const before = [await describeSchema(db), await db.query(sql`select * from millrace.migrations order by version`)];
 
@@ -74,7 +78,9 @@ describe("a database", () => {
         message: `The database is at schema version ${latestVersion + 1}, newer than the ${latestVersion} this Millrace knows. Deploy the newer Millrace; nothing was changed.`,
       });
     }
-    expect([await describeSchema(db), await db.query(sql`select * from millrace.migrations order by version`)]).toEqual(before);
+    expect([await describeSchema(db), await db.query(sql`select * from millrace.migrations order by version`)]).toEqual(
+      before,
+    );
     await db.close();
   });
 
@@ -103,7 +109,9 @@ describe("the schema's name", () => {
     await mill.enqueue("hello", {});
     expect(await mill.db.query(sql`select count(*)::int as n from millrace.jobs`)).toEqual([{ n: 1 }]);
     expect(
-      await mill.db.query(sql`select count(*)::int as n from pg_tables where schemaname = ${own} and tablename = 'jobs'`),
+      await mill.db.query(
+        sql`select count(*)::int as n from pg_tables where schemaname = ${own} and tablename = 'jobs'`,
+      ),
     ).toEqual([{ n: 1 }]);
   });
 

@@ -7,13 +7,20 @@ const dialect = new Dialect("millrace", false);
 /** Any composition of templates up to a few levels deep; values are marked so that they can be told from text. */
 const { template } = fc.letrec<{ template: Sql; hole: unknown }>((tie) => ({
   template: fc
-    .array(fc.constantFrom("select ", " and ", " = ", ", ", "(", ")", " from millrace.jobs ", ""), { minLength: 1, maxLength: 6 })
+    .array(fc.constantFrom("select ", " and ", " = ", ", ", "(", ")", " from millrace.jobs ", ""), {
+      minLength: 1,
+      maxLength: 6,
+    })
     .chain((chunks) =>
       fc
         .array(tie("hole"), { minLength: chunks.length - 1, maxLength: chunks.length - 1 })
         .map((holes) => new Sql(chunks, holes)),
     ),
-  hole: fc.oneof({ maxDepth: 3 }, fc.string().map((text) => `VALUE<${text}>`), tie("template")),
+  hole: fc.oneof(
+    { maxDepth: 3 },
+    fc.string().map((text) => `VALUE<${text}>`),
+    tie("template"),
+  ),
 }));
 
 /** The text with its placeholders replaced by what stands in them, and, done naively, what it should be. */
@@ -42,7 +49,11 @@ describe("a statement", () => {
     const prepared = new Dialect("millrace", true);
     const first = prepared.statement(find(1));
     expect(prepared.statement(find("'; drop table jobs"))).toEqual({ ...first, values: ["'; drop table jobs", "x"] });
-    expect(first).toMatchObject({ text: "select $1, $2", values: [1, "x"], name: expect.stringMatching(/^millrace_\d+$/) });
+    expect(first).toMatchObject({
+      text: "select $1, $2",
+      values: [1, "x"],
+      name: expect.stringMatching(/^millrace_\d+$/),
+    });
   });
 
   test("has one name per text, however it is composed, and none if names are not wanted", () => {
@@ -90,7 +101,9 @@ describe("the schema", () => {
     const { text, values } = other.statement(
       sql`insert into millrace.jobs select * from xmillrace.a, millraces.b, ${sql`millrace.leases`} where name = ${"millrace.jobs"}`,
     );
-    expect(text).toBe('insert into "My_Schema".jobs select * from xmillrace.a, millraces.b, "My_Schema".leases where name = $1');
+    expect(text).toBe(
+      'insert into "My_Schema".jobs select * from xmillrace.a, millraces.b, "My_Schema".leases where name = $1',
+    );
     expect(values).toEqual(["millrace.jobs"]);
   });
 

@@ -7,10 +7,11 @@
  *       await using mill = await file.open([hello]);
  *     });
  */
-import { afterAll, beforeAll } from "vitest";
+import { afterAll, beforeAll, vi } from "vitest";
 import { type Database } from "../../src/db/database.ts";
 import { openEmbedded } from "../../src/db/embedded.ts";
 import { openPostgres } from "../../src/db/postgres.ts";
+import { foldTallies } from "../../src/jobs/stats-store.ts";
 import { Sql, sql } from "../../src/db/sql.ts";
 import { silent } from "../../src/core/log.ts";
 import { type AnyTask, type Millrace, type MillraceOptions, defineApp, millrace } from "millrace";
@@ -29,7 +30,18 @@ export interface FileDatabase {
 
 /** How many rows each table has: what "nothing was written" means. */
 export async function rowCounts(db: Database): Promise<Record<string, number>> {
-  const tables = ["jobs", "pending", "leases", "settled", "attempts", "dead_letters", "operations", "idempotency_keys", "queues", "tasks"];
+  const tables = [
+    "jobs",
+    "pending",
+    "leases",
+    "settled",
+    "attempts",
+    "dead_letters",
+    "operations",
+    "idempotency_keys",
+    "queues",
+    "tasks",
+  ];
   const counts = tables.map((table) => `select '${table}' as name, count(*)::int as n from millrace.${table}`);
   const rows = await db.query<{ name: string; n: number }>(new Sql([counts.join(" union all ")], []));
   return Object.fromEntries(rows.map(({ name, n }) => [name, n]));
@@ -52,6 +64,13 @@ export async function places(db: Database): Promise<Record<string, string>> {
   return Object.fromEntries(rows.map(({ id, place }) => [id, place]));
 }
 
+/** Folds counts until all that is settled now is in the tallies. */
+export async function foldAll({ db }: { db: Database }): Promise<void> {
+  await foldTallies(db, 0); // may still count up to what was noted before
+  await foldTallies(db, 0);
+  await vi.waitUntil(() => foldTallies(db, 0), { timeout: 20_000, interval: 5 });
+}
+
 let schemas = 0;
 
 export function useDatabase(): FileDatabase {
@@ -71,7 +90,10 @@ export function useDatabase(): FileDatabase {
       const own = file.database;
       return own.backend === "postgres" ? { databaseUrl: own.url } : { databaseUrl: null, pglite: own.pglite };
     },
-    openDoor: async (schema: string = freshSchema(), { pooler = false }: { pooler?: boolean } = {}): Promise<Database> => {
+    openDoor: async (
+      schema: string = freshSchema(),
+      { pooler = false }: { pooler?: boolean } = {},
+    ): Promise<Database> => {
       const own = file.database;
       return own.backend === "pglite"
         ? openEmbedded({ schema, pglite: own.pglite })

@@ -1,8 +1,16 @@
 /** A worker in slow motion: each step of the engine by hand, through the functions the real one uses. */
 import type { Millrace } from "millrace";
-import { type ClaimedRow, claimSuspect, closeAndClaim, fromTheHead, leaseId, lookAround } from "../../src/jobs/claim-store.ts";
+import {
+  type ClaimedRow,
+  claimSuspect,
+  closeAndClaim,
+  fromTheHead,
+  leaseId,
+  lookAround,
+} from "../../src/jobs/claim-store.ts";
 import { type Result, completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
 import { deregister, reap, register } from "../../src/jobs/workers-store.ts";
+import type { Executor } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
 
 export interface Claim {
@@ -11,7 +19,8 @@ export interface Claim {
   readonly jobs: readonly { readonly id: string; readonly attempt: number; readonly row: ClaimedRow }[];
 }
 
-export type End = Partial<Pick<Result, "outcome" | "code" | "message" | "delayMs" | "completed">> & Pick<Result, "next">;
+export type End = Partial<Pick<Result, "outcome" | "code" | "message" | "delayMs" | "completed">> &
+  Pick<Result, "next">;
 
 export const succeeded: End = { next: "done" };
 
@@ -49,7 +58,14 @@ export class StoreWorker {
     const { lanes } = await lookAround(db, [number], null);
     const marks = lanes.filter(([of]) => of === number).map(([, rank]) => ({ rank, ...fromTheHead }));
     const lease = this.#newLease();
-    const turn = await closeAndClaim(db, undefined, { lease, worker: this.id, queue: number, lanes: marks, tasks: null, limit });
+    const turn = await closeAndClaim(db, undefined, {
+      lease,
+      worker: this.id,
+      queue: number,
+      lanes: marks,
+      tasks: null,
+      limit,
+    });
     return { lease, queue: number, jobs: turn.jobs.map((row) => ({ id: row[1], attempt: row[4], row })) };
   }
 
@@ -72,7 +88,11 @@ export class StoreWorker {
 
   /** Reports jobs of a claim one by one; returns the ids of those that came too late. */
   async settle(claim: Claim, ends: Readonly<Record<string, End>>): Promise<string[]> {
-    return settle(this.#mill.db, this.id, Object.entries(ends).map(([id, end]) => resultOf(claim, id, end)));
+    return settle(
+      this.#mill.db,
+      this.id,
+      Object.entries(ends).map(([id, end]) => resultOf(claim, id, end)),
+    );
   }
 
   async giveBack(claim: Claim, ids: readonly string[] | null = null): Promise<number> {
@@ -85,8 +105,7 @@ export class StoreWorker {
     let held = false;
     await this.#mill.db
       .transaction(async (tx) => {
-        const job = resultOf(claim, id, succeeded);
-        held = await completeWithin(tx, { ...job, id, worker: this.id });
+        held = await this.completeIn(tx, claim, id);
         if (!commit) throw rollback;
       })
       .catch((error: unknown) => {
@@ -95,13 +114,19 @@ export class StoreWorker {
     return held;
   }
 
+  async completeIn(tx: Executor, claim: Claim, id: string): Promise<boolean> {
+    return completeWithin(tx, { ...resultOf(claim, id, succeeded), id, worker: this.id });
+  }
+
   /** Stops beating, long ago. */
   async die(): Promise<void> {
-    await this.#mill.db.query(sql`update millrace.workers set beat_at = now() - interval '1 hour' where id = ${this.id}`);
+    await this.#mill.db.query(
+      sql`update millrace.workers set beat_at = now() - interval '1 hour' where id = ${this.id}`,
+    );
   }
 
   async signOff(): Promise<void> {
-    await deregister(this.#mill.db, this.id);
+    await deregister(this.#mill.db, this.channel, this.id);
   }
 
   #newLease(): string {
