@@ -103,6 +103,7 @@ export class RunningJob implements JobContext {
       startedMs: wholeMs(this.startedAt - this.lease.claimedAt),
       tookMs: wholeMs(now - this.startedAt),
       completed: this.completed,
+      task: this.task,
     };
     // A task that caught its abort and returned looks like a success; believing it would lose the work.
     if (this.#interrupted === "timeout") {

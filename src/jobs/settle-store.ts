@@ -24,6 +24,8 @@ export interface Result {
   readonly stack?: string | null | undefined;
   /** For `retry` and `again`: how long until the job is due. */
   readonly delayMs?: number | undefined;
+  /** For the log. */
+  readonly task?: string;
   /** The task completed itself inside its own transaction; whether that committed, history knows. */
   readonly completed?: boolean | undefined;
 }
@@ -67,8 +69,15 @@ export const dueTime: Sql = sql`
     ) moved order by moved.at desc limit 1
   ), j.run_at)`;
 
-/** Settles the results; returns the ids of those that came too late and were only recorded. */
-export async function settle(db: Database, worker: number, results: readonly Result[]): Promise<string[]> {
+/** What became of a result that was not a success. `late`: recorded, not applied. */
+export type Verdict = "retry" | "again" | "dead" | "exhausted" | "late";
+
+/** Settles the results; returns what became of those that were not successes. */
+export async function settle(
+  db: Database,
+  worker: number,
+  results: readonly Result[],
+): Promise<(readonly [jobId: string, verdict: Verdict])[]> {
   const given = JSON.stringify(
     results.map((result) => ({
       lease: result.lease,
@@ -87,7 +96,7 @@ export async function settle(db: Database, worker: number, results: readonly Res
       era: result.jobId.slice(0, 7),
     })),
   );
-  const rows = await db.rows<[string]>(sql`
+  const rows = await db.rows<readonly [string, Verdict]>(sql`
     with given as materialized (
       select * from jsonb_to_recordset(${given}::jsonb) as g (
         lease bigint, job_id uuid, attempt smallint, outcome text, next text, started_ms int, took_ms int,
@@ -146,8 +155,10 @@ export async function settle(db: Database, worker: number, results: readonly Res
         and not exists (select from millrace.attempts a where a.job_id = g.job_id and a.lease = g.lease and a.outcome <> 'lost')
       returning job_id
     )
-    select job_id::text from late`);
-  return rows.map(([id]) => id);
+    select job_id::text, 'late' from late
+    union all
+    select job_id::text, verdict from judged where verdict <> 'done'`);
+  return rows;
 }
 
 /** Gives jobs back that were claimed and never started: same attempt, same place in line. Null ids: all the lease still holds. */

@@ -3,7 +3,7 @@ import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import { Ledger } from "./ledger.ts";
 import type { RunningJob } from "./running.ts";
-import { type Result, giveBack, settle, stillCompleting } from "./settle-store.ts";
+import { type Result, type Verdict, giveBack, settle, stillCompleting } from "./settle-store.ts";
 
 /** A finished job waits this long for its batch or for a claim that takes it along, in ms; twice that at most. */
 const patienceMinMs = 10;
@@ -41,17 +41,7 @@ export class Settler {
   /** An attempt ended. */
   finished(job: RunningJob, now: number, ended: { thrown: unknown } | undefined): void {
     if (ended === undefined && !job.completed && job.interrupted === undefined) this.ledger.succeed(job, now);
-    else this.#report(job, job.result(now, ended));
-  }
-
-  #report(job: RunningJob, result: Result): void {
-    this.ledger.report(job, result);
-    if (result.outcome === "succeeded" || result.next === "again") return;
-    const { code, message, delayMs } = result;
-    const isLast = result.next === "dead" || job.attempt >= job.maxAttempts;
-    const fields = { job: job.id, task: job.task, queue: job.queue, attempt: job.attempt, code, error: message };
-    if (isLast) this.#log.warn(fields, `attempt ${job.attempt} ${result.outcome}, given up`);
-    else this.#log.info({ ...fields, retry_ms: delayMs }, `attempt ${job.attempt} ${result.outcome}, trying again`);
+    else this.ledger.report(job, job.result(now, ended));
   }
 
   /** Gives jobs back that were never started. */
@@ -135,7 +125,7 @@ export class Settler {
     const open = unsure.length === 0 ? undefined : await stillCompleting(this.#db, unsure);
     const results = open ? given.filter(({ jobId }) => !open.has(jobId)) : given;
     if (results.length === 0) throw new Error("Transactions that complete these jobs have not ended.");
-    const late = await settle(this.#db, this.#workerId(), results);
+    const verdicts = await settle(this.#db, this.#workerId(), results);
     const kept = open ? given.filter(({ jobId }) => open.has(jobId)) : [];
     this.ledger.results = [...kept, ...this.ledger.results.slice(given.length)];
     let dueInMs = Number.POSITIVE_INFINITY;
@@ -145,10 +135,28 @@ export class Settler {
       if (result.next === "retry" || result.next === "again") dueInMs = Math.min(dueInMs, result.delayMs ?? 0);
     }
     if (dueInMs < Number.POSITIVE_INFINITY) this.#onRequeued(dueInMs);
-    if (late.length > 0)
-      this.#log.warn(
-        { jobs: late.slice(0, 10) },
-        `${late.length} results came after the lease was taken away; recorded, not applied`,
-      );
+    this.#tell(verdicts, results);
+  }
+
+  /** One line per task, error code and verdict, however many attempts ended that way at once. */
+  #tell(verdicts: readonly (readonly [string, Verdict])[], results: readonly Result[]): void {
+    if (verdicts.length === 0) return;
+    const byJob = new Map(results.map((result) => [result.jobId, result]));
+    const groups = new Map<string, { verdict: Verdict; last: Result; count: number }>();
+    for (const [jobId, verdict] of verdicts) {
+      const last = byJob.get(jobId);
+      if (last === undefined || verdict === "again") continue;
+      const key = `${last.task} ${last.code} ${verdict}`;
+      groups.set(key, { verdict, last, count: (groups.get(key)?.count ?? 0) + 1 });
+    }
+    for (const { verdict, last, count } of groups.values()) {
+      const { task, code, message, jobId: job, attempt, delayMs } = last;
+      const fields = { task, code, attempts: count, job, attempt, error: message };
+      if (verdict === "late")
+        this.#log.warn(fields, "results came after the lease was taken away; recorded, not applied");
+      else if (verdict === "retry")
+        this.#log.info({ ...fields, retry_ms: delayMs }, "attempts failed; they will be tried again");
+      else this.#log.warn(fields, "jobs given up; they are dead letters now");
+    }
   }
 }

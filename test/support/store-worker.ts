@@ -88,11 +88,9 @@ export class StoreWorker {
 
   /** Reports jobs of a claim one by one; returns the ids of those that came too late. */
   async settle(claim: Claim, ends: Readonly<Record<string, End>>): Promise<string[]> {
-    return settle(
-      this.#mill.db,
-      this.id,
-      Object.entries(ends).map(([id, end]) => resultOf(claim, id, end)),
-    );
+    const results = Object.entries(ends).map(([id, end]) => resultOf(claim, id, end));
+    const verdicts = await settle(this.#mill.db, this.id, results);
+    return verdicts.filter(([, verdict]) => verdict === "late").map(([id]) => id);
   }
 
   async giveBack(claim: Claim, ids: readonly string[] | null = null): Promise<number> {
