@@ -20,7 +20,7 @@ const text = (names: readonly string[], about: string): Variable<string | undefi
   about,
   kind: "text",
   default: undefined,
-  read: (value) => value,
+  read: (value) => (value === "" ? undefined : value),
 });
 const textWithDefault = (
   names: readonly string[],
@@ -54,11 +54,10 @@ const list = (names: readonly string[], about: string): Variable<readonly string
   about,
   kind: "comma-separated list",
   default: undefined,
-  read: (given) =>
-    given
-      .split(",")
-      .map((item) => item.trim())
-      .filter((item) => item !== ""),
+  read(given) {
+    const items = given.split(",").map((item) => item.trim());
+    return items.every((item) => item !== "") ? items : undefined;
+  },
 });
 const portList: Variable<readonly number[]> = {
   names: ["MILLRACE_PORTS", "PORT"],

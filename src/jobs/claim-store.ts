@@ -203,9 +203,12 @@ export async function lookAround(
     where q.paused_at is null and heads.run_at < 'infinity' and (${own}::int[] is null or heads.queue = any (${own}::int[]))
     union all
     (select -1, 0, greatest(extract(epoch from p.run_at - now()) * 1000, 0)::float8
-     from millrace.pending p join millrace.queues q on q.id = p.queue
-     where p.losses > 0 and q.paused_at is null and (${own}::int[] is null or p.queue = any (${own}::int[]))
-       and (${ownTasks}::int[] is null or p.task = any (${ownTasks}::int[]))
+     from ( -- sorted in here: joined flat, it would be read by queue while the statistics are those of an emptier table
+       select queue, run_at from millrace.pending
+       where losses > 0 and (${own}::int[] is null or queue = any (${own}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))
+       order by run_at
+     ) p
+     where exists (select from millrace.queues q where q.id = p.queue and q.paused_at is null)
      order by p.run_at limit 1)`);
   const suspect = rows.find(([queue]) => queue === -1);
   return { lanes: rows.filter(([queue]) => queue !== -1), suspectWaitMs: suspect ? suspect[2] : null };
@@ -233,13 +236,15 @@ export async function claimSuspect(
     readonly [number, string, number, string, number, string, number, number, string | null]
   >(sql`
     with suspect as materialized (
-      select p.ctid as place, p.queue, q.name as queue_name, p.job_id, p.attempt, p.losses
-      from millrace.pending p join millrace.queues q on q.id = p.queue
-      where p.losses > 0 and p.run_at <= now() and q.paused_at is null
-        and (${ownQueues}::int[] is null or p.queue = any (${ownQueues}::int[]))
-        and (${ownTasks}::int[] is null or p.task = any (${ownTasks}::int[]))
-      order by p.run_at limit 1
-      for update of p skip locked
+      select p.*, (select name from millrace.queues where id = p.queue) as queue_name
+      from ( -- sorted and locked in here, for the same reason as above
+        select ctid as place, queue, job_id, attempt, losses from millrace.pending
+        where losses > 0 and run_at <= now()
+          and (${ownQueues}::int[] is null or queue = any (${ownQueues}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))
+        order by run_at for update skip locked
+      ) p
+      where exists (select from millrace.queues q where q.id = p.queue and q.paused_at is null)
+      limit 1
     ),
     taken as (delete from millrace.pending where ctid = any (array(select place from suspect))),
     lease as (

@@ -63,6 +63,7 @@ const describe = (chosen: Sql): Sql => sql`
   left join lateral (
     select p.attempt from millrace.pending p
     where p.queue = f.queue_id and p.rank = -f.priority and p.run_at = f.due_at and p.job_id = f.id
+    limit 1 -- one probe per job, whatever the statistics say
   ) waits on true
   left join lateral (
     select l.claimed_at, l.worker, l.attempts[array_position(l.job_ids, f.id)] as attempt

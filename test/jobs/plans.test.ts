@@ -1,0 +1,282 @@
+/**
+ * The statements of the engine, as the server plans them with a hundred thousand rows in every table: each follows its index, whatever
+ * the statistics say. A plan that reads a whole table is right in every other test, and the end of the queue in production.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Millrace } from "millrace";
+import type { Database, Executor } from "../../src/db/database.ts";
+import { Dialect, type Sql, quoteIdent, sql } from "../../src/db/sql.ts";
+import { claimSuspect, closeAndClaim, fromTheHead, lookAround } from "../../src/jobs/claim-store.ts";
+import { cleanQueue, promoteJob, removeJob, retryJob } from "../../src/jobs/control-store.ts";
+import { insertOnce, insertPlain, insertSpecial } from "../../src/jobs/enqueue-store.ts";
+import { findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
+import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
+import { countQueues } from "../../src/jobs/stats-store.ts";
+import { beat, reap } from "../../src/jobs/workers-store.ts";
+import { useDatabase } from "../support/engine.ts";
+
+const file = useDatabase();
+const rows = 100_000;
+/** Tables that grow with the number of jobs. */
+const large = new Set(["jobs", "pending", "settled", "attempts", "dead_letters", "operations", "idempotency_keys"]);
+
+const idOf = (n: number): string => `018f0000-0000-7000-8000-${n.toString(16).padStart(12, "0")}`;
+const job = { id: idOf(900_001), queue: 1, task: 1, priority: 0, maxAttempts: 3, input: "{}" };
+const result = { jobId: idOf(7), attempt: 1, startedMs: 1, tookMs: 1 };
+const whole = { id: "1", minId: idOf(1), maxId: idOf(2), startedMs: [1, 1], tookMs: [1, 1], tookMsSum: 2 };
+const wanted = { lease: "77", worker: 1, queue: 1, tasks: [1, 2], limit: 100 };
+const lanes = [
+  { rank: -5, ...fromTheHead },
+  { rank: 0, runAt: "2026-01-01 00:00:00+00", jobId: idOf(3) },
+];
+
+type Statement = readonly [name: string, run: (db: Database) => Promise<unknown>, indexes: readonly string[]];
+
+/** The hot path, each statement with the indexes it must follow. These must not depend on sequential scans being forbidden. */
+const hot: readonly Statement[] = [
+  ["claim", (db) => closeAndClaim(db, undefined, { ...wanted, lanes }), ["pending_pkey", "jobs_pkey"]],
+  [
+    "claim any task",
+    (db) => closeAndClaim(db, undefined, { ...wanted, tasks: null, lanes }),
+    ["pending_pkey", "jobs_pkey"],
+  ],
+  [
+    "close and claim",
+    (db) => closeAndClaim(db, whole, { ...wanted, lanes }),
+    ["pending_pkey", "jobs_pkey", "leases_pkey"],
+  ],
+  ["close", (db) => closeAndClaim(db, whole, { ...wanted, lanes: [], limit: 0 }), ["leases_pkey"]],
+  ["look around", (db) => lookAround(db, null, null), ["pending_pkey", "pending_suspect"]],
+  ["look around in some queues", (db) => lookAround(db, [1, 2], [1]), ["pending_pkey", "pending_suspect"]],
+  ["claim a suspect", (db) => claimSuspect(db, "78", 1, null, [1]), ["pending_suspect", "jobs_pkey"]],
+  [
+    "settle",
+    (db) =>
+      settle(db, 1, [
+        { ...result, jobId: idOf(1), lease: "1", outcome: "succeeded", next: "done" },
+        { ...result, jobId: idOf(2), lease: "1", outcome: "failed", next: "retry", completed: true },
+        { ...result, jobId: idOf(3), lease: "999", outcome: "failed", next: "dead" },
+      ]),
+    ["leases_pkey", "jobs_pkey", "settled_lease", "attempts_job"],
+  ],
+  [
+    "give back",
+    (db) => giveBack(db, "c", 1, ["1"], [idOf(1)]),
+    ["leases_pkey", "jobs_pkey", "attempts_job", "operations_job"],
+  ],
+  [
+    "give back whole leases",
+    (db) => giveBack(db, "c", 1, ["1", "2"], null),
+    ["leases_pkey", "jobs_pkey", "attempts_job"],
+  ],
+  ["complete", (db) => completeWithin(db, { ...result, lease: "1", worker: 1, id: idOf(1) }), ["leases_pkey"]],
+  ["insert plain jobs", (db) => insertPlain(db, "c", [job, { ...job, id: idOf(900_002) }]), []],
+  ["insert special jobs", (db) => insertSpecial(db, "c", [{ ...job, special: { delayMs: 5 } }], false), []],
+  ["insert once", (db) => insertOnce(db, "c", job, { text: "k", keepMs: 1 }, false), []],
+  [
+    "find jobs",
+    (db) => findJobs(db, [idOf(1), idOf(2)]),
+    ["jobs_pkey", "pending_pkey", "attempts_job", "operations_job", "settled_ids", "dead_letters_pkey"],
+  ],
+  ["retry", (db) => retryJob(db, "c", idOf(1), null), ["dead_letters_pkey", "jobs_pkey"]],
+  [
+    "promote",
+    (db) => promoteJob(db, "c", idOf(1), null),
+    ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job"],
+  ],
+  [
+    "remove",
+    (db) => removeJob(db, idOf(1)),
+    ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job", "settled_ids", "idempotency_keys_job"],
+  ],
+  ["reap", (db) => reap(db, "c", 0), ["jobs_pkey", "attempts_job", "settled_lease"]],
+  ["beat", (db) => beat(db, 1, 90_000), []],
+];
+
+/** Statements over many jobs. Where sequential scans are allowed, one may be right for them. */
+const wide: readonly Statement[] = [
+  ...jobStatuses.map((status): Statement => [
+    `list jobs that are ${status}`,
+    (db) => listJobs(db, { status, queue: 1, limit: 10 }),
+    ["jobs_pkey"],
+  ]),
+  ["list jobs of any status", (db) => listJobs(db, { limit: 10, after: [idOf(50_000)] }), ["jobs_pkey"]],
+  ["count", (db) => countQueues(db, "one"), ["pending_pkey", "settled_recent", "dead_letters_recent"]],
+  ["clean", (db) => cleanQueue(db, 1, 0), ["settled_recent", "attempts_job", "jobs_pkey"]],
+];
+
+async function fill(mill: Millrace): Promise<void> {
+  const { db } = mill;
+  await db.script(`
+    insert into millrace.queues (name) values ('one'), ('two');
+    insert into millrace.tasks (name) values ('a'), ('b');
+    insert into millrace.workers (name, host, pid, version, concurrency, lease_ms) select 'w', 'h', 1, '0', 1, 10000 from generate_series(1, 20);
+    insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, input)
+      select ('018f0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 1 + n % 2, 1 + n % 2, n % 3, 5, now() + (n % 1000 - 700) * interval '1 second', '{}'
+      from generate_series(1, ${rows}) n;
+    insert into millrace.pending (queue, rank, run_at, job_id, task, attempt, losses)
+      select queue, -priority, run_at, id, task, 1, (random() < 0.0005)::int from millrace.jobs;
+    insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, retry_at)
+      select id, queue, 1, 1000 + (random() * 1000)::int, 1, 'failed', now() from millrace.jobs;
+    insert into millrace.operations (job_id, action, run_at) select id, 'retry', now() from millrace.jobs;
+    insert into millrace.dead_letters (job_id, queue, task, attempt, reason, error_code, failed_at)
+      select id, queue, task, 1, 'POISON', 'X', run_at - interval '1 day' from millrace.jobs;
+    insert into millrace.settled (lease, queue, worker, claimed_at, finished_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
+      select 1000 + n % 50000, 1 + n % 2, 1, now() - interval '1 day', now() - interval '1 day' + n * interval '10 milliseconds', 1, 1,
+             millrace.uuidrange(j, j, '[]'), array[j], '{1}', '{1}'
+      from generate_series(1, ${rows}) n, lateral (select ('018f0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid as j) id;
+    insert into millrace.idempotency_keys (task, key, job_id, expires_at) select 1, 'k' || n, ('018f0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, now() from generate_series(1, ${rows}) n;
+    insert into millrace.leases (id, queue, worker, job_ids, attempts)
+      select n, 1, n, array(select ('018f0000-0000-7000-8000-' || lpad(to_hex((n - 1) * 10 + i), 12, '0'))::uuid from generate_series(1, 10) i),
+             array(select 1 from generate_series(1, 10)) from generate_series(1, 20) n;
+  `);
+}
+
+/** Autovacuum would change what the planner knows in the middle of a test. */
+async function withoutAutovacuum(mill: Millrace): Promise<void> {
+  const tables = [...large, "leases", "workers", "queues", "tasks"];
+  await mill.db.script(
+    tables.map((table) => `alter table millrace.${table} set (autovacuum_enabled = false);`).join(" "),
+  );
+}
+
+async function analyse(mill: Millrace): Promise<void> {
+  for (const table of [...large, "leases", "workers", "queues", "tasks"])
+    await mill.db.script(`analyze millrace.${table}`);
+}
+
+interface Node {
+  readonly "Node Type": string;
+  readonly "Relation Name"?: string;
+  readonly "Index Name"?: string;
+  readonly "Actual Rows": number;
+  readonly "Actual Loops": number;
+  readonly "Rows Removed by Filter"?: number;
+  readonly Plans?: readonly Node[];
+}
+
+/** Runs the statements, with the server telling how, and takes everything back. */
+async function plansOf(mill: Millrace, settings: string, run: (db: Database) => Promise<unknown>): Promise<Node[]> {
+  const { db } = mill;
+  const dialect = new Dialect(db.schema, false);
+  const nodes: Node[] = [];
+  const collect = (node: Node): void => {
+    nodes.push(node);
+    node.Plans?.forEach(collect);
+  };
+  const literal = (value: unknown): string =>
+    value === null || value === undefined ? "null" : `'${String(value).replaceAll("'", "''")}'`;
+  const takenBack = new Error("taken back");
+
+  const running = db.lend(async (tx) => {
+    await tx.query(settings, []);
+    const explain = async (query: Sql): Promise<never[]> => {
+      const { text, values } = dialect.statement(query);
+      await tx.query(`prepare probe as ${text}`, []);
+      const given = values.length > 0 ? `(${values.map(literal).join(", ")})` : "";
+      const {
+        rows: [row],
+      } = await tx.query(`explain (analyze, timing off, format json) execute probe${given}`, []);
+      await tx.query("deallocate probe", []);
+      const plan = (row as { "QUERY PLAN": string | { Plan: Node }[] })["QUERY PLAN"];
+      for (const { Plan } of typeof plan === "string" ? (JSON.parse(plan) as { Plan: Node }[]) : plan) collect(Plan);
+      // The reaper goes on only if it found leases.
+      return (text.includes("order by l.id limit 500") ? [{ id: "1" }, { id: "2" }] : []) as never[];
+    };
+    const recording: Executor = { query: explain, rows: explain };
+    await run({ ...db, ...recording, transaction: (work) => work(recording) });
+    throw takenBack;
+  });
+  await running.catch((error: unknown) => {
+    if (error !== takenBack) throw error;
+  });
+  expect(nodes.length).toBeGreaterThan(0);
+  return nodes;
+}
+
+function expectNoSequentialScan(nodes: readonly Node[]): void {
+  const whole = nodes.filter((node) => node["Node Type"] === "Seq Scan" && large.has(node["Relation Name"] ?? ""));
+  expect(whole.map((node) => `Seq Scan on ${node["Relation Name"]}`)).toEqual([]);
+}
+
+function expectIndexes(nodes: readonly Node[], indexes: readonly string[]): void {
+  const used = new Set(nodes.map((node) => node["Index Name"]));
+  expect(indexes.filter((index) => !used.has(index))).toEqual([]);
+}
+
+/** An index that is read from end to end is an index used, too. */
+function expectFewRows(nodes: readonly Node[], most: number): void {
+  const read = nodes
+    .filter(
+      (node) =>
+        node["Node Type"].includes("Scan") &&
+        (node["Index Name"] !== undefined || large.has(node["Relation Name"] ?? "")),
+    )
+    .map((node) => ({
+      scan: `${node["Node Type"]} ${node["Index Name"] ?? node["Relation Name"]}`,
+      rows: (node["Actual Rows"] + (node["Rows Removed by Filter"] ?? 0)) * node["Actual Loops"],
+    }));
+  expect(read.filter(({ rows: count }) => count > most)).toEqual([]);
+}
+
+/** As our sessions are. */
+const ours = `select set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)`;
+/** As sessions behind a pooler are, which cannot be set: planned anew each time, with the values at hand. */
+const pooled = `select set_config('enable_seqscan', 'on', true), set_config('jit', 'on', true), set_config('plan_cache_mode', 'force_custom_plan', true)`;
+const generic = `select set_config('enable_seqscan', 'on', true), set_config('plan_cache_mode', 'force_generic_plan', true)`;
+
+/** What the planner may know of the tables. */
+const states: readonly [name: string, arrange: (mill: Millrace) => Promise<void>][] = [
+  [
+    "after an analysis",
+    async (mill) => {
+      await fill(mill);
+      await analyse(mill);
+    },
+  ],
+  ["never analysed", fill],
+  [
+    "analysed while empty, as before a burst",
+    async (mill) => {
+      await analyse(mill);
+      await fill(mill);
+    },
+  ],
+];
+
+describe.each(states)("with tables %s", (state, arrange) => {
+  let mill: Millrace;
+  beforeAll(async () => {
+    mill = await file.open([]);
+    await withoutAutovacuum(mill);
+    await arrange(mill);
+  });
+  afterAll(async () => {
+    await mill.db.script(`drop schema ${quoteIdent(mill.db.schema)} cascade`);
+    await mill.close();
+  });
+
+  test.each([...hot, ...wide])("in our sessions, %s follows its indexes", async (_, run, indexes) => {
+    const nodes = await plansOf(mill, ours, run);
+    expectNoSequentialScan(nodes);
+    expectIndexes(nodes, indexes);
+  });
+
+  test.each(hot)("in our sessions, %s reads no more rows than it has to do with", async (_, run) => {
+    expectFewRows(await plansOf(mill, ours, run), 2_000);
+  });
+
+  describe.runIf(state === "after an analysis")("and sequential scans allowed", () => {
+    test.each(hot)("%s needs none, planned once for all values", async (_, run) => {
+      const nodes = await plansOf(mill, generic, run);
+      expectNoSequentialScan(nodes);
+      expectFewRows(nodes, 2_000);
+    });
+
+    test.each(hot)("%s needs none, planned anew behind a pooler", async (_, run) => {
+      const nodes = await plansOf(mill, pooled, run);
+      expectNoSequentialScan(nodes);
+      expectFewRows(nodes, 2_000);
+    });
+  });
+});
