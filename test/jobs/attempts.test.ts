@@ -368,6 +368,66 @@ describe("a failure", () => {
   });
 });
 
+describe("the log tells", () => {
+  interface Line {
+    level: string;
+    message: string;
+    fields: Record<string, unknown>;
+  }
+
+  /** Lines about attempts, without those of the worker's own life. */
+  function listen(): { log: Log; lines: Line[] } {
+    const lines: Line[] = [];
+    const note =
+      (level: string) =>
+      (fields: object, message: string): void => {
+        if ("code" in fields) lines.push({ level, message, fields: fields as Record<string, unknown> });
+      };
+    return { log: { debug: note("debug"), info: note("info"), warn: note("warn"), error: note("error") }, lines };
+  }
+
+  const total = (lines: readonly Line[], code: string): number =>
+    lines
+      .filter(({ fields }) => fields["code"] === code)
+      .reduce((sum, { fields }) => sum + Number(fields["attempts"]), 0);
+
+  test("of every failure once, in far fewer lines than there are, and of successes and snoozes nothing", async () => {
+    const { log, lines } = listen();
+    const ran = tally<unknown>();
+    const mixed = task({
+      name: "mixed",
+      maxAttempts: 2,
+      backoff: { delay: "1h", jitter: 0 },
+      run({ input, snooze }) {
+        ran.add(input);
+        if (input === "retry") throw Object.assign(new Error("later"), { code: "LATER" });
+        if (input === "dead") throw new NonRetryableError("never", { code: "NEVER" });
+        if (input === "snooze") snooze("1h");
+      },
+    });
+    await using mill = await file.open([mixed], { log });
+    await mill.enqueueMany(
+      mixed,
+      Array.from({ length: 400 }, (_, n) => ["retry", "dead", "snooze", "fine"][n % 4]),
+    );
+    const worker = mill.work({ concurrency: 100 });
+    await ran.reached(400);
+    await worker.stop();
+    expect([total(lines, "LATER"), total(lines, "NEVER")]).toEqual([100, 100]);
+    expect(lines.length).toBeLessThan(100);
+    expect(new Set(lines.map(({ level, fields }) => `${level} ${String(fields["code"])}`))).toEqual(
+      new Set(["info LATER", "warn NEVER"]),
+    );
+    expect(lines.find(({ fields }) => fields["code"] === "LATER")).toMatchObject({
+      message: "attempts failed; they will be tried again",
+      fields: { task: "mixed", attempt: 1, error: "later", retry_ms: 3_600_000 },
+    });
+    expect(lines.find(({ fields }) => fields["code"] === "NEVER")?.message).toBe(
+      "jobs given up; they are dead letters now",
+    );
+  });
+});
+
 describe("the options of a job", () => {
   test("take the place of its task's: attempts, backoff and timeout", async () => {
     const runs = tally<number>();

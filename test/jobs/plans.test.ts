@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Millrace } from "millrace";
 import type { Database, Executor } from "../../src/db/database.ts";
-import { Dialect, type Sql, quoteIdent, sql } from "../../src/db/sql.ts";
+import { Dialect, type Sql, quoteIdent } from "../../src/db/sql.ts";
 import { claimSuspect, closeAndClaim, fromTheHead, lookAround } from "../../src/jobs/claim-store.ts";
 import { cleanQueue, promoteJob, removeJob, retryJob } from "../../src/jobs/control-store.ts";
 import { insertOnce, insertPlain, insertSpecial } from "../../src/jobs/enqueue-store.ts";
@@ -165,7 +165,9 @@ async function plansOf(mill: Millrace, settings: string, run: (db: Database) => 
     node.Plans?.forEach(collect);
   };
   const literal = (value: unknown): string =>
-    value === null || value === undefined ? "null" : `'${String(value).replaceAll("'", "''")}'`;
+    value === null || value === undefined
+      ? "null"
+      : `'${String(value as string | number | boolean).replaceAll("'", "''")}'`;
   const takenBack = new Error("taken back");
 
   const running = db.lend(async (tx) => {

@@ -463,7 +463,7 @@ async function compareReaders(model: Model): Promise<void> {
   );
   for (const { name, ...counts } of await mill.stats()) {
     const own = [...model.jobs.values()].filter((job) => job.queue === name);
-    const count = (place: ModelJob["place"], when = (_: ModelJob): boolean => true): number =>
+    const count = (place: ModelJob["place"], when: (job: ModelJob) => boolean = () => true): number =>
       own.filter((job) => job.place === place && when(job)).length;
     expect(counts).toMatchObject({
       waiting: count("pending", (job) => job.due),

@@ -144,6 +144,6 @@ export class Model {
   }
 }
 
-export function outcomeOf({ next }: End): string {
+function outcomeOf({ next }: End): string {
   return { done: "succeeded", retry: "failed", dead: "failed", again: "snoozed" }[next];
 }

@@ -25,7 +25,7 @@ export type End = Partial<Pick<Result, "outcome" | "code" | "message" | "delayMs
 export const succeeded: End = { next: "done" };
 
 /** A result as a worker would report it; what is not said follows from what happens next. */
-export function resultOf(claim: Claim, id: string, end: End): Result {
+function resultOf(claim: Claim, id: string, end: End): Result {
   const job = claim.jobs.find((one) => one.id === id);
   if (job === undefined) throw new Error(`${id} is not of this lease`);
   const outcome = ({ done: "succeeded", retry: "failed", dead: "failed", again: "snoozed" } as const)[end.next];
