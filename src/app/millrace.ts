@@ -103,6 +103,12 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
   refuseUnknown("millrace", options, optionNames);
   const config = readConfig(process.env);
   const log = options.log ?? silent;
+  const maxPayloadBytes = wholeNumber(
+    options.maxPayloadBytes ?? config.maxPayloadBytes,
+    "maxPayloadBytes",
+    1,
+    64_000_000,
+  );
   const db = await open(options, config, log);
   try {
     if (options.migrate ?? config.migrate) await migrate(db);
@@ -111,7 +117,7 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
       log,
       now: options.now ?? Date.now,
       random: options.random ?? Math.random,
-      maxPayloadBytes: options.maxPayloadBytes ?? config.maxPayloadBytes,
+      maxPayloadBytes,
     });
     // A folder has one process at a time, and we hold its lock: whoever worked on it before is gone, and need not be waited for.
     if (db.kind === "embedded" && options.pglite === undefined) await reapAll(db, mill.channel);

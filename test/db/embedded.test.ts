@@ -12,6 +12,7 @@ import { defineApp, millrace, task } from "millrace";
 import { backend } from "../support/database.ts";
 import { openSnapshot } from "../support/pglite-snapshot.ts";
 import { tally } from "../support/engine.ts";
+import { StoreWorker } from "../support/store-worker.ts";
 
 describe.runIf(backend === "pglite")("a data folder", () => {
   let root: string;
@@ -58,6 +59,20 @@ describe.runIf(backend === "pglite")("a data folder", () => {
     expect(await after.job(id)).toMatchObject({ status: "waiting", input: { text: "still here" } });
     after.work();
     expect(await ran.reached(1)).toEqual([{ text: "still here" }]);
+  });
+
+  test("opened again takes back at once what its last process was working on, without waiting for the lease", async () => {
+    const dataDir = await folder();
+    const app = defineApp({ tasks: [] });
+    const before = await millrace(app, { dataDir, schema: "again" });
+    const { id } = await before.enqueue("note", {});
+    const worker = await StoreWorker.register(before, "killed", 3_600_000);
+    await worker.claim(1);
+    expect(await before.job(id)).toMatchObject({ status: "active" });
+    await before.close();
+
+    await using after = await millrace(app, { dataDir, schema: "again" });
+    expect(await after.job(id)).toMatchObject({ status: "waiting", lastErrorCode: "WORKER_LOST" });
   });
 
   test("that another process has open is refused as EMBEDDED_IN_USE, and its lock is left alone", async () => {
