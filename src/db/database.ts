@@ -31,6 +31,11 @@ export interface Database extends Executor {
 export interface Subscription {
   /** Whether messages arrive now. Without it, wake-ups come from polling. */
   readonly live: boolean;
+  /**
+   * The connection that brings the messages, while it is live: what a message asks for is answered sooner by the server process
+   * that has just been woken than by one that sleeps. Undefined where there is only one connection anyway.
+   */
+  readonly awake: Executor | undefined;
   close(): Promise<void>;
 }
 

@@ -47,7 +47,7 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<Database> 
       const quoted = quoteIdent(channel);
       await lite.listen(quoted, onMessage);
       onGap();
-      return { live: true, close: () => lite.unlisten(quoted, onMessage) };
+      return { live: true, awake: undefined, close: () => lite.unlisten(quoted, onMessage) };
     },
     adopt: (tx) => adopt(tx, dialect),
     async close() {

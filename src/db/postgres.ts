@@ -72,7 +72,8 @@ export function openPostgres(options: PostgresOptions): Database {
         client.release(broken);
       }
     },
-    listen: (channel, onMessage, onGap) => listen(options, channel, onMessage, onGap),
+    listen: (channel, onMessage, onGap) =>
+      listen(options, new Dialect(options.schema, true), channel, onMessage, onGap),
     adopt: (tx) => adopt(tx, dialect),
     close: () => pool.end(),
   };
@@ -97,7 +98,7 @@ async function reserved<Result>(pool: pg.Pool, work: (client: pg.PoolClient) => 
   }
 }
 
-function executor(target: pg.Pool | pg.PoolClient, dialect: Dialect): Executor {
+function executor(target: pg.Pool | pg.ClientBase, dialect: Dialect): Executor {
   return {
     query: async <Row>(query: Sql) => (await target.query(dialect.statement(query))).rows as Row[],
     rows: async <Row extends readonly unknown[]>(query: Sql) =>
@@ -124,6 +125,7 @@ export function adopt(tx: ForeignTransaction, dialect: Dialect): Executor {
 /** One connection of its own that is made again, with growing pauses up to 5 s, for as long as the subscription lives. */
 async function listen(
   options: PostgresOptions,
+  dialect: Dialect,
   channel: string,
   onMessage: (payload: string) => void,
   onGap: () => void,
@@ -131,6 +133,7 @@ async function listen(
   const url = options.listenUrl ?? (options.pooler ? undefined : options.url);
   let closed = false;
   let client: pg.Client | undefined;
+  let awake: Executor | undefined;
   let hangUp = (): void => undefined;
   let pause = 100;
   let timer: NodeJS.Timeout | undefined;
@@ -152,7 +155,7 @@ async function listen(
       if (dropped) return;
       dropped = true;
       clearInterval(pulse);
-      if (client === next) client = undefined;
+      if (client === next) client = awake = undefined;
       next.removeAllListeners("notification");
       socket.destroy(); // no goodbye: it is broken already, and nobody may be there to answer
       if (closed) return;
@@ -164,9 +167,11 @@ async function listen(
     next.on("notification", (message) => onMessage(message.payload ?? ""));
     try {
       await next.connect();
+      await next.query(sessionSettings);
       await next.query(`listen ${quoteIdent(channel)}`);
       if (closed) return await next.end();
       client = next;
+      awake = executor(next, dialect);
       hangUp = drop;
       pulse = setInterval(() => void next.query("select 1").catch(drop), pulseMs);
       pause = 100;
@@ -181,6 +186,9 @@ async function listen(
   return {
     get live() {
       return client !== undefined;
+    },
+    get awake() {
+      return awake;
     },
     async close() {
       closed = true;

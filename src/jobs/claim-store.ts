@@ -5,7 +5,7 @@
  * given, and is safe to lose: a claim whose answer never arrives is a lease of this worker that the worker does not know, which
  * the next reconciliation gives back.
  */
-import type { Database } from "../db/database.ts";
+import type { Database, Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, join, sql } from "../db/sql.ts";
 
 /** Where the scan of one (queue, rank) starts: nothing before it was left waiting when it was last looked at. */
@@ -143,7 +143,7 @@ const nextDue = ({ queue, limit }: Wanted): Sql => sql`
  */
 const withoutWaiting = sql`length(set_config('synchronous_commit', 'off', true))`;
 
-export async function closeAndClaim(db: Database, done: WholeLease | undefined, want: Wanted): Promise<Turn> {
+export async function closeAndClaim(db: Executor, done: WholeLease | undefined, want: Wanted): Promise<Turn> {
   const claims = want.limit > 0;
   const parts = [...(done ? [closing(done, want.worker)] : []), ...(claims ? [claiming(want)] : [])];
   const rows = await db.rows<readonly [number, string, number, string | null, number, number, string | null]>(sql`

@@ -3,7 +3,7 @@
  * other's jobs run, and asleep until somebody calls when there is nothing.
  */
 import type { Log } from "../core/log.ts";
-import type { Database } from "../db/database.ts";
+import type { Database, Subscription } from "../db/database.ts";
 import { type ClaimedRow, claimSuspect, closeAndClaim, leaseId, lookAround } from "./claim-store.ts";
 import { Conditions } from "./conditions.ts";
 import { type Lane, Lanes } from "./lanes.ts";
@@ -25,14 +25,14 @@ export interface ClaimerSetup {
   /** Jobs of tasks this worker does not have: left, failed, or run by this one. */
   readonly otherTasks: "leave" | "fail" | AnyTask;
   readonly host: Host;
-  /** Whether a NOTIFY would arrive. */
-  readonly hearing: () => boolean;
+  /** Where NOTIFYs arrive; undefined before and after. */
+  readonly subscription: () => Subscription | undefined;
 }
 
 /** Jobs per claim at most: beyond it a statement gains little (docs/decisions/0003). */
-const batch = 500;
+const batch = 1_000;
 /** Claimed and not started at most. */
-const aheadMax = 1_000;
+const aheadMax = 2_000;
 const turnsMax = 2;
 /** Marks are forgotten at least this often: the bound on how long a late commit or a higher priority can be overlooked. */
 const sweepMs = 500;
@@ -50,6 +50,8 @@ const strandedMs = 250;
 const awakeAfterMs = 100;
 /** A suspect may have the worker to itself for this long, doubled with each loss, so that a slow killer is caught in the end. */
 const aloneMs = 10_000;
+/** Suspects are run one after another for this long; then ordinary work has the worker for as long as they had it. */
+const suspectsTurnMs = 1_000;
 /** How long running jobs may keep a suspect waiting for an empty worker. */
 const patienceMs = 5_000;
 const retryPauseMaxMs = 5_000;
@@ -78,6 +80,8 @@ export class Claimer {
   #idle = false;
   #busySince = 0;
   #alone = false;
+  /** performance.now() until which ordinary work, if there is any, comes first. */
+  #ordinaryUntil = 0;
   #pauseMs = 0;
   #pausedUntil = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -170,7 +174,7 @@ export class Claimer {
 
   #claim(now: number): void {
     if (this.#sweepIsDue(now)) this.#look();
-    if (now >= this.#lanes.suspectDueAt) {
+    if (now >= this.#lanes.suspectDueAt && (now >= this.#ordinaryUntil || !this.#lanes.anyDue)) {
       void this.#quarantine();
       return;
     }
@@ -193,7 +197,7 @@ export class Claimer {
   }
 
   async #turn(lane: Lane | undefined, limit: number): Promise<void> {
-    const { db, workerId } = this.#setup;
+    const { db, workerId, subscription } = this.#setup;
     const { ledger } = this.#settler;
     const done = ledger.takeClosable();
     if (done === undefined && limit === 0) return;
@@ -202,7 +206,8 @@ export class Claimer {
     this.#requested += limit;
     const askedAt = performance.now();
     try {
-      const turn = await closeAndClaim(db, done && Ledger.whole(done), {
+      const through = (this.#idle ? subscription()?.awake : undefined) ?? db;
+      const turn = await closeAndClaim(through, done && Ledger.whole(done), {
         lease,
         worker: workerId(),
         queue: lane?.queue ?? 0,
@@ -254,7 +259,7 @@ export class Claimer {
       this.#strandedTimer = undefined;
       const runner = this.#runner;
       if (runner.buffered === 0) return;
-      if (performance.now() - runner.lastStartAt < strandedMs) return this.#watchStranded();
+      if (performance.now() - runner.waitingSince < strandedMs) return this.#watchStranded();
       runner.rate = 0;
       this.freeBuffered();
     }, strandedMs);
@@ -291,7 +296,7 @@ export class Claimer {
   }
 
   get #pollMs(): number {
-    return this.#setup.hearing() ? pollMs : pollDeafMs;
+    return this.#setup.subscription()?.live ? pollMs : pollDeafMs;
   }
 
   #sweepIsDue(now: number): boolean {
@@ -328,10 +333,12 @@ export class Claimer {
     if (this.#alone) return;
     this.#alone = true;
     const { db, workerId, queues } = this.#setup;
+    const since = performance.now();
     try {
       this.freeBuffered();
       await this.untilQuiet(patienceMs);
-      while (this.#open) {
+      const turnEnds = performance.now() + suspectsTurnMs;
+      while (this.#open && performance.now() < turnEnds) {
         // Settled first: the reaper counts what the worker holds, and one finished job more would be company.
         await this.#settler.drain();
         const id = this.#newLease();
@@ -357,6 +364,8 @@ export class Claimer {
       this.#trouble("running suspects", error);
     }
     this.#alone = false;
+    const now = performance.now();
+    this.#ordinaryUntil = now + (now - since);
     this.lookAgain();
   }
 

@@ -20,8 +20,6 @@ export class Runner {
   #finishedCount = 0;
   /** Jobs finished per millisecond of being busy, over the recent past. */
   rate = 0;
-  /** performance.now() when a job was last started. */
-  lastStartAt = 0;
 
   readonly #onFinish: (job: RunningJob, now: number, ended: { thrown: unknown } | undefined) => void;
   readonly #log: Log;
@@ -39,6 +37,11 @@ export class Runner {
 
   get buffered(): number {
     return this.#buffer.length - this.#head;
+  }
+
+  /** performance.now() when the job that starts next was claimed. */
+  get waitingSince(): number {
+    return this.#buffer[this.#head]?.lease.claimedAt ?? Number.POSITIVE_INFINITY;
   }
 
   get free(): number {
@@ -87,7 +90,6 @@ export class Runner {
   #start(job: RunningJob): void {
     const now = performance.now();
     job.startedAt = now;
-    this.lastStartAt = now;
     if (this.running.size === 0) this.#busySince = now;
     this.running.add(job);
     const { timeoutMs } = job;

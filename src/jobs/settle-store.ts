@@ -161,7 +161,10 @@ export async function settle(
   return rows;
 }
 
-/** Gives jobs back that were claimed and never started: same attempt, same place in line. Null ids: all the lease still holds. */
+/**
+ * Gives jobs back that were claimed and never started: same attempt, same place in line, and as suspect as they were: the last
+ * attempt of a suspect was lost. Null ids: all the lease still holds.
+ */
 export async function giveBack(
   db: Database,
   channel: string,
@@ -180,8 +183,13 @@ export async function giveBack(
         and not exists (select from millrace.settled s where s.lease = open.lease and open.job_id = any (s.job_ids))
     ),
     requeued as (
-      insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
-      select f.queue, -j.priority, ${dueTime}, f.job_id, j.task, f.attempt from finished f cross join lateral (select * from millrace.jobs where id = f.job_id limit 1) j
+      insert into millrace.pending (queue, rank, run_at, job_id, task, attempt, losses)
+      select f.queue, -j.priority, ${dueTime}, f.job_id, j.task, f.attempt, least(past.losses, 1000)
+      from finished f cross join lateral (select * from millrace.jobs where id = f.job_id limit 1) j
+      cross join lateral (
+        select case when (array_agg(a.outcome order by a.id desc))[1] = 'lost' then count(*) filter (where a.outcome = 'lost') else 0 end as losses
+        from millrace.attempts a where a.job_id = f.job_id and not a.late
+      ) past
       returning queue, rank
     ),
     ${shrinkLeases}

@@ -174,7 +174,7 @@ class Running {
         tasks: setup.tasks,
         otherTasks: setup.otherTasks,
         workerId: () => this.#id,
-        hearing: () => this.#subscription?.live ?? false,
+        subscription: () => this.#subscription,
       },
       this.runner,
       this.#settler,

@@ -134,7 +134,8 @@ export async function reap(db: Database, channel: string, self: number): Promise
         on conflict (job_id) do nothing returning job_id
       ),
       dropped as (delete from millrace.leases where id = any (${ids}::bigint[])),
-      woken as (select pg_notify(${channel}, queue || ':' || rank || ':0') from (select distinct queue, rank from requeued) r)
+      -- not the lanes: what comes back is a suspect, and those are found by looking around
+      woken as (select pg_notify(${channel}, 'look') from requeued limit 1)
       select (select count(*)::int from requeued) as requeued, (select count(*)::int from buried) as buried, (select count(*)::int from woken) as woken`);
     return { workers, requeued: row?.requeued ?? 0, buried: row?.buried ?? 0 };
   });

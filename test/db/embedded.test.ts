@@ -21,19 +21,13 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   });
   afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-  let made: string | undefined;
-  /** A folder whose database is made already: booting from the snapshot is several times as fast as making one. */
-  async function folder(): Promise<string> {
-    if (made === undefined) {
-      const dataDir = join(root, "made");
-      mkdirSync(dataDir);
-      const pglite = await openSnapshot(inject("pgliteSnapshot"), join(dataDir, "data"));
-      await pglite.close();
-      made = dataDir;
-    }
-    expect(existsSync(lockOf(made))).toBe(false);
-    return made;
-  }
+  /** One that the first test here made, and every test closes. */
+  const folder = (): string => {
+    const dataDir = join(root, "made");
+    mkdirSync(dataDir, { recursive: true });
+    expect(existsSync(lockOf(dataDir))).toBe(false);
+    return dataDir;
+  };
   const open = (dataDir: string): Promise<Database> => openEmbedded({ dataDir, schema: "millrace" });
   const lockOf = (dataDir: string): string => join(dataDir, "millrace.lock");
 
@@ -45,7 +39,7 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   }
 
   test("holds what was written after it was closed and opened again, jobs and all", async () => {
-    const dataDir = join(root, "new");
+    const dataDir = join(root, "made");
     const ran = tally<unknown>();
     const note = task({ name: "note", run: ({ input }) => ran.add(input) });
     const app = defineApp({ tasks: [note] });
@@ -62,7 +56,7 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   });
 
   test("opened again takes back at once what its last process was working on, without waiting for the lease", async () => {
-    const dataDir = await folder();
+    const dataDir = folder();
     const app = defineApp({ tasks: [] });
     const before = await millrace(app, { dataDir, schema: "again" });
     const { id } = await before.enqueue("note", {});
@@ -76,7 +70,7 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   });
 
   test("that another process has open is refused as EMBEDDED_IN_USE, and its lock is left alone", async () => {
-    const dataDir = await folder();
+    const dataDir = folder();
     const { pid } = await otherProcess();
     writeFileSync(lockOf(dataDir), String(pid));
     await expect(open(dataDir)).rejects.toMatchObject({
@@ -89,7 +83,7 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   });
 
   test("that this process has open already is refused as well, by whatever path it is named", async () => {
-    const dataDir = await folder();
+    const dataDir = folder();
     const first = await open(dataDir);
     await expect(open(dataDir)).rejects.toMatchObject({ code: "EMBEDDED_IN_USE" });
     await expect(open(join(dataDir, "..", dataDir.slice(root.length + 1), "."))).rejects.toMatchObject({
@@ -102,7 +96,7 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   });
 
   test("whose process was killed is taken over", async () => {
-    const dataDir = await folder();
+    const dataDir = folder();
     const child = await otherProcess();
     child.kill("SIGKILL");
     await once(child, "exit");
@@ -113,7 +107,7 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   });
 
   test("whose lock has this process's number from a former life, as in a container, is taken over", async () => {
-    const dataDir = await folder();
+    const dataDir = folder();
     writeFileSync(lockOf(dataDir), String(process.pid));
     const db = await open(dataDir);
     await db.close();
@@ -121,7 +115,7 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   });
 
   test("whose lock is being written at this moment is refused; one left empty long ago is taken over", async () => {
-    const dataDir = await folder();
+    const dataDir = folder();
     writeFileSync(lockOf(dataDir), "");
     await expect(open(dataDir)).rejects.toMatchObject({ code: "EMBEDDED_IN_USE" });
     const minuteAgo = Date.now() / 1_000 - 60;
@@ -139,15 +133,14 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   });
 
   test("whose migrations fail is unlocked again", async () => {
-    const dataDir = await folder();
-    const db = await open(dataDir);
+    const dataDir = folder();
+    const db = await openEmbedded({ dataDir, schema: "newer" });
     await db.script(
-      "create schema millrace; create table millrace.migrations (version int, name text); insert into millrace.migrations values (9999, 'x')",
+      "create schema newer; create table millrace.migrations (version int, name text); insert into millrace.migrations values (9999, 'x')",
     );
     await db.close();
-    await expect(millrace(defineApp({ tasks: [] }), { dataDir, schema: "millrace" })).rejects.toMatchObject({
-      code: "DATABASE_NEWER",
-    });
+    const opening = millrace(defineApp({ tasks: [] }), { dataDir, schema: "newer" });
+    await expect(opening).rejects.toMatchObject({ code: "DATABASE_NEWER" });
     expect(existsSync(lockOf(dataDir))).toBe(false);
   });
 });

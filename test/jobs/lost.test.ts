@@ -205,6 +205,59 @@ describe("a suspect", () => {
     expect(await worker.claimSuspect()).toBeUndefined();
   });
 
+  test("given back unstarted is as suspect as before; one that has failed since then is not", async () => {
+    await using mill = await file.open([plain]);
+    const doomed = await StoreWorker.register(mill);
+    const [back = "", failed = ""] = await mill.enqueueMany(plain, [1, 2]);
+    await doomed.claim(2);
+    await doomed.die();
+    await reapNow(mill);
+    const worker = await StoreWorker.register(mill);
+    const suspect = await worker.claimSuspect();
+    const other = await worker.claimSuspect();
+    if (suspect === undefined || other === undefined) return expect.unreachable();
+    await worker.giveBack(suspect);
+    await worker.settle(other, { [failed]: { next: "retry", delayMs: 0 } });
+    expect(
+      await mill.db.query(sql`select job_id::text as id, losses::int from millrace.pending order by losses`),
+    ).toEqual([
+      { id: failed, losses: 0 },
+      { id: back, losses: 1 },
+    ]);
+    const again = await worker.claim(10);
+    expect(again.jobs.map(({ id }) => id)).toEqual([failed]);
+    await worker.giveBack(again);
+    expect((await worker.claim(10)).jobs.map(({ id }) => id)).toEqual([failed]);
+  });
+
+  test("of many slow ones takes turns with ordinary jobs: these wait for some, not for all", async () => {
+    const ran = tally<unknown>();
+    const note = task({
+      name: "plain",
+      async run({ input }) {
+        if (input === "suspect") await new Promise((resolve) => setTimeout(resolve, 400));
+        ran.add(input);
+      },
+    });
+    await using mill = await file.open([note]);
+    const doomed = await StoreWorker.register(mill);
+    await mill.enqueueMany(
+      note,
+      Array.from({ length: 8 }, () => "suspect"),
+    );
+    await doomed.claim(8);
+    await doomed.die();
+    await reapNow(mill);
+    await mill.enqueueMany(
+      note,
+      Array.from({ length: 50 }, () => "ordinary"),
+    );
+    mill.work({ concurrency: 5 });
+    const order = await ran.reached(58);
+    expect(order[0]).toBe("suspect");
+    expect(order.lastIndexOf("ordinary")).toBeLessThan(order.lastIndexOf("suspect"));
+  });
+
   test("runs with the whole worker to itself, among any number of other jobs", async () => {
     const running = new Set<unknown>();
     const together: unknown[][] = [];

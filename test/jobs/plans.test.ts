@@ -1,5 +1,5 @@
 /**
- * The statements of the engine, as the server plans them with a hundred thousand rows in every table: each follows its index, whatever
+ * The statements of the engine, as the server plans them with a hundred thousand rows in each table: each follows its index, whatever
  * the statistics say. A plan that reads a whole table is right in every other test, and the end of the queue in production.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -13,10 +13,12 @@ import { findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
 import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
 import { countQueues } from "../../src/jobs/stats-store.ts";
 import { beat, reap } from "../../src/jobs/workers-store.ts";
-import { useDatabase } from "../support/engine.ts";
+import { backend } from "../support/database.ts";
+import { freshSchema, useDatabase } from "../support/engine.ts";
 
 const file = useDatabase();
-const rows = 100_000;
+/** PGlite is the same planner in slower hands: there, fewer rows and the hardest state are enough. */
+const rows = backend === "postgres" ? 100_000 : 20_000;
 /** Tables that grow with the number of jobs. */
 const large = new Set(["jobs", "pending", "settled", "attempts", "dead_letters", "operations", "idempotency_keys"]);
 
@@ -246,10 +248,12 @@ const states: readonly [name: string, arrange: (mill: Millrace) => Promise<void>
   ],
 ];
 
-describe.each(states)("with tables %s", (state, arrange) => {
+const tested = states.filter(([name]) => backend === "postgres" || name === "never analysed");
+
+describe.each(tested)("with tables %s", (state, arrange) => {
   let mill: Millrace;
   beforeAll(async () => {
-    mill = await file.open([]);
+    mill = await file.open([], { schema: freshSchema() });
     await withoutAutovacuum(mill);
     await arrange(mill);
   });

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Job, type JobStatus, type ListOptions, type Millrace, task } from "millrace";
 import { jobStatuses } from "../../src/jobs/read-store.ts";
 import { sql } from "../../src/db/sql.ts";
+import { backend } from "../support/database.ts";
 import { useDatabase } from "../support/engine.ts";
 import { type End, StoreWorker, succeeded } from "../support/store-worker.ts";
 
@@ -207,7 +208,7 @@ describe("a list", () => {
           }
         },
       ),
-      { numRuns: 25 },
+      { numRuns: backend === "postgres" ? 25 : 10 },
     );
   });
 
@@ -249,21 +250,24 @@ describe("a list", () => {
     expect(await mill.stats()).toEqual([]);
   });
 
-  test("of completed jobs goes on to its end past twenty thousand batches in which nothing matches", async () => {
-    await using mill = await file.open([plain]);
-    const { id } = await mill.enqueue(plain, {}, { tags: ["needle"] });
-    const worker = await StoreWorker.register(mill);
-    await worker.close(await worker.claim(1));
-    // 45 000 later batches of one job each, none of which has the tag
-    await mill.db.query(sql`
+  test.runIf(backend === "postgres")(
+    "of completed jobs goes on to its end past twenty thousand batches in which nothing matches",
+    async () => {
+      await using mill = await file.open([plain]);
+      const { id } = await mill.enqueue(plain, {}, { tags: ["needle"] });
+      const worker = await StoreWorker.register(mill);
+      await worker.close(await worker.claim(1));
+      // 45 000 later batches of one job each, none of which has the tag
+      await mill.db.query(sql`
       with made as (
         insert into millrace.jobs (id, queue, task, max_attempts, run_at, input)
         select gen_random_uuid(), (select id from millrace.queues where name = 'default'), (select id from millrace.tasks where name = 'plain'), 1, now(), 'null'
         from generate_series(1, 45000) returning id, queue)
       insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
       select 0, queue, 1, now(), 1, 0, millrace.uuidrange(id, id, '[]'), array[id], '{0}', '{0}' from made`);
-    expect((await walk(mill, { status: "completed", tag: "needle", limit: 10 })).map((job) => job.id)).toEqual([id]);
-  });
+      expect((await walk(mill, { status: "completed", tag: "needle", limit: 10 })).map((job) => job.id)).toEqual([id]);
+    },
+  );
 
   test.each<[string, object, string]>([
     ["an unknown option", { statuss: "waiting" }, "OPTION_UNKNOWN"],

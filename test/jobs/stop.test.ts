@@ -1,8 +1,8 @@
 /** Stopping workers and pausing queues: what has not started goes back at once, what runs is waited for, nothing uses an attempt. */
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { type Job, type Log, type Millrace, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
-import { gate, places, tally, useDatabase } from "../support/engine.ts";
+import { freshSchema, gate, places, tally, useDatabase } from "../support/engine.ts";
 
 const file = useDatabase();
 
@@ -241,40 +241,67 @@ describe("a slow task does not strand the jobs behind it", () => {
     expect(await mill.stats("default")).toMatchObject([{ completed: 2_501, waiting: 0, active: 0 }]);
   });
 
-  test("that are slow too: what one worker claimed for a faster pace is shared when a second comes", async () => {
-    const runs = tally<string>();
-    const slow = gate();
-    const letGo = gate();
-    const pacing = task({
-      name: "pacing",
-      async run({ input }) {
-        if (input === "fast") return;
-        slow.open();
-        runs.add("slow");
-        await new Promise((resolve) => setTimeout(resolve, 100));
-        if (runs.seen.length >= 40) letGo.open();
-      },
-    });
-    await using mill = await file.open([pacing]);
+  /** Fast jobs teach a worker to claim far ahead; slow ones follow, and end. */
+  async function changeOfPace(): Promise<{
+    open: (name: string) => Promise<Millrace>;
+    slowStarted: Promise<void>;
+    slowDone: (count: number) => Promise<unknown>;
+    by: Map<string, number>;
+    urgent: Promise<number>;
+    schema: string;
+  }> {
+    const schema = freshSchema();
+    const slowStarted = gate();
+    const slow = tally<string>();
+    const by = new Map<string, number>();
+    const urgent = gate<number>();
+    const open = (name: string): Promise<Millrace> => {
+      const pacing = task({
+        name: "pacing",
+        async run({ input }) {
+          if (input === "urgent") urgent.open(performance.now());
+          if (input !== "slow") return;
+          slowStarted.open();
+          await new Promise((resolve) => setTimeout(resolve, 50));
+          by.set(name, (by.get(name) ?? 0) + 1);
+          slow.add(name);
+        },
+      });
+      return file.open([pacing], { schema });
+    };
+    const mill = await open("first");
     await mill.enqueueMany(
-      pacing,
-      Array.from({ length: 3_000 }, () => "fast"),
+      "pacing",
+      Array.from({ length: 5_000 }, () => "fast"),
     );
     await mill.enqueueMany(
-      pacing,
-      Array.from({ length: 1_000 }, () => "slow"),
+      "pacing",
+      Array.from({ length: 100 }, () => "slow"),
     );
-    const first = mill.work({ concurrency: 1, name: "first" });
-    await slow.opened;
-    const second = mill.work({ concurrency: 10, name: "second" });
-    await letGo.opened;
-    await Promise.all([first.stop(), second.stop()]);
-    // The second worker has ten slots and the first has one: had the first kept its hundreds, it alone would have run the forty.
-    const share = await mill.db.query<{ name: string; n: number }>(sql`
-      select w.name, coalesce(sum(s.n), 0)::int as n from millrace.workers w left join millrace.settled s on s.worker = w.id
-      and s.took_ms_sum >= 50 * s.n group by w.name order by w.name`);
-    const second10 = share.find(({ name }) => name === "second")?.n ?? 0;
-    expect(second10).toBeGreaterThan(20);
+    mill.work({ concurrency: 1 });
+    onTestFinished(() => mill.close());
+    return { open, slowStarted: slowStarted.opened, slowDone: slow.reached, by, urgent: urgent.opened, schema };
+  }
+
+  test("that are slow themselves: what a worker claimed at a faster pace goes to an idle one", async () => {
+    const { open, slowStarted, slowDone, by } = await changeOfPace();
+    await slowStarted;
+    await using second = await open("second");
+    second.work({ concurrency: 10 });
+    await slowDone(100);
+    // One slot against ten, but for the time it takes to notice.
+    expect(by.get("second") ?? 0).toBeGreaterThan(50);
+  });
+
+  test("nor an urgent one: it overtakes what was claimed at a faster pace", async () => {
+    const { open, slowStarted, slowDone, urgent, by } = await changeOfPace();
+    await slowStarted;
+    await using producer = await open("producer");
+    const asked = performance.now();
+    await producer.enqueue("pacing", "urgent", { priority: 10 });
+    expect((await urgent) - asked).toBeLessThan(2_000);
+    expect(by.get("first") ?? 0).toBeLessThan(60);
+    await slowDone(by.get("first") ?? 0);
   });
 });
 

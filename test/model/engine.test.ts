@@ -12,11 +12,12 @@ import type { Millrace } from "millrace";
 import { findJobs } from "../../src/jobs/read-store.ts";
 import { foldTallies } from "../../src/jobs/stats-store.ts";
 import { sql } from "../../src/db/sql.ts";
+import { backend } from "../support/database.ts";
 import { useDatabase } from "../support/engine.ts";
 import { type Claim, type End, StoreWorker, reapNow } from "../support/store-worker.ts";
 import { Model, type ModelJob, type ModelLease } from "./reference.ts";
 
-const sequences = Number(process.env["MILLRACE_TEST_SEQUENCES"] ?? 100);
+const sequences = Number(process.env["MILLRACE_TEST_SEQUENCES"] ?? (backend === "postgres" ? 100 : 50));
 const queues = ["north", "south"];
 const hourMs = 3_600_000;
 

@@ -1,12 +1,13 @@
 /**
- * One database per test file, one schema per engine: isolation for the price of a migration, and every test proves that the
- * schema's name is free.
+ * One database per test file, one schema per engine: every test proves that the schema's name is free. The schema of a closed engine
+ * is emptied and used again, which is several times as fast as making one.
  *
  *     const file = useDatabase();
  *     test("…", async () => {
  *       await using mill = await file.open([hello]);
  *     });
  */
+import pg from "pg";
 import { afterAll, beforeAll, vi } from "vitest";
 import { type Database } from "../../src/db/database.ts";
 import { openEmbedded } from "../../src/db/embedded.ts";
@@ -81,6 +82,13 @@ export function useDatabase(): FileDatabase {
   afterAll(async () => {
     await database?.[Symbol.asyncDispose]();
   });
+
+  /** How many engines are open in each of our schemas, and which schemas lie empty. */
+  const engines = new Map<string, number>();
+  const spare: string[] = [];
+  /** Schemas in which a test made or changed tables. */
+  const altered = new Set<string>();
+
   const file = {
     get database(): TestDatabase {
       if (database === undefined) throw new Error("The database is there from beforeAll on.");
@@ -99,10 +107,55 @@ export function useDatabase(): FileDatabase {
         ? openEmbedded({ schema, pglite: own.pglite })
         : openPostgres({ url: own.url, schema, poolSize: 5, pooler, log: silent });
     },
-    open: (tasks: readonly AnyTask[] = [], options: MillraceOptions = {}): Promise<Millrace> =>
-      millrace(defineApp({ tasks }), { schema: freshSchema(), poolSize: 5, ...file.door, ...options }),
+    async open(tasks: readonly AnyTask[] = [], options: MillraceOptions = {}): Promise<Millrace> {
+      const schema = options.schema ?? spare.pop() ?? freshSchema();
+      const isOurs = options.schema === undefined || engines.has(schema);
+      const mill = await millrace(defineApp({ tasks }), { poolSize: 5, ...file.door, ...options, schema });
+      if (!isOurs) return mill;
+      engines.set(schema, (engines.get(schema) ?? 0) + 1);
+      const { close } = mill;
+      const { script } = mill.db;
+      let closed: Promise<void> | undefined;
+      Object.assign(mill, { close: () => (closed ??= close.call(mill).then(() => leave(schema))) });
+      Object.assign(mill.db, {
+        script(text: string) {
+          if (/\b(create|alter|drop)\b/.test(text)) altered.add(schema);
+          return script(text);
+        },
+      });
+      return mill;
+    },
   };
+
+  async function leave(schema: string): Promise<void> {
+    const left = (engines.get(schema) ?? 1) - 1;
+    engines.set(schema, left);
+    if (left > 0 || altered.has(schema)) return;
+    await empty(file.database, schema);
+    engines.delete(schema);
+    spare.push(schema);
+  }
+
   return file;
+}
+
+/** As right after the migration, but for the numbers that identities give next. */
+async function empty(database: TestDatabase, schema: string): Promise<void> {
+  const text = `
+    do $$ declare name text; begin
+      for name in select tablename from pg_tables where schemaname = '${schema}' and tablename <> 'migrations' loop
+        execute format('delete from %I.%I', '${schema}', name);
+      end loop;
+    end $$;
+    insert into "${schema}".tally_mark default values;`;
+  if (database.backend === "pglite") return void (await database.pglite.exec(text));
+  const client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  try {
+    await client.query(text);
+  } finally {
+    await client.end();
+  }
 }
 
 /** Capital letters, digits and underscores: a name that must be quoted everywhere. */
