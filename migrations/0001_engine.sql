@@ -14,6 +14,16 @@ create table millrace.queues (
   paused_at timestamptz,
   paused_by text,
   paused_reason text,
+  -- has limits, or jobs with concurrency keys: claimed with care, one lease per job
+  careful boolean not null default false,
+  -- had a job with a concurrency key, ever
+  keyed boolean not null default false,
+  -- has limits on what may be enqueued
+  guarded boolean not null default false,
+  -- the concurrency key that was served last: the next claim begins behind it
+  last_key text collate "C" not null default '',
+  -- storm control lets nothing start until then
+  throttled_until timestamptz,
   created_at timestamptz not null default now()
 );
 
@@ -32,6 +42,8 @@ create table millrace.jobs (
   run_at timestamptz not null,
   created_at timestamptz not null default now(),
   replay_of uuid,
+  -- jobs of one key are limited together; '' for those without
+  key text collate "C" not null default '',
   input jsonb not null,
   -- what most jobs do not have: {timeout_ms, backoff}
   options jsonb,
@@ -39,19 +51,22 @@ create table millrace.jobs (
 );
 create index jobs_tags on millrace.jobs using gin (tags) where tags is not null;
 
--- Who waits. The primary key is the queue: rank is minus the priority, so that the index reads in the order of work.
+-- Who waits. The primary key is the queue: rank is minus the priority, so that the index reads in the order of work; jobs with a
+-- concurrency key stand in a line of their own.
 -- run_at in the future: delayed; at infinity: blocked. losses counts how often the job went down with a worker.
 create table millrace.pending (
   queue int not null,
+  key text collate "C" not null default '',
   rank smallint not null,
   run_at timestamptz not null,
   job_id uuid not null,
   task int not null,
   attempt smallint not null,
   losses smallint not null default 0,
-  primary key (queue, rank, run_at, job_id)
+  primary key (queue, key, rank, run_at, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 create index pending_suspect on millrace.pending (run_at) where losses > 0;
+create index pending_keyed on millrace.pending (queue, run_at) where key <> '';
 
 -- Who works. One row per started worker, never reused.
 create table millrace.workers (
@@ -85,6 +100,8 @@ create table millrace.leases (
   claimed_at timestamptz not null default now(),
   job_ids uuid[] not null,
   attempts smallint[] not null,
+  -- in a queue with limits there is one lease per job, so that counting leases counts what runs under a key
+  key text collate "C" not null default '',
   -- jobs of this batch that are settled already
   done uuid[] not null default '{}'
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
@@ -156,6 +173,7 @@ create table millrace.operations (
   action text not null,
   at timestamptz not null default now(),
   by text,
+  reason text,
   run_at timestamptz
 );
 create index operations_job on millrace.operations (job_id, id);

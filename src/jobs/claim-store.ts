@@ -61,6 +61,8 @@ export interface Turn {
   /** False when a lease was to be closed and was no longer ours. */
   readonly closed: boolean;
   readonly queueName: string;
+  /** The queue must be claimed from by `claimWithCare`; nothing was claimed. */
+  readonly careful: boolean;
   readonly jobs: ClaimedRow[];
   /** The last job taken of each rank. */
   readonly marks: LaneMark[];
@@ -90,13 +92,13 @@ function claiming({ lease, worker, queue, lanes, tasks, limit }: Wanted): Sql {
   return sql`
     lanes as (
       select lane.* from unnest(${ranks}::smallint[], ${times}::timestamptz[], ${ids}::uuid[]) as lane (rank, run_at, job_id)
-      where exists (select from millrace.queues q where q.id = ${queue}::int and q.paused_at is null)
+      where exists (select from millrace.queues q where q.id = ${queue}::int and q.paused_at is null and not q.careful)
     ),
     locked as materialized (
       select p.* from lanes cross join lateral (
         select ctid as place, rank, run_at, job_id, attempt
         from millrace.pending
-        where queue = ${queue}::int and rank = lanes.rank and run_at <= now()
+        where queue = ${queue}::int and key = '' and rank = lanes.rank and run_at <= now()
           and (run_at, job_id) >= (lanes.run_at, lanes.job_id)
           and losses = 0 ${tasks === null ? sql`` : sql`and task = any (${arrayLiteral(tasks)}::int[])`}
         order by run_at, job_id limit ${limit}::int
@@ -132,7 +134,7 @@ const nextDue = ({ queue, limit }: Wanted): Sql => sql`
     select ceil(extract(epoch from min(later.run_at) - now()) * 1000)::text
     from lanes cross join lateral (
       select run_at from millrace.pending p
-      where p.queue = ${queue}::int and p.rank = lanes.rank and p.run_at > now() and p.run_at < 'infinity'
+      where p.queue = ${queue}::int and p.key = '' and p.rank = lanes.rank and p.run_at > now() and p.run_at < 'infinity'
       order by p.run_at limit 1
     ) later
   ) end`;
@@ -150,11 +152,13 @@ export async function closeAndClaim(db: Executor, done: WholeLease | undefined, 
     with ${join(parts, sql`,`)}
     ${claims ? claimedJobs : sql``}
     select -1, null, ${done ? sql`(select count(*)::int from closed)` : withoutWaiting}, ${claims ? nextDue(want) : sql`null`},
-           0, 0, (select name from millrace.queues where id = ${want.queue}::int)`);
+           coalesce((select careful::int from millrace.queues where id = ${want.queue}::int), 0), 0,
+           (select name from millrace.queues where id = ${want.queue}::int)`);
   const jobs: ClaimedRow[] = [];
   const marks: LaneMark[] = [];
   let closed = done === undefined;
   let queueName = "";
+  let careful = false;
   let nextDueMs = Number.POSITIVE_INFINITY;
   for (const row of rows) {
     if (row[0] > 0) jobs[row[0] - 1] = row as ClaimedRow;
@@ -162,14 +166,18 @@ export async function closeAndClaim(db: Executor, done: WholeLease | undefined, 
     else {
       closed ||= row[2] === 1;
       if (row[3] !== null) nextDueMs = Number(row[3]);
+      careful = row[4] === 1;
       queueName = row[6] ?? "";
     }
   }
-  return { closed, queueName, jobs, marks, nextDueMs };
+  return { closed, queueName, careful, jobs, marks, nextDueMs };
 }
 
-/** One (queue, rank) with somebody waiting; `waitMs` until its first job is due, 0 when it is. */
-type LaneRow = readonly [queue: number, rank: number, waitMs: number];
+/**
+ * One (queue, rank) with somebody waiting; `waitMs` until its first job is due, 0 when it is. `careful`: to be claimed by
+ * `claimWithCare`. The jobs with concurrency keys of a queue are one lane, however many keys there are.
+ */
+type LaneRow = readonly [queue: number, rank: number, waitMs: number, careful: boolean];
 
 export interface Outlook {
   readonly lanes: LaneRow[];
@@ -190,19 +198,29 @@ export async function lookAround(
   const ownTasks = tasks === null ? null : arrayLiteral(tasks);
   const rows = await db.rows<LaneRow>(sql`
     with recursive heads as (
-      (select queue, rank, run_at from millrace.pending order by queue, rank, run_at, job_id limit 1)
+      (select queue, key, rank, run_at from millrace.pending order by queue, key, rank, run_at, job_id limit 1)
       union all
       select next.* from heads cross join lateral (
-        select p.queue, p.rank, p.run_at from millrace.pending p
-        where (p.queue, p.rank) > (heads.queue, heads.rank)
-        order by p.queue, p.rank, p.run_at, p.job_id limit 1
+        (select p.queue, p.key, p.rank, p.run_at from millrace.pending p
+         where heads.key = '' and (p.queue, p.key, p.rank) > (heads.queue, heads.key, heads.rank)
+         order by p.queue, p.key, p.rank, p.run_at, p.job_id limit 1)
+        union all
+        (select p.queue, p.key, p.rank, p.run_at from millrace.pending p -- one key stands for all of its queue
+         where heads.key <> '' and p.queue > heads.queue
+         order by p.queue, p.key, p.rank, p.run_at, p.job_id limit 1)
       ) next
+    ),
+    lanes as (
+      select heads.queue, heads.rank, case when heads.key = '' then heads.run_at else (
+               select p.run_at from millrace.pending p where p.queue = heads.queue and p.key <> '' order by p.run_at limit 1
+             ) end as run_at
+      from heads
     )
-    select heads.queue, heads.rank::int, greatest(extract(epoch from heads.run_at - now()) * 1000, 0)::float8
-    from heads join millrace.queues q on q.id = heads.queue
-    where q.paused_at is null and heads.run_at < 'infinity' and (${own}::int[] is null or heads.queue = any (${own}::int[]))
+    select lanes.queue, lanes.rank::int, greatest(extract(epoch from lanes.run_at - now()) * 1000, 0)::float8, q.careful
+    from lanes join millrace.queues q on q.id = lanes.queue
+    where q.paused_at is null and lanes.run_at < 'infinity' and (${own}::int[] is null or lanes.queue = any (${own}::int[]))
     union all
-    (select -1, 0, greatest(extract(epoch from p.run_at - now()) * 1000, 0)::float8
+    (select -1, 0, greatest(extract(epoch from p.run_at - now()) * 1000, 0)::float8, false
      from ( -- sorted in here: joined flat, it would be read by queue while the statistics are those of an emptier table
        select queue, run_at from millrace.pending
        where losses > 0 and (${own}::int[] is null or queue = any (${own}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))
@@ -222,18 +240,21 @@ export interface Suspect {
   readonly job: ClaimedRow;
 }
 
-/** Claims the suspect that waits longest, alone in its lease. Uses the partial index `pending_suspect`. */
+/**
+ * Claims the suspect that waits longest, alone in its lease. Uses the partial index `pending_suspect`. When there are none but in
+ * careful queues, where limits have a say, one of these queues is named instead.
+ */
 export async function claimSuspect(
   db: Database,
   lease: string,
   worker: number,
   queues: readonly number[] | null,
   tasks: readonly number[] | null,
-): Promise<Suspect | undefined> {
+): Promise<Suspect | { readonly carefulQueue: number } | undefined> {
   const ownQueues = queues === null ? null : arrayLiteral(queues);
   const ownTasks = tasks === null ? null : arrayLiteral(tasks);
   const [row] = await db.rows<
-    readonly [number, string, number, string, number, string, number, number, string | null]
+    readonly [number, string, number, string | null, number, string, number, number, string | null]
   >(sql`
     with suspect as materialized (
       select p.*, (select name from millrace.queues where id = p.queue) as queue_name
@@ -243,7 +264,7 @@ export async function claimSuspect(
           and (${ownQueues}::int[] is null or queue = any (${ownQueues}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))
         order by run_at for update skip locked
       ) p
-      where exists (select from millrace.queues q where q.id = p.queue and q.paused_at is null)
+      where exists (select from millrace.queues q where q.id = p.queue and q.paused_at is null and not q.careful)
       limit 1
     ),
     taken as (delete from millrace.pending where ctid = any (array(select place from suspect))),
@@ -254,8 +275,17 @@ export async function claimSuspect(
     select s.queue, s.queue_name, s.losses::int, s.job_id::text, j.task, j.input::text, s.attempt::int, j.max_attempts::int, j.options::text
     from suspect s left join lateral (
       select task, input, max_attempts, options from millrace.jobs where id = s.job_id limit 1
-    ) j on true`);
+    ) j on true
+    union all
+    (select p.queue, '', 0, null, 0, '', 0, 0, null
+     from (select distinct queue from millrace.pending
+           where losses > 0 and run_at <= now()
+             and (${ownQueues}::int[] is null or queue = any (${ownQueues}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))) p
+     where not exists (select from suspect)
+       and exists (select from millrace.queues q where q.id = p.queue and q.paused_at is null and q.careful)
+     order by random() limit 1)`);
   if (row === undefined) return undefined;
+  if (row[3] === null) return { carefulQueue: row[0] };
   const [queue, queueName, losses, id, task, input, attempt, maxAttempts, options] = row;
   return { queue, queueName, losses, job: [1, id, task, input, attempt, maxAttempts, options] };
 }

@@ -4,10 +4,12 @@
  */
 import type { Log } from "../core/log.ts";
 import type { Database, Subscription } from "../db/database.ts";
-import { type ClaimedRow, claimSuspect, closeAndClaim, leaseId, lookAround } from "./claim-store.ts";
+import { claimWithCare } from "./careful-store.ts";
+import { type ClaimedRow, closeAndClaim, leaseId, lookAround } from "./claim-store.ts";
 import { Conditions } from "./conditions.ts";
 import { type Lane, Lanes } from "./lanes.ts";
 import { Ledger, Lease } from "./ledger.ts";
+import { runSuspects } from "./quarantine.ts";
 import { type Host, RunningJob } from "./running.ts";
 import type { Runner } from "./runner.ts";
 import type { Settler } from "./settler.ts";
@@ -48,12 +50,11 @@ const secondLookMs = 20;
 const strandedMs = 250;
 /** Busy for this long after being idle: tell producers that nobody needs waking. */
 const awakeAfterMs = 100;
-/** A suspect may have the worker to itself for this long, doubled with each loss, so that a slow killer is caught in the end. */
-const aloneMs = 10_000;
-/** Suspects are run one after another for this long; then ordinary work has the worker for as long as they had it. */
-const suspectsTurnMs = 1_000;
 /** How long running jobs may keep a suspect waiting for an empty worker. */
 const patienceMs = 5_000;
+const noSuspectsPauseMs = 500;
+/** Jobs per claim from a queue with limits. */
+const carefulBatch = 100;
 const retryPauseMaxMs = 5_000;
 
 export class Claimer {
@@ -82,6 +83,8 @@ export class Claimer {
   #alone = false;
   /** performance.now() until which ordinary work, if there is any, comes first. */
   #ordinaryUntil = 0;
+  /** performance.now() before which suspects are not looked at again. */
+  #suspectsFrom = 0;
   #pauseMs = 0;
   #pausedUntil = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -174,7 +177,8 @@ export class Claimer {
 
   #claim(now: number): void {
     if (this.#sweepIsDue(now)) this.#look();
-    if (now >= this.#lanes.suspectDueAt && (now >= this.#ordinaryUntil || !this.#lanes.anyDue)) {
+    const suspectsAt = Math.max(this.#lanes.suspectDueAt, this.#suspectsFrom);
+    if (now >= suspectsAt && (now >= this.#ordinaryUntil || !this.#lanes.anyDue)) {
       void this.#quarantine();
       return;
     }
@@ -183,8 +187,15 @@ export class Claimer {
       if (want === 0) return;
       const lane = this.#lanes.next();
       if (lane === undefined) return this.#rest(now);
-      void this.#turn(lane, want);
+      if (!lane.careful) void this.#turn(lane, want);
+      else if (this.#slots > 0) void this.#carefulTurn(lane, Math.min(this.#slots, carefulBatch));
+      else return;
     }
+  }
+
+  /** Slots that nothing claimed or asked for will take. */
+  get #slots(): number {
+    return this.#runner.free - this.#runner.buffered - this.#requested;
   }
 
   /** How many jobs to claim now: the free slots, and as many more as will start before the next claim is answered. */
@@ -223,7 +234,9 @@ export class Claimer {
       if (turn.jobs.length > 0 && lane)
         this.#take(new Lease(lease, lane.queue, turn.queueName, now, turn.jobs.length), turn.jobs);
       if (lane) {
-        const exhausted = turn.jobs.length < limit;
+        // Found out to be careful: the same lane again, the other way.
+        if (turn.careful) this.#lanes.isCareful(lane.queue);
+        const exhausted = turn.jobs.length < limit && !turn.careful;
         this.#lanes.claimed(lane, turn.marks, exhausted);
         this.#lanes.nextDueAt = Math.min(this.#lanes.nextDueAt, now + turn.nextDueMs);
         this.#noteBusy(now, exhausted);
@@ -233,6 +246,35 @@ export class Claimer {
       if (limit > 0) this.unanswered.set(lease, performance.now());
       this.#trouble("claiming", error);
     }
+    this.#turned(limit);
+  }
+
+  /** A claim from a queue with limits: no job ahead of its slot, one lease each. */
+  async #carefulTurn(lane: Lane, limit: number): Promise<void> {
+    const { db, workerId } = this.#setup;
+    const leases = Array.from({ length: limit }, () => this.#newLease());
+    const [firstLease = ""] = leases;
+    const { queue } = lane;
+    this.#turns += 1;
+    this.#requested += limit;
+    try {
+      const want = { firstLease, worker: workerId(), queue, tasks: this.#taskIds, limit, suspects: false };
+      const turn = await claimWithCare(db, want);
+      const now = performance.now();
+      this.#pauseMs = 0;
+      turn.jobs.forEach((row, i) => {
+        this.#take(new Lease(leases[i] as string, queue, turn.queueName, now, 1, true), [row]);
+      });
+      this.#lanes.claimed(lane, [], turn.jobs.length < limit);
+      this.#lanes.nextDueAt = Math.min(this.#lanes.nextDueAt, now + turn.nextDueMs);
+    } catch (error) {
+      for (const lease of leases) this.unanswered.set(lease, performance.now());
+      this.#trouble("claiming", error);
+    }
+    this.#turned(limit);
+  }
+
+  #turned(limit: number): void {
     this.#turns -= 1;
     this.#requested -= limit;
     if (!this.#open) this.freeBuffered();
@@ -325,47 +367,45 @@ export class Claimer {
       });
   }
 
-  /**
-   * Runs suspects, one at a time and nothing else, so that the one that kills its worker is known by name. Jobs that run already
-   * are waited for, but not for ever: a suspect that dies in company proves nothing and comes back.
-   */
+  /** Jobs that went down with a worker have this one to themselves for a while. */
   async #quarantine(): Promise<void> {
     if (this.#alone) return;
     this.#alone = true;
-    const { db, workerId, queues } = this.#setup;
     const since = performance.now();
+    let ran = 0;
     try {
       this.freeBuffered();
       await this.untilQuiet(patienceMs);
-      const turnEnds = performance.now() + suspectsTurnMs;
-      while (this.#open && performance.now() < turnEnds) {
-        // Settled first: the reaper counts what the worker holds, and one finished job more would be company.
-        await this.#settler.drain();
-        const id = this.#newLease();
-        this.#turns += 1; // whoever stops this worker waits for the answer
-        const suspect = await claimSuspect(db, id, workerId(), queues, this.#taskIds)
-          .catch((error: unknown) => {
-            this.unanswered.set(id, performance.now());
+      ran = await runSuspects(this.#setup, this.#settler, {
+        open: () => this.#open,
+        newLease: () => this.#newLease(),
+        // whoever stops this worker waits for the answer
+        asking: async (lease, ask) => {
+          this.#turns += 1;
+          try {
+            return await ask();
+          } catch (error) {
+            this.unanswered.set(lease, performance.now());
             throw error;
-          })
-          .finally(() => (this.#turns -= 1));
-        if (suspect === undefined) break;
-        const lease = new Lease(id, suspect.queue, suspect.queueName, performance.now(), 1);
-        this.#take(lease, [suspect.job]);
-        if (!this.#open) {
-          this.freeBuffered();
-          break;
-        }
-        this.#runner.startNext();
-        const windowMs = aloneMs * 2 ** Math.min(suspect.losses - 1, 15);
-        if (!(await this.#conditions.until(() => lease.open === 0, windowMs))) break;
-      }
+          } finally {
+            this.#turns -= 1;
+          }
+        },
+        run: (lease, job, withinMs) => {
+          this.#take(lease, [job]);
+          if (!this.#open) this.freeBuffered();
+          else this.#runner.startNext();
+          return this.#conditions.until(() => lease.open === 0, withinMs);
+        },
+      });
     } catch (error) {
       this.#trouble("running suspects", error);
     }
     this.#alone = false;
     const now = performance.now();
     this.#ordinaryUntil = now + (now - since);
+    // None could start: their queue is paused by now, or full.
+    this.#suspectsFrom = ran === 0 ? now + noSuspectsPauseMs : now;
     this.lookAgain();
   }
 

@@ -20,6 +20,8 @@ export interface SpecialJob {
   readonly options?: StoredJobOptions;
   readonly tags?: readonly string[];
   readonly replayOf?: string;
+  /** Concurrency key. */
+  readonly key?: string;
 }
 
 export interface IdempotencyKey {
@@ -101,7 +103,8 @@ export async function insertSpecial(
   always: boolean,
 ): Promise<void> {
   await db.rows(sql`
-    with asked as (${insertGiven(jobs)} on conflict (id) do nothing returning id, queue, task, priority, run_at),
+    with asked as (${insertGiven(jobs)} on conflict (id) do nothing returning id, queue, task, priority, run_at, key),
+    ${markKeyed},
     waits as (${insertPending}),
     ${wake(channel, always)}`);
 }
@@ -128,17 +131,25 @@ export async function insertOnce(
     ),
     asked as (
       ${insertGiven([job])} where id = (select job_id from key)
-      on conflict (id) do nothing returning id, queue, task, priority, run_at
+      on conflict (id) do nothing returning id, queue, task, priority, run_at, key
     ),
+    ${markKeyed},
     waits as (${insertPending}),
     woke as (${wakeSubquery(channel, always)})
     select key.job_id::text from key left join woke on true`);
   return row?.[0] ?? job.id;
 }
 
+/** Queues that get their first job with a concurrency key: from now on they are claimed with care, and for ever. */
+const markKeyed: Sql = sql`
+  marked as (
+    update millrace.queues set keyed = true, careful = true
+    where not keyed and id in (select queue from asked where key <> '')
+  )`;
+
 const insertPending: Sql = sql`
-  insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
-  select queue, -priority, run_at, id, task, 1 from asked returning queue, rank, run_at`;
+  insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt)
+  select queue, key, -priority, run_at, id, task, 1 from asked returning queue, rank, run_at`;
 
 const wakeSubquery = (channel: string, always: boolean): Sql => sql`with ${wake(channel, always)}`;
 
@@ -155,17 +166,18 @@ function insertGiven(jobs: readonly NewJob[]): Sql {
       options: special.options,
       tags: special.tags,
       replay_of: special.replayOf,
+      key: special.key,
     };
     // The input is JSON text already; it is put in as it stands instead of being parsed and written again.
     return `{"input":${input},${JSON.stringify(rest).slice(1)}`;
   });
   // A time in the past means now: the queue's order, and the workers' low-water mark, only ever move forward.
   return sql`
-    insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, input, options, tags, replay_of)
+    insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, input, options, tags, replay_of, key)
     select id, queue, task, priority, max_attempts,
            greatest(coalesce(run_at, now() + coalesce(delay_ms, 0) * interval '1 millisecond'), now()),
-           coalesce(input, 'null'::jsonb), options, tags, replay_of
+           coalesce(input, 'null'::jsonb), options, tags, replay_of, coalesce(key, '')
     from jsonb_to_recordset(${`[${records.join(",")}]`}::jsonb) as given (
       id uuid, queue int, task int, priority smallint, max_attempts smallint, run_at timestamptz, delay_ms float8,
-      input jsonb, options jsonb, tags text[], replay_of uuid)`;
+      input jsonb, options jsonb, tags text[], replay_of uuid, key text)`;
 }

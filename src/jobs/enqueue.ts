@@ -36,6 +36,8 @@ export interface EnqueueOptions {
   idempotencyKeep?: Duration;
   /** Up to 20 words to find the job by. */
   tags?: readonly string[];
+  /** Jobs of one key are limited together, and take turns with those of other keys; see the queue's `keyConcurrency` and `keyRate`. */
+  concurrencyKey?: string;
   /** Your own transaction: the job exists if and only if it commits. */
   tx?: ForeignTransaction;
 }
@@ -57,6 +59,7 @@ const known: ReadonlySet<string> = new Set([
   "idempotencyKey",
   "idempotencyKeep",
   "tags",
+  "concurrencyKey",
   "tx",
 ]);
 const none: EnqueueOptions = Object.freeze({});
@@ -211,7 +214,7 @@ export class Enqueuer {
 }
 
 function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
-  const { delay, runAt, backoff, timeout, tags } = options;
+  const { delay, runAt, backoff, timeout, tags, concurrencyKey } = options;
   if (delay !== undefined && runAt !== undefined)
     throw new MillraceError("OPTION_INVALID", "Give delay or runAt, not both.");
   if (
@@ -219,13 +222,15 @@ function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
     runAt === undefined &&
     backoff === undefined &&
     timeout === undefined &&
-    tags === undefined
+    tags === undefined &&
+    concurrencyKey === undefined
   )
     return undefined;
   return {
     ...(delay === undefined ? {} : { delayMs: durationMs(delay, "delay") }),
     ...(runAt === undefined ? {} : { runAt: readInstant(runAt) }),
     ...(tags === undefined ? {} : { tags: checkedTags(tags) }),
+    ...(concurrencyKey === undefined ? {} : { key: checkedKey(concurrencyKey, "concurrencyKey") }),
     ...(backoff === undefined && timeout === undefined
       ? {}
       : {
@@ -259,10 +264,13 @@ function checkedTags(tags: readonly string[]): readonly string[] {
 
 function readKey({ idempotencyKey: text, idempotencyKeep: keep = dayMs }: EnqueueOptions): IdempotencyKey | undefined {
   if (text === undefined) return undefined;
+  return { text: checkedKey(text, "idempotencyKey"), keepMs: durationMs(keep, "idempotencyKeep") };
+}
+
+function checkedKey(text: unknown, name: string): string {
   // Half surrogate pairs would all be stored as the same replacement character.
-  if (typeof text === "string" && /^[^\0\p{Surrogate}]{1,255}$/u.test(text))
-    return { text, keepMs: durationMs(keep, "idempotencyKeep") };
-  throw new MillraceError("OPTION_INVALID", "idempotencyKey must be a text of 1 to 255 characters.");
+  if (typeof text === "string" && /^[^\0\p{Surrogate}]{1,255}$/u.test(text)) return text;
+  throw new MillraceError("OPTION_INVALID", `${name} must be a text of 1 to 255 characters.`);
 }
 
 function batches<Item>(items: readonly Item[], chars: (item: Item) => number): Item[][] {

@@ -18,6 +18,8 @@ interface Queue {
 export interface Lane {
   readonly queue: number;
   readonly marks: LaneMark[];
+  /** Has limits, or concurrency keys. */
+  readonly careful: boolean;
   /** Sweeps so far; a claim that began before the last one must not move marks. */
   readonly sweep: number;
 }
@@ -27,6 +29,7 @@ export class Lanes {
   /** Queues with due work, the next to claim from first. */
   #ring: Queue[] = [];
   #sweeps = 0;
+  readonly #careful = new Set<number>();
   /** performance.now() of the earliest job known to become due. */
   nextDueAt = Number.POSITIVE_INFINITY;
   /** performance.now() when the first suspect is due. */
@@ -43,7 +46,9 @@ export class Lanes {
     this.#ring = [];
     this.nextDueAt = Number.POSITIVE_INFINITY;
     this.suspectDueAt = outlook.suspectWaitMs === null ? Number.POSITIVE_INFINITY : now + outlook.suspectWaitMs;
-    for (const [queue, rank, waitMs] of outlook.lanes) {
+    this.#careful.clear();
+    for (const [queue, rank, waitMs, careful] of outlook.lanes) {
+      if (careful) this.#careful.add(queue);
       if (waitMs === 0) this.wake(queue, rank);
       else this.nextDueAt = Math.min(this.nextDueAt, now + waitMs);
     }
@@ -64,7 +69,12 @@ export class Lanes {
     const queue = this.#ring.shift();
     if (!queue) return undefined;
     this.#ring.push(queue);
-    return { queue: queue.id, marks: [...queue.marks.values()].sort((a, b) => a.rank - b.rank), sweep: this.#sweeps };
+    return {
+      queue: queue.id,
+      marks: [...queue.marks.values()].sort((a, b) => a.rank - b.rank),
+      careful: this.#careful.has(queue.id),
+      sweep: this.#sweeps,
+    };
   }
 
   /** After a claim: where its scan ended, and whether the queue gave less than was asked. */
@@ -77,6 +87,11 @@ export class Lanes {
       queue.due = false;
       this.#ring = this.#ring.filter((other) => other !== queue);
     }
+  }
+
+  /** A queue turned out to have limits. */
+  isCareful(id: number): void {
+    this.#careful.add(id);
   }
 
   /** Forgets a queue, for example one that was just paused. */

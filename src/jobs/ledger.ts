@@ -33,12 +33,17 @@ export class Lease {
   readonly tookMs: number[];
   tookMsSum = 0;
 
-  constructor(id: string, queue: number, queueName: string, claimedAt: number, size: number) {
+  /** Of a queue with limits: what finishes makes room for others, so it is reported at once. */
+  readonly careful: boolean;
+
+  constructor(id: string, queue: number, queueName: string, claimedAt: number, size: number, careful = false) {
     this.id = id;
     this.queue = queue;
     this.queueName = queueName;
     this.claimedAt = claimedAt;
     this.size = size;
+    this.careful = careful;
+    this.whole = !careful;
     this.open = size;
     this.held = size;
     this.startedMs = Array.from<number>({ length: size }).fill(0);

@@ -75,6 +75,7 @@ export type Verdict = "retry" | "again" | "dead" | "exhausted" | "late";
 /** Settles the results; returns what became of those that were not successes. */
 export async function settle(
   db: Database,
+  channel: string,
   worker: number,
   results: readonly Result[],
 ): Promise<(readonly [jobId: string, verdict: Verdict])[]> {
@@ -111,12 +112,12 @@ export async function settle(
       from given g join open h on h.lease = g.lease and h.job_id = g.job_id
     ),
     judged as materialized (
-      select f.*, j.priority, j.task,
+      select f.*, j.priority, j.task, j.key,
              case when f.recorded then 'done'
                   when f.next = 'retry' and f.attempt >= j.max_attempts then 'exhausted'
                   else f.next end as verdict
       from finished f left join lateral (
-        select priority, task, max_attempts from millrace.jobs where id = f.job_id and f.next <> 'done' limit 1
+        select priority, task, key, max_attempts from millrace.jobs where id = f.job_id and f.next <> 'done' limit 1
       ) j on true
     ),
     history as (
@@ -135,8 +136,8 @@ export async function settle(
       returning job_id, retry_at
     ),
     requeued as (
-      insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
-      select j.queue, -j.priority, t.retry_at, j.job_id, j.task, j.attempt + (j.verdict = 'retry')::int
+      insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt)
+      select j.queue, j.key, -j.priority, t.retry_at, j.job_id, j.task, j.attempt + (j.verdict = 'retry')::int
       from judged j join told t using (job_id) where j.verdict in ('retry', 'again')
     ),
     buried as (
@@ -146,6 +147,11 @@ export async function settle(
       on conflict (job_id) do nothing
     ),
     ${shrinkLeases},
+    freed as ( -- room under a limit, which others may wait for
+      select pg_notify(${channel}, q.id || ':0:0') from (select distinct queue from finished) f join millrace.queues q on q.id = f.queue
+      where q.careful and exists (
+        select from millrace.workers w where w.stopped_at is null and w.idle and (w.queues is null or q.id = any (w.queues)))
+    ),
     late as (
       insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, error_code, error_message, error_stack, late)
       select g.job_id, j.queue, g.attempt, g.lease, ${worker}::int, g.outcome, g.code, g.message, g.stack, true
@@ -157,8 +163,10 @@ export async function settle(
     )
     select job_id::text, 'late' from late
     union all
-    select job_id::text, verdict from judged where verdict <> 'done'`);
-  return rows;
+    select job_id::text, verdict from judged where verdict <> 'done'
+    union all
+    select null, null from freed`);
+  return rows.filter(([jobId]) => jobId !== null);
 }
 
 /**
@@ -183,8 +191,8 @@ export async function giveBack(
         and not exists (select from millrace.settled s where s.lease = open.lease and open.job_id = any (s.job_ids))
     ),
     requeued as (
-      insert into millrace.pending (queue, rank, run_at, job_id, task, attempt, losses)
-      select f.queue, -j.priority, ${dueTime}, f.job_id, j.task, f.attempt, least(past.losses, 1000)
+      insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt, losses)
+      select f.queue, j.key, -j.priority, ${dueTime}, f.job_id, j.task, f.attempt, least(past.losses, 1000)
       from finished f cross join lateral (select * from millrace.jobs where id = f.job_id limit 1) j
       cross join lateral (
         select case when (array_agg(a.outcome order by a.id desc))[1] = 'lost' then count(*) filter (where a.outcome = 'lost') else 0 end as losses

@@ -23,25 +23,38 @@ export class Settler {
   readonly #workerId: () => number;
   readonly #log: Log;
   readonly #onRequeued: (inMs: number) => void;
+  readonly #onFreed: (queue: number) => void;
   /** Claimed, never started, on their way back. */
   #returns: RunningJob[] = [];
   #timer: NodeJS.Timeout | undefined;
   #flushing: Promise<void> | undefined;
   #pauseMs = 0;
 
-  /** `onRequeued` hears in how many ms the first of the jobs just queued again is due. */
-  constructor(db: Database, channel: string, workerId: () => number, log: Log, onRequeued: (inMs: number) => void) {
+  /**
+   * `onRequeued` hears in how many ms the first of the jobs just queued again is due, `onFreed` of every queue with limits in which
+   * a job has ended.
+   */
+  constructor(
+    db: Database,
+    channel: string,
+    workerId: () => number,
+    log: Log,
+    onRequeued: (inMs: number) => void,
+    onFreed: (queue: number) => void,
+  ) {
     this.#db = db;
     this.#channel = channel;
     this.#workerId = workerId;
     this.#log = log;
     this.#onRequeued = onRequeued;
+    this.#onFreed = onFreed;
   }
 
   /** An attempt ended. */
   finished(job: RunningJob, now: number, ended: { thrown: unknown } | undefined): void {
     if (ended === undefined && !job.completed && job.interrupted === undefined) this.ledger.succeed(job, now);
     else this.ledger.report(job, job.result(now, ended));
+    if (job.lease.careful) this.#flushIn(0);
   }
 
   /** Gives jobs back that were never started. */
@@ -125,16 +138,20 @@ export class Settler {
     const open = unsure.length === 0 ? undefined : await stillCompleting(this.#db, unsure);
     const results = open ? given.filter(({ jobId }) => !open.has(jobId)) : given;
     if (results.length === 0) throw new Error("Transactions that complete these jobs have not ended.");
-    const verdicts = await settle(this.#db, this.#workerId(), results);
+    const verdicts = await settle(this.#db, this.#channel, this.#workerId(), results);
     const kept = open ? given.filter(({ jobId }) => open.has(jobId)) : [];
     this.ledger.results = [...kept, ...this.ledger.results.slice(given.length)];
     let dueInMs = Number.POSITIVE_INFINITY;
+    const freed = new Set<number>();
     for (const result of results) {
+      const lease = this.ledger.leases.get(result.lease);
+      if (lease?.careful) freed.add(lease.queue);
       this.ledger.reported(result.lease, 1);
       if (result.code === "WORKER_SHUTDOWN") this.returned += 1;
       if (result.next === "retry" || result.next === "again") dueInMs = Math.min(dueInMs, result.delayMs ?? 0);
     }
     if (dueInMs < Number.POSITIVE_INFINITY) this.#onRequeued(dueInMs);
+    for (const queue of freed) this.#onFreed(queue);
     this.#tell(verdicts, results);
   }
 

@@ -144,6 +144,7 @@ class Running {
       () => this.#id,
       log,
       (inMs) => this.#claimer.dueIn(inMs),
+      (queue) => this.#claimer.hear(`${queue}:0:0`),
     );
     this.runner = new Runner(setup.concurrency, log, (job, now, ended) => {
       this.#settler.finished(job, now, ended);

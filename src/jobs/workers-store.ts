@@ -106,10 +106,10 @@ export async function reap(db: Database, channel: string, self: number): Promise
           and not exists (select from millrace.settled s where s.lease = l.id and open.job_id = any (s.job_ids))
       ),
       judged as materialized (
-        select lost.*, j.priority, j.task, past.losses,
+        select lost.*, j.priority, j.task, j.key, past.losses,
                case when lost.alone and past.strikes + 1 >= ${poisonAfter} then 'POISON'
                     when lost.alone and lost.attempt >= j.max_attempts then 'MAX_ATTEMPTS_EXCEEDED' end as reason
-        from lost cross join lateral (select priority, task, max_attempts from millrace.jobs where id = lost.job_id limit 1) j
+        from lost cross join lateral (select priority, task, key, max_attempts from millrace.jobs where id = lost.job_id limit 1) j
         cross join lateral (
           select count(*) as losses, count(*) filter (where a.alone) as strikes
           from millrace.attempts a where a.job_id = lost.job_id and a.outcome = 'lost'
@@ -124,8 +124,8 @@ export async function reap(db: Database, channel: string, self: number): Promise
         from judged
       ),
       requeued as (
-        insert into millrace.pending (queue, rank, run_at, job_id, task, attempt, losses)
-        select queue, -priority, now(), job_id, task, attempt + alone::int, least(losses + 1, 1000) from judged where reason is null
+        insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt, losses)
+        select queue, key, -priority, now(), job_id, task, attempt + alone::int, least(losses + 1, 1000) from judged where reason is null
         returning queue, rank
       ),
       buried as (
@@ -135,7 +135,7 @@ export async function reap(db: Database, channel: string, self: number): Promise
       ),
       dropped as (delete from millrace.leases where id = any (${ids}::bigint[])),
       -- not the lanes: what comes back is a suspect, and those are found by looking around
-      woken as (select pg_notify(${channel}, 'look') from requeued limit 1)
+      woken as (select pg_notify(${channel}, 'look') from judged limit 1)
       select (select count(*)::int from requeued) as requeued, (select count(*)::int from buried) as buried, (select count(*)::int from woken) as woken`);
     return { workers, requeued: row?.requeued ?? 0, buried: row?.buried ?? 0 };
   });

@@ -54,7 +54,7 @@ const hot: readonly Statement[] = [
   [
     "settle",
     (db) =>
-      settle(db, 1, [
+      settle(db, "plans", 1, [
         { ...result, jobId: idOf(1), lease: "1", outcome: "succeeded", next: "done" },
         { ...result, jobId: idOf(2), lease: "1", outcome: "failed", next: "retry", completed: true },
         { ...result, jobId: idOf(3), lease: "999", outcome: "failed", next: "dead" },

@@ -72,7 +72,7 @@ export class StoreWorker {
   async claimSuspect(): Promise<Claim | undefined> {
     const lease = this.#newLease();
     const suspect = await claimSuspect(this.#mill.db, lease, this.id, null, null);
-    if (suspect === undefined) return undefined;
+    if (suspect === undefined || "carefulQueue" in suspect) return undefined;
     return { lease, queue: suspect.queue, jobs: [{ id: suspect.job[1], attempt: suspect.job[4], row: suspect.job }] };
   }
 
@@ -89,7 +89,7 @@ export class StoreWorker {
   /** Reports jobs of a claim one by one; returns the ids of those that came too late. */
   async settle(claim: Claim, ends: Readonly<Record<string, End>>): Promise<string[]> {
     const results = Object.entries(ends).map(([id, end]) => resultOf(claim, id, end));
-    const verdicts = await settle(this.#mill.db, this.id, results);
+    const verdicts = await settle(this.#mill.db, this.channel, this.id, results);
     return verdicts.filter(([, verdict]) => verdict === "late").map(([id]) => id);
   }
 
