@@ -56,7 +56,7 @@ create index policy_decisions_queue on millrace.policy_decisions (queue, id);
 -- What was not let in.
 create table millrace.ingest_decisions (
   id bigint generated always as identity primary key,
-  queue int not null,
+  queue text not null,
   at timestamptz not null default now(),
   decision text not null,
   reason_code text not null,
@@ -131,6 +131,12 @@ create table millrace.jobs_archive (
   archived_at timestamptz not null default now()
 );
 create index jobs_archive_age on millrace.jobs_archive (archived_at);
+
+alter table millrace.settled add column archived boolean not null default false;
+create index settled_age on millrace.settled (archived, finished_at);
+create index ingest_decisions_age on millrace.ingest_decisions (at);
+create index policy_decisions_age on millrace.policy_decisions (at);
+create index attempts_cancelled on millrace.attempts (finished_at) where outcome = 'cancelled' and not late;
 
 -- Orders for workers, read at once when they are given and with every beat.
 alter table millrace.workers

@@ -42,6 +42,12 @@ const whole = (names: readonly string[], value: number, min: number, max: number
   default: value,
   read: (given) => (/^\d+$/.test(given) && Number(given) >= min && Number(given) <= max ? Number(given) : undefined),
 });
+const wholeOrNone = (
+  names: readonly string[],
+  min: number,
+  max: number,
+  about: string,
+): Variable<number | undefined> => ({ ...whole(names, min, min, max, about), default: undefined });
 const flag = (names: readonly string[], value: boolean, about: string): Variable<boolean> => ({
   names,
   about,
@@ -144,7 +150,13 @@ export const variables = {
     262_144,
     1,
     64_000_000,
-    "Largest input of a job, as JSON.",
+    "Largest input of a job, as JSON. A queue's policy may allow less.",
+  ),
+  maxEnqueuePerMinute: wholeOrNone(
+    ["MILLRACE_MAX_ENQUEUE_PER_MINUTE", "PGFLOW_MAX_ENQUEUE_PER_MINUTE", "MAX_ENQUEUE_PER_MINUTE"],
+    1,
+    2_147_483_647,
+    "Jobs a queue takes per minute of the clock, unless its policy says otherwise; more are refused as ENQUEUE_RATE_EXCEEDED.",
   ),
   logLevel: textWithDefault(
     ["MILLRACE_LOG_LEVEL", "LOG_LEVEL"],

@@ -18,6 +18,7 @@ import {
   resumeQueue,
   retryJob,
 } from "../jobs/control-store.ts";
+import { Admission } from "../jobs/admission.ts";
 import { type EnqueueOptions, Enqueuer, type Enqueued } from "../jobs/enqueue.ts";
 import { Names } from "../jobs/names.ts";
 import { type Job, type JobStatus, findJobs, jobStatuses, listJobs } from "../jobs/read-store.ts";
@@ -28,6 +29,7 @@ import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
 import { type Config, readConfig } from "./config.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
+import { Policies } from "./policies.ts";
 import { version } from "./version.ts";
 
 /** Everything has a default; what is not given comes from the environment (docs/reference/configuration.md). */
@@ -47,6 +49,8 @@ export interface MillraceOptions {
   /** Direct connection for LISTEN behind a pooler. */
   listenUrl?: string;
   maxPayloadBytes?: number;
+  /** Jobs a queue takes per minute, unless its policy says otherwise. Default: no limit. */
+  maxEnqueuePerMinute?: number;
   /** Default: silent. pino and console fit. */
   log?: Log;
   /** Time for ids, ms since 1970. For tests; every decision about due times is the database's. */
@@ -91,6 +95,7 @@ const optionNames: ReadonlySet<string> = new Set([
   "pooler",
   "listenUrl",
   "maxPayloadBytes",
+  "maxEnqueuePerMinute",
   "log",
   "now",
   "random",
@@ -109,6 +114,9 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
     1,
     64_000_000,
   );
+  const perMinute = options.maxEnqueuePerMinute ?? config.maxEnqueuePerMinute;
+  const maxEnqueuePerMinute =
+    perMinute === undefined ? null : wholeNumber(perMinute, "maxEnqueuePerMinute", 1, 2_147_483_647);
   const db = await open(options, config, log);
   try {
     if (options.migrate ?? config.migrate) await migrate(db);
@@ -118,6 +126,7 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
       now: options.now ?? Date.now,
       random: options.random ?? Math.random,
       maxPayloadBytes,
+      maxEnqueuePerMinute,
     });
     // A folder has one process at a time, and we hold its lock: whoever worked on it before is gone, and need not be waited for.
     if (db.kind === "embedded" && options.pglite === undefined) await reapAll(db, mill.channel);
@@ -161,6 +170,7 @@ interface Surroundings {
   readonly now: () => number;
   readonly random: () => number;
   readonly maxPayloadBytes: number;
+  readonly maxEnqueuePerMinute: number | null;
 }
 
 export class Millrace {
@@ -171,6 +181,8 @@ export class Millrace {
   readonly log: Log;
   /** Largest input of a job, as JSON. */
   readonly maxPayloadBytes: number;
+  /** Limits, admission and retention of queues. */
+  readonly policies: Policies;
   readonly #enqueuer: Enqueuer;
   /** What workers listen on. */
   readonly channel: string;
@@ -178,7 +190,8 @@ export class Millrace {
   readonly #workers = new Set<Worker>();
   #closed: Promise<void> | undefined;
 
-  constructor(app: App, db: Database, { log, now, random, maxPayloadBytes }: Surroundings) {
+  constructor(app: App, db: Database, surroundings: Surroundings) {
+    const { log, now, random, maxPayloadBytes, maxEnqueuePerMinute } = surroundings;
     this.app = app;
     this.db = db;
     this.log = log;
@@ -186,7 +199,9 @@ export class Millrace {
     this.names = new Names(db);
     this.channel = `millrace_${db.schema}`;
     this.#random = random;
-    this.#enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes);
+    const admission = new Admission(db, log, now, maxEnqueuePerMinute);
+    this.#enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, admission);
+    this.policies = new Policies(db, this.names, this.channel);
   }
 
   /** Puts a job into its queue. Resolves when it is durable, or, with `tx`, when it is part of your transaction. */

@@ -3,22 +3,34 @@ import { type ErrorCode, MillraceError, errorCodes } from "../core/errors.ts";
 
 const answerWithinMs = 30_000;
 
-/** With a body it is a POST. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
-export async function ask<Answer>(base: string, path: string, body?: object): Promise<Answer> {
-  const request: RequestInit = { signal: AbortSignal.timeout(answerWithinMs) };
-  if (body !== undefined) {
-    request.method = "POST";
-    request.headers = { "Content-Type": "application/json" };
-    request.body = JSON.stringify(body);
-  }
+export type Method = "GET" | "POST" | "PATCH" | "DELETE";
+
+/** With a body it is a POST, unless it says otherwise. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
+export async function ask<Answer>(
+  base: string,
+  path: string,
+  body?: object,
+  method: Method = body === undefined ? "GET" : "POST",
+): Promise<Answer> {
   let response: Response;
   try {
-    response = await fetch(base.replace(/\/+$/, "") + path, request);
+    const signal = AbortSignal.timeout(answerWithinMs);
+    response = await fetch(base.replace(/\/+$/, "") + path, { ...requestOf(method, body), signal });
   } catch (cause) {
     const reason = ((cause as Error).cause as Error | undefined)?.message ?? (cause as Error).message;
     const message = `No Millrace answers at ${base}: ${reason}. Is \`millrace up\` running there?`;
     throw new MillraceError("OPTION_INVALID", message, { cause });
   }
+  return answerOf(response, base);
+}
+
+export function requestOf(method: Method, body: object | undefined): RequestInit {
+  if (body === undefined) return { method };
+  return { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+}
+
+/** What the response says; throws the error that a problem was. */
+export async function answerOf<Answer>(response: Response, base: string): Promise<Answer> {
   const answer = (await response.json().catch(() => ({}))) as Answer & { code?: string; detail?: string };
   if (response.ok) return answer;
   const { code, detail = `${base} answered with status ${response.status}.` } = answer;

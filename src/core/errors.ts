@@ -34,9 +34,14 @@ export const errorCodes = {
     action: "Pass plain JSON: no functions, bigints, cycles, NUL characters or lone surrogates.",
   },
   PAYLOAD_TOO_LARGE: { status: 413, action: "Reduce the payload, or raise MILLRACE_MAX_PAYLOAD_BYTES." },
+  ENQUEUE_RATE_EXCEEDED: {
+    status: 429,
+    action: "Wait as long as Retry-After says, smooth the producer, or raise the queue's maxEnqueuePerMinute.",
+  },
   JOB_NOT_FOUND: { status: 404, action: "Check the id; the job may have been removed or cleaned." },
   JOB_STATE: { status: 409, action: "Look at the job's status first; the message says which status the action needs." },
   QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },
+  POLICY_NOT_FOUND: { status: 404, action: "Set a policy first; a queue without one has no limits." },
   ROUTE_NOT_FOUND: { status: 404, action: "Check method and path against the README." },
   METHOD_NOT_ALLOWED: { status: 405, action: "Use one of the methods in the Allow header." },
   UNSUPPORTED_MEDIA_TYPE: {
@@ -133,10 +138,13 @@ export type ErrorCode = keyof typeof errorCodes;
 export class MillraceError extends Error {
   override readonly name: string = "MillraceError";
   readonly code: ErrorCode;
+  /** When trying again can help, if that is known, in ms. */
+  readonly retryAfterMs: number | undefined;
 
-  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions & { retryAfterMs?: number }) {
     super(message, options);
     this.code = code;
+    this.retryAfterMs = options?.retryAfterMs;
   }
 
   get action(): string {

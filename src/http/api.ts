@@ -11,6 +11,7 @@ import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
 import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
+import { policyRoutes } from "./policies.ts";
 import { queueRoutes } from "./queues.ts";
 
 interface ApiOptions {
@@ -43,6 +44,7 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     )
     .route("/", jobRoutes(mill))
     .route("/", queueRoutes(mill))
+    .route("/", policyRoutes(mill))
     .route("/", pageRoutes());
 }
 

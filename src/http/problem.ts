@@ -27,7 +27,7 @@ export function problem(c: ApiContext, code: ErrorCode, detail: string, extras: 
   };
   const headers: Record<string, string> = { "Content-Type": "application/problem+json", ...extras.headers };
   if (status === 401) headers["WWW-Authenticate"] = 'Bearer realm="millrace"';
-  if (status === 429 || status === 503) headers["Retry-After"] = String(retryAfterSeconds);
+  if (status === 429 || status === 503) headers["Retry-After"] ??= String(retryAfterSeconds);
   return c.body(JSON.stringify(document), status, headers);
 }
 
@@ -37,7 +37,10 @@ export function problemOf(error: Error, c: ApiContext, log: Log): Response {
   const fields = { err: error, code, request_id: c.get("requestId"), method: c.req.method, path: c.req.path };
   if (code === "INTERNAL") log.error(fields, "request.failed");
   else if (errorCodes[code].status >= 500) log.warn(fields, "request.failed");
-  return problem(c, code, detail);
+  const { retryAfterMs } = error as { retryAfterMs?: number };
+  const wait =
+    retryAfterMs === undefined ? {} : { headers: { "Retry-After": String(Math.ceil(retryAfterMs / 1_000)) } };
+  return problem(c, code, detail, wait);
 }
 
 function read(error: Error): { code: ErrorCode; detail: string } {

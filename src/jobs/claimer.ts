@@ -7,6 +7,7 @@ import type { Database, Subscription } from "../db/database.ts";
 import { claimWithCare } from "./careful-store.ts";
 import { type ClaimedRow, closeAndClaim, leaseId, lookAround } from "./claim-store.ts";
 import { Conditions } from "./conditions.ts";
+import { Idleness } from "./idleness.ts";
 import { type Lane, Lanes } from "./lanes.ts";
 import { Ledger, Lease } from "./ledger.ts";
 import { runSuspects } from "./quarantine.ts";
@@ -14,6 +15,7 @@ import { type Host, RunningJob } from "./running.ts";
 import type { Runner } from "./runner.ts";
 import type { Settler } from "./settler.ts";
 import type { AnyTask } from "./task.ts";
+import { Sweep } from "./sweep.ts";
 import { setIdle } from "./workers-store.ts";
 
 /** What the claimer needs to know of its worker. */
@@ -36,20 +38,10 @@ const batch = 1_000;
 /** Claimed and not started at most. */
 const aheadMax = 2_000;
 const turnsMax = 2;
-/** Marks are forgotten at least this often: the bound on how long a late commit or a higher priority can be overlooked. */
-const sweepMs = 500;
-/** … unless that is slow: then looking, and the claim from the head after it, take a tenth of the time together. */
-const sweepShare = 20;
-/** An idle worker looks around this often although nobody called: the fallback for a lost NOTIFY. */
-const pollMs = 2_000;
-/** Without LISTEN, polling is all there is. */
-const pollDeafMs = 100;
 /** After going idle, look once more: an enqueue that began before may commit without knowing that we sleep. */
 const secondLookMs = 20;
 /** Claimed jobs that could not be started for this long are given back: something slow sits in the slots. */
 const strandedMs = 250;
-/** Busy for this long after being idle: tell producers that nobody needs waking. */
-const awakeAfterMs = 100;
 /** How long running jobs may keep a suspect waiting for an empty worker. */
 const patienceMs = 5_000;
 const noSuspectsPauseMs = 500;
@@ -74,12 +66,8 @@ export class Claimer {
   /** Jobs asked for by claims under way. */
   #requested = 0;
   #turnMs = 2;
-  #looking = false;
-  #lookedAt = Number.NEGATIVE_INFINITY;
-  #lookMs = 0;
-  /** The registry says that a NOTIFY would reach us. */
-  #idle = false;
-  #busySince = 0;
+  readonly #sweep: Sweep;
+  readonly #idleness: Idleness;
   #alone = false;
   /** performance.now() until which ordinary work, if there is any, comes first. */
   #ordinaryUntil = 0;
@@ -96,7 +84,13 @@ export class Claimer {
     this.#setup = setup;
     this.#runner = runner;
     this.#settler = settler;
+    this.#idleness = new Idleness((idle) => setIdle(setup.db, setup.workerId(), idle));
     this.#taskIds = setup.otherTasks === "leave" ? [...setup.tasks.keys()] : null;
+    this.#sweep = new Sweep(
+      this.#lanes,
+      () => lookAround(setup.db, setup.queues, this.#taskIds),
+      () => setup.subscription()?.live ?? false,
+    );
   }
 
   start(): void {
@@ -114,7 +108,7 @@ export class Claimer {
 
   /** A new registration: nobody knows yet whether we are idle. */
   registered(): void {
-    this.#idle = false;
+    this.#idleness.forget();
     this.lookAgain();
   }
 
@@ -149,7 +143,7 @@ export class Claimer {
 
   /** Forgets what it knows and looks around: after messages may have been missed. */
   lookAgain(): void {
-    this.#lookedAt = Number.NEGATIVE_INFINITY;
+    this.#sweep.again();
     this.pump();
   }
 
@@ -176,9 +170,8 @@ export class Claimer {
   }
 
   #claim(now: number): void {
-    if (this.#sweepIsDue(now)) this.#look();
-    const suspectsAt = Math.max(this.#lanes.suspectDueAt, this.#suspectsFrom);
-    if (now >= suspectsAt && (now >= this.#ordinaryUntil || !this.#lanes.anyDue)) {
+    if (this.#sweep.isDue(now, this.#idleness.said)) this.#look();
+    if (now >= this.#suspectsAt && (now >= this.#ordinaryUntil || !this.#lanes.anyDue)) {
       void this.#quarantine();
       return;
     }
@@ -191,6 +184,10 @@ export class Claimer {
       else if (this.#slots > 0) void this.#carefulTurn(lane, Math.min(this.#slots, carefulBatch));
       else return;
     }
+  }
+
+  get #suspectsAt(): number {
+    return Math.max(this.#lanes.suspectDueAt, this.#suspectsFrom);
   }
 
   /** Slots that nothing claimed or asked for will take. */
@@ -217,7 +214,7 @@ export class Claimer {
     this.#requested += limit;
     const askedAt = performance.now();
     try {
-      const through = (this.#idle ? subscription()?.awake : undefined) ?? db;
+      const through = (this.#idleness.said ? subscription()?.awake : undefined) ?? db;
       const turn = await closeAndClaim(through, done && Ledger.whole(done), {
         lease,
         worker: workerId(),
@@ -239,7 +236,7 @@ export class Claimer {
         const exhausted = turn.jobs.length < limit && !turn.careful;
         this.#lanes.claimed(lane, turn.marks, exhausted);
         this.#lanes.nextDueAt = Math.min(this.#lanes.nextDueAt, now + turn.nextDueMs);
-        this.#noteBusy(now, exhausted);
+        this.#claimed(now, exhausted);
       }
     } catch (error) {
       if (done) ledger.closed(done, false);
@@ -266,6 +263,7 @@ export class Claimer {
         this.#take(new Lease(leases[i] as string, queue, turn.queueName, now, 1, true), [row]);
       });
       this.#lanes.claimed(lane, [], turn.jobs.length < limit);
+      this.#claimed(now, turn.jobs.length < limit);
       this.#lanes.nextDueAt = Math.min(this.#lanes.nextDueAt, now + turn.nextDueMs);
     } catch (error) {
       for (const lease of leases) this.unanswered.set(lease, performance.now());
@@ -307,64 +305,34 @@ export class Claimer {
     }, strandedMs);
   }
 
-  /** Full claims for a while: producers need not wake us any more. */
-  #noteBusy(now: number, exhausted: boolean): void {
-    if (exhausted) this.#busySince = now;
-    if (!this.#idle || now - this.#busySince < awakeAfterMs) return;
-    this.#idle = false;
-    setIdle(this.#setup.db, this.#setup.workerId(), false).catch((error: unknown) =>
-      this.#trouble("leaving idleness", error),
-    );
+  #claimed(now: number, exhausted: boolean): void {
+    this.#idleness.working(now, exhausted).catch((error: unknown) => this.#trouble("leaving idleness", error));
   }
 
   /** Nothing is due: say so, look once more, then sleep until somebody calls or the next job is due. */
   #rest(now: number): void {
-    if (this.#looking) return;
-    if (this.#idle)
-      return this.#wakeAt(Math.min(this.#lanes.nextDueAt, this.#lanes.suspectDueAt, this.#lookedAt + this.#pollMs));
-    this.#looking = true;
-    setIdle(this.#setup.db, this.#setup.workerId(), true)
+    if (this.#sweep.busy) return;
+    if (this.#idleness.said)
+      return this.#wakeAt(Math.min(this.#lanes.nextDueAt, this.#suspectsAt, this.#sweep.asleepUntil));
+    this.#sweep.busy = true;
+    this.#idleness
+      .sleep(now)
       .then(() => {
-        this.#idle = true;
-        this.#busySince = now;
-        this.#looking = false;
         this.#look();
         setTimeout(() => this.lookAgain(), secondLookMs).unref();
       })
       .catch((error: unknown) => {
-        this.#looking = false;
+        this.#sweep.busy = false;
         this.#trouble("going idle", error);
       });
   }
 
-  get #pollMs(): number {
-    return this.#setup.subscription()?.live ? pollMs : pollDeafMs;
-  }
-
-  #sweepIsDue(now: number): boolean {
-    if (this.#looking) return false;
-    if (this.#lanes.anyDue) return now - this.#lookedAt > Math.max(sweepMs, sweepShare * this.#lookMs);
-    return now >= Math.min(this.#lanes.nextDueAt, this.#lookedAt + (this.#idle ? this.#pollMs : sweepMs));
-  }
-
-  /** The sweep: forgets all marks and learns anew where work is. */
   #look(): void {
-    if (this.#looking) return;
-    this.#looking = true;
-    const askedAt = performance.now();
-    lookAround(this.#setup.db, this.#setup.queues, this.#taskIds)
-      .then((outlook) => {
-        const now = performance.now();
-        this.#lookedAt = now;
-        this.#lookMs = now - askedAt;
-        this.#pauseMs = 0;
-        this.#lanes.sweep(outlook, now);
-      })
+    this.#sweep
+      .look()
+      .then(() => (this.#pauseMs = 0))
       .catch((error: unknown) => this.#trouble("looking for work", error))
-      .finally(() => {
-        this.#looking = false;
-        this.pump();
-      });
+      .finally(() => this.pump());
   }
 
   /** Jobs that went down with a worker have this one to themselves for a while. */
@@ -414,7 +382,7 @@ export class Claimer {
     if (!this.#open) return;
     this.#pauseMs = Math.min(Math.max(this.#pauseMs * 2, 100), retryPauseMaxMs);
     this.#pausedUntil = performance.now() + this.#pauseMs;
-    this.#idle = false;
+    this.#idleness.forget();
     this.#setup.log.warn(
       { err: error, retry_ms: this.#pauseMs },
       `${what} failed; keeping what is held and trying again`,

@@ -73,7 +73,7 @@ export async function promoteJob(db: Database, channel: string, id: string, by: 
  * What is deleted from history and was folded into the tally must leave it again. `deleted` gives `queue, finished_at, n` of what this
  * statement deleted; the lock keeps the tallies from being folded meanwhile.
  */
-const recount = (deleted: Sql): Sql => sql`
+export const recount = (deleted: Sql): Sql => sql`
   mark as materialized (select counted_until from millrace.tally_mark for share),
   recounted as (
     -- not an update: it would not see a tally that was folded for the first time while this waited for the lock

@@ -8,6 +8,8 @@ export interface NewJob {
   readonly queue: number;
   readonly task: number;
   readonly priority: number;
+  /** Nobody asked for this priority: a queue may have another. */
+  readonly defaultPriority?: boolean | undefined;
   readonly maxAttempts: number;
   readonly input: string;
   readonly special?: SpecialJob | undefined;
@@ -56,62 +58,79 @@ const wake = (channel: string, always: boolean): Sql => sql`
       where w.stopped_at is null and w.idle and (w.queues is null or lanes.queue = any (w.queues))
     )
   )
-  select count(*)::int as woken from woken`;
+  select (select count(*)::int from woken) as woken`;
+
+/** Some queue of these has rules about what may be enqueued; see `Admission`. */
+const guarded = (queues: Sql): Sql =>
+  sql`exists (select from millrace.queues q where q.id = any (${queues}) and q.guarded)`;
 
 /**
- * Inserts plain jobs: due now, no options. A batch that was inserted before, by a try whose answer was lost, is left as it is: ids
+ * Inserts plain jobs: due now, no options. False, and nothing inserted, when a queue has rules about that and they are not `admitted`. A batch that was inserted before, by a try whose answer was lost, is left as it is: ids
  * are made by the caller, and a batch is repeated whole. (`on conflict do nothing` would say so per row, at a WAL record each.)
  */
-export async function insertPlain(db: Executor, channel: string, jobs: readonly NewJob[]): Promise<void> {
+export async function insertPlain(
+  db: Executor,
+  channel: string,
+  jobs: readonly NewJob[],
+  admitted = false,
+): Promise<boolean> {
   const ids = arrayLiteral(jobs.map((job) => job.id));
   const queues = arrayLiteral(jobs.map((job) => job.queue));
   const tasks = arrayLiteral(jobs.map((job) => job.task));
   const priorities = arrayLiteral(jobs.map((job) => job.priority));
   const attempts = arrayLiteral(jobs.map((job) => job.maxAttempts));
   const inputs = textArrayLiteral(jobs.map((job) => job.input));
-  const insert = db.rows(sql`
-    with asked as (
+  const insert = db.rows<[number, boolean]>(sql`
+    with gate as materialized (select ${admitted}::boolean or not ${guarded(sql`${queues}::int[]`)} as open),
+    asked as (
       insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, input)
       select id, queue, task, priority, max_attempts, now(), input
       from unnest(${ids}::uuid[], ${queues}::int[], ${tasks}::int[], ${priorities}::smallint[], ${attempts}::smallint[], ${inputs}::jsonb[])
         as given (id, queue, task, priority, max_attempts, input)
+      where (select open from gate)
     ),
     waits as (
       insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
       select queue, -priority, now(), id, task, 1
       from unnest(${ids}::uuid[], ${queues}::int[], ${tasks}::int[], ${priorities}::smallint[]) as given (id, queue, task, priority)
+      where (select open from gate)
     ),
     woken as (
       select pg_notify(${channel}, lanes.queue || ':' || -lanes.priority || ':0')
       from (select distinct queue, priority from unnest(${queues}::int[], ${priorities}::smallint[]) as given (queue, priority)) lanes
-      where exists (
+      where (select open from gate) and exists (
         select from millrace.workers w
         where w.stopped_at is null and w.idle and (w.queues is null or lanes.queue = any (w.queues))
       )
     )
-    select count(*)::int from woken`);
-  await insert.catch((error: { code?: unknown; constraint?: unknown }) => {
+    select (select count(*)::int from woken), open from gate`);
+  const [row] = await insert.catch((error: { code?: unknown; constraint?: unknown }) => {
     if (error.code !== "23505" || error.constraint !== "jobs_pkey") throw error;
+    return [];
   });
+  return row?.[1] ?? true;
 }
 
-/** Inserts jobs of any kind. `always` sends the NOTIFY without asking who is idle; see `wake`. */
+/** Inserts jobs of any kind. `always` sends the NOTIFY without asking who is idle; see `wake`. False: as for `insertPlain`. */
 export async function insertSpecial(
   db: Executor,
   channel: string,
   jobs: readonly NewJob[],
   always: boolean,
-): Promise<void> {
-  await db.rows(sql`
-    with asked as (${insertGiven(jobs)} on conflict (id) do nothing returning id, queue, task, priority, run_at, key),
+  admitted = false,
+): Promise<boolean> {
+  const [row] = await db.rows<[number, boolean]>(sql`
+    with ${gateOf(jobs, admitted)},
+    asked as (${insertGiven(jobs)} on conflict (id) do nothing returning id, queue, task, priority, run_at, key),
     ${markKeyed},
     waits as (${insertPending}),
-    ${wake(channel, always)}`);
+    ${wake(channel, always)}, (select open from gate)`);
+  return row?.[1] ?? true;
 }
 
 /**
  * Inserts one job unless its key was used before; returns the id of the job that has the key now. A key that is being used by
- * another transaction is waited for.
+ * another transaction is waited for. Undefined, and nothing inserted, when the queue has rules and it is not `admitted`.
  */
 export async function insertOnce(
   db: Executor,
@@ -119,26 +138,34 @@ export async function insertOnce(
   job: NewJob,
   key: IdempotencyKey,
   always: boolean,
-): Promise<string> {
+  admitted = false,
+): Promise<string | undefined> {
   const [row] = await db.rows<[string]>(sql`
-    with key as (
+    with ${gateOf([job], admitted)},
+    key as (
       insert into millrace.idempotency_keys as k (task, key, job_id, expires_at)
-      values (${job.task}, ${key.text}, ${job.id}, now() + ${key.keepMs} * interval '1 millisecond')
+      select ${job.task}::int, ${key.text}, ${job.id}::uuid, now() + ${key.keepMs}::float8 * interval '1 millisecond'
+      from gate where open
       on conflict (task, key) do update set
         job_id = case when k.expires_at < now() then excluded.job_id else k.job_id end,
         expires_at = case when k.expires_at < now() then excluded.expires_at else k.expires_at end
       returning job_id
     ),
     asked as (
-      ${insertGiven([job])} where id = (select job_id from key)
+      ${insertGiven([job])} and id = (select job_id from key)
       on conflict (id) do nothing returning id, queue, task, priority, run_at, key
     ),
     ${markKeyed},
     waits as (${insertPending}),
     woke as (${wakeSubquery(channel, always)})
     select key.job_id::text from key left join woke on true`);
-  return row?.[0] ?? job.id;
+  return row?.[0];
 }
+
+const gateOf = (jobs: readonly NewJob[], admitted: boolean): Sql => {
+  const queues = arrayLiteral([...new Set(jobs.map(({ queue }) => queue))]);
+  return sql`gate as materialized (select ${admitted}::boolean or not ${guarded(sql`${queues}::int[]`)} as open)`;
+};
 
 /** Queues that get their first job with a concurrency key: from now on they are claimed with care, and for ever. */
 const markKeyed: Sql = sql`
@@ -179,5 +206,6 @@ function insertGiven(jobs: readonly NewJob[]): Sql {
            coalesce(input, 'null'::jsonb), options, tags, replay_of, coalesce(key, '')
     from jsonb_to_recordset(${`[${records.join(",")}]`}::jsonb) as given (
       id uuid, queue int, task int, priority smallint, max_attempts smallint, run_at timestamptz, delay_ms float8,
-      input jsonb, options jsonb, tags text[], replay_of uuid, key text)`;
+      input jsonb, options jsonb, tags text[], replay_of uuid, key text)
+    where (select open from gate)`;
 }

@@ -5,7 +5,8 @@ import { storableJson } from "../core/json.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { type Backoff, backoffRule } from "../core/retry.ts";
 import { uuidv7 } from "../core/uuid.ts";
-import { type Database, type ForeignTransaction, isTransient } from "../db/database.ts";
+import { type Database, type Executor, type ForeignTransaction, isTransient } from "../db/database.ts";
+import { type Admission, tooLarge } from "./admission.ts";
 import {
   type IdempotencyKey,
   type NewJob,
@@ -85,22 +86,31 @@ export class Enqueuer {
   readonly #channel: string;
   readonly #now: () => number;
   readonly #maxPayloadBytes: number;
+  readonly #admission: Admission;
   readonly #orders = new Map<AnyTask | string, Order>();
   #waiting: Waiting[] = [];
   #inserts = 0;
 
-  constructor(db: Database, names: Names, channel: string, now: () => number, maxPayloadBytes: number) {
+  constructor(
+    db: Database,
+    names: Names,
+    channel: string,
+    now: () => number,
+    maxPayloadBytes: number,
+    admission: Admission,
+  ) {
     this.#db = db;
     this.#names = names;
     this.#channel = channel;
     this.#now = now;
     this.#maxPayloadBytes = maxPayloadBytes;
+    this.#admission = admission;
   }
 
   /** Resolves when the job is durable. A task given by name only is not validated here; the worker that runs it does. */
   async enqueue(task: AnyTask | string, input: unknown, options: EnqueueOptions = none): Promise<Enqueued> {
     // What can be refused is refused before anything is written, be it the number of a new name.
-    const text = storableJson(input, this.#maxPayloadBytes);
+    const text = await this.#text(task, input, options);
     // As the worker will read it: a Date is a text by then, undefined is null.
     if (typeof task !== "string" && task.schema !== undefined) await validate(task.name, task.schema, JSON.parse(text));
     const key = readKey(options);
@@ -112,13 +122,16 @@ export class Enqueuer {
       await this.#together(job);
       return { id: job.id, duplicate: false };
     }
-    const into = tx === undefined ? this.#db : this.#db.adopt(tx);
-    if (key !== undefined) {
-      const id = await reached(tx, () => insertOnce(into, this.#channel, job, key, tx !== undefined));
-      return { id, duplicate: id !== job.id };
-    }
-    await reached(tx, () => insertSpecial(into, this.#channel, [job], tx !== undefined));
-    return { id: job.id, duplicate: false };
+    let { id } = job;
+    const insert = async (into: Executor, jobs: readonly NewJob[], admitted: boolean): Promise<boolean> => {
+      const [one = job] = jobs;
+      if (key === undefined) return insertSpecial(into, this.#channel, [one], tx !== undefined, admitted);
+      const holder = await insertOnce(into, this.#channel, one, key, tx !== undefined, admitted);
+      id = holder ?? id;
+      return holder !== undefined;
+    };
+    await this.#insert([job], tx, insert);
+    return { id, duplicate: id !== job.id };
   }
 
   /** Many jobs of one task: all or none become durable per thousand; with `tx`, all or none. Returns ids in order. */
@@ -130,20 +143,58 @@ export class Enqueuer {
     if (options.idempotencyKey !== undefined) {
       throw new MillraceError("OPTION_INVALID", "enqueueMany: idempotencyKey names one job; use enqueue for each.");
     }
-    const texts = inputs.map((input) => storableJson(input, this.#maxPayloadBytes));
+    const texts: string[] = [];
+    for (const input of inputs) texts.push(await this.#text(task, input, options));
     if (typeof task !== "string" && task.schema !== undefined)
       for (const text of texts) await validate(task.name, task.schema, JSON.parse(text));
     const order = await this.#order(task, options);
     const jobs = texts.map((text) => this.#job(order, text));
     const { tx } = options;
-    const into = tx === undefined ? this.#db : this.#db.adopt(tx);
-    for (const batch of batches(jobs, (job) => job.input.length)) {
-      const plain = tx === undefined && order.special === undefined;
-      await reached(tx, () =>
-        plain ? insertPlain(into, this.#channel, batch) : insertSpecial(into, this.#channel, batch, tx !== undefined),
-      );
-    }
+    const plain = tx === undefined && order.special === undefined;
+    const insert = (into: Executor, some: readonly NewJob[], admitted: boolean): Promise<boolean> =>
+      plain
+        ? insertPlain(into, this.#channel, some, admitted)
+        : insertSpecial(into, this.#channel, some, tx !== undefined, admitted);
+    for (const batch of batches(jobs, (job) => job.input.length)) await this.#insert(batch, tx, insert);
     return jobs.map((job) => job.id);
+  }
+
+  /** Inserts jobs of one queue, all or none; by its rules if it has any. Throws what the rules say. */
+  async #insert(
+    jobs: readonly NewJob[],
+    tx: ForeignTransaction | undefined,
+    insert: (into: Executor, jobs: readonly NewJob[], admitted: boolean) => Promise<boolean>,
+  ): Promise<void> {
+    const into = tx === undefined ? this.#db : this.#db.adopt(tx);
+    if (this.#admission.perMinute === null && (await reached(tx, () => insert(into, jobs, false)))) return;
+    const admit = (within: Executor) =>
+      this.#admission.admit(within, jobs, true, async (some) => void (await insert(within, some, true)));
+    const denied = await reached(tx, () => (tx === undefined ? this.#db.transaction(admit) : admit(into)));
+    const [denial] = denied.values();
+    if (denial === undefined) return;
+    await this.#record(jobs[0]?.queue ?? 0, denied.values(), tx);
+    throw denial.error;
+  }
+
+  /** Through the caller's connection where there is no other: then a rollback takes the record with it. */
+  async #record(queue: number, denials: Parameters<Admission["record"]>[1], tx?: ForeignTransaction): Promise<void> {
+    const via = tx !== undefined && this.#db.kind === "embedded" ? this.#db.adopt(tx) : this.#db;
+    await this.#admission.record(await this.#names.queues.nameOf(queue), denials, via);
+  }
+
+  /** The input as JSON. What is too large for any queue is written down before it is refused. */
+  async #text(task: AnyTask | string, input: unknown, options: EnqueueOptions): Promise<string> {
+    try {
+      return storableJson(input, this.#maxPayloadBytes);
+    } catch (error) {
+      if (!(error instanceof MillraceError) || error.code !== "PAYLOAD_TOO_LARGE") throw error;
+      const queue = options.queue ?? (typeof task === "string" ? "default" : task.queue);
+      const denial = tooLarge(Buffer.byteLength(JSON.stringify(input)), this.#maxPayloadBytes);
+      const embedded = options.tx !== undefined && this.#db.kind === "embedded";
+      const via = embedded && options.tx ? this.#db.adopt(options.tx) : this.#db;
+      await this.#admission.record(checkedName(queue, "queue"), [denial], via);
+      throw error;
+    }
   }
 
   /** Everything about a job but its input: read once per call, and once for all for a task without options. */
@@ -168,6 +219,7 @@ export class Enqueuer {
         1,
         32_767,
       ),
+      defaultPriority: options.priority === undefined && (named || task.priority === 0),
       special: options === none ? undefined : readSpecial(options),
       queue: within ? await queues.idWithin(within, queue) : await reached(undefined, () => queues.id(queue)),
       task: within ? await tasks.idWithin(within, name) : await reached(undefined, () => tasks.id(name)),
@@ -176,8 +228,9 @@ export class Enqueuer {
     return order;
   }
 
-  #job({ queue, task, priority, maxAttempts, special }: Order, input: string): NewJob {
-    return { id: uuidv7(this.#now()), queue, task, priority, maxAttempts, special, input };
+  #job(order: Order, input: string): NewJob {
+    const { queue, task, priority, defaultPriority, maxAttempts, special } = order;
+    return { id: uuidv7(this.#now()), queue, task, priority, defaultPriority, maxAttempts, special, input };
   }
 
   /** Joins the insert that goes out next. While one is under way, callers gather for the one after it. */
@@ -203,12 +256,42 @@ export class Enqueuer {
   async #insertBatch(batch: readonly Waiting[]): Promise<void> {
     try {
       const jobs = batch.map(({ job }) => job);
-      await reached(undefined, () => insertPlain(this.#db, this.#channel, jobs));
-      for (const { resolve } of batch) resolve();
+      const free = this.#admission.perMinute === null;
+      if (free && (await reached(undefined, () => insertPlain(this.#db, this.#channel, jobs))))
+        for (const { resolve } of batch) resolve();
+      else await this.#insertByRules(batch);
     } catch (error) {
       if (batch.length === 1 || error instanceof MillraceError) return batch.forEach(({ reject }) => reject(error));
       // One of them is not to PostgreSQL's taste; the others must not suffer for it.
       for (const one of batch) await this.#insertBatch([one]);
+    }
+  }
+
+  /** Jobs of several callers, queue by queue: as many as the queue's rules let in. */
+  async #insertByRules(batch: readonly Waiting[]): Promise<void> {
+    for (const queue of new Set(batch.map(({ job }) => job.queue))) {
+      const group = batch.filter(({ job }) => job.queue === queue);
+      const jobs = group.map(({ job }) => job);
+      try {
+        const denied = await reached(undefined, () =>
+          this.#db.transaction((tx) =>
+            this.#admission.admit(
+              tx,
+              jobs,
+              false,
+              async (some) => void (await insertPlain(tx, this.#channel, some, true)),
+            ),
+          ),
+        );
+        if (denied.size > 0) await this.#record(queue, denied.values());
+        for (const { job, resolve, reject } of group) {
+          const denial = denied.get(job);
+          if (denial === undefined) resolve();
+          else reject(denial.error);
+        }
+      } catch (error) {
+        for (const { reject } of group) reject(error);
+      }
     }
   }
 }

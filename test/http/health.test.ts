@@ -26,6 +26,7 @@ function millraceOn(db: Database): Millrace {
     now: Date.now,
     random: Math.random,
     maxPayloadBytes: 1_000,
+    maxEnqueuePerMinute: null,
   });
 }
 

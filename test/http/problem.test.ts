@@ -16,7 +16,7 @@ function failingWith(error: Error) {
   const failing = new Millrace(
     defineApp({ tasks: [] }),
     { ...mill.db, query: () => Promise.reject(error), rows: () => Promise.reject(error) },
-    { log: recorder(), now: Date.now, random: Math.random, maxPayloadBytes: 1_000 },
+    { log: recorder(), now: Date.now, random: Math.random, maxPayloadBytes: 1_000, maxEnqueuePerMinute: null },
   );
   const log = recorder();
   return { log, call: callerOf(createApi(failing, { log })) };

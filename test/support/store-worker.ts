@@ -9,6 +9,7 @@ import {
   lookAround,
 } from "../../src/jobs/claim-store.ts";
 import { type Result, completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
+import { claimWithCare } from "../../src/jobs/careful-store.ts";
 import { deregister, reap, register } from "../../src/jobs/workers-store.ts";
 import type { Executor } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
@@ -74,6 +75,20 @@ export class StoreWorker {
     const suspect = await claimSuspect(this.#mill.db, lease, this.id, null, null);
     if (suspect === undefined || "carefulQueue" in suspect) return undefined;
     return { lease, queue: suspect.queue, jobs: [{ id: suspect.job[1], attempt: suspect.job[4], row: suspect.job }] };
+  }
+
+  /** Claims from a queue with limits: one lease each. */
+  async claimWithCare(limit: number, queue = "default"): Promise<Claim[]> {
+    const { db, names } = this.#mill;
+    const number = await names.queues.id(queue);
+    const leases = Array.from({ length: limit }, () => this.#newLease());
+    const want = { firstLease: leases[0] ?? "", worker: this.id, queue: number, tasks: null, limit, suspects: false };
+    const { jobs } = await claimWithCare(db, want);
+    return jobs.map((row, i) => ({
+      lease: leases[i] as string,
+      queue: number,
+      jobs: [{ id: row[1], attempt: row[4], row }],
+    }));
   }
 
   /** Reports all jobs of a claim as one whole batch of successes; false when the lease was no longer ours. */

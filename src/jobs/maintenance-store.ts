@@ -1,0 +1,139 @@
+/**
+ * Keeps every table bounded: successes are archived, then history is pruned; what limits and decisions leave behind goes by age.
+ * Each step is one transaction of about a thousand jobs; called until it finds nothing more (docs/reference/retention.md).
+ */
+import type { Database } from "../db/database.ts";
+import { type Sql, sql } from "../db/sql.ts";
+import { recount } from "./control-store.ts";
+
+/** Jobs per transaction: small enough that nobody waits long for one. */
+const batch = 1_000;
+
+/** The oldest settled batches that ended before `before`, together about a thousand jobs. */
+const oldest = (archived: boolean, before: Sql): Sql => sql`
+  old as materialized (
+    select s.id, s.job_ids from (
+      select s.id, s.job_ids, sum(s.n) over (order by s.finished_at, s.id) - s.n as before from (
+        select id, job_ids, n, finished_at from millrace.settled
+        where archived = ${archived}::boolean and finished_at < ${before} order by finished_at, id limit ${batch}
+      ) s
+    ) s where s.before < ${batch}
+  ),
+  ids as materialized (select unnest(job_ids) as id from old)`;
+
+const ago = (ms: number): Sql => sql`now() - ${ms}::float8 * interval '1 millisecond'`;
+
+/** Moves successes older than that out of `jobs`; returns how many jobs, and whether there may be more. */
+export async function archive(db: Database, olderThanMs: number): Promise<{ jobs: number; more: boolean }> {
+  const [row] = await db.query<{ jobs: number; batches: number }>(sql`
+    with ${oldest(false, ago(olderThanMs))},
+    moved as (delete from millrace.jobs j using ids where j.id = ids.id returning j.*),
+    kept as (
+      insert into millrace.jobs_archive (id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, input, options, tags)
+      select id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, input, options, tags from moved
+      on conflict (id) do nothing
+    ),
+    marked as (update millrace.settled s set archived = true from old where s.id = old.id returning s.id)
+    select (select count(*)::int from moved) as jobs, (select count(*)::int from marked) as batches`);
+  return { jobs: row?.jobs ?? 0, more: (row?.batches ?? 0) > 0 };
+}
+
+export interface Pruned {
+  readonly jobs: number;
+  readonly attempts: number;
+  readonly policyDecisions: number;
+  readonly more: boolean;
+}
+
+/** Deletes archived jobs that ended longer ago than that, with everything known of them. */
+export async function prune(db: Database, olderThanMs: number): Promise<Pruned> {
+  const [row] = await db.query<{ jobs: number; attempts: number; decisions: number; batches: number }>(sql`
+    with ${oldest(true, ago(olderThanMs))},
+    ${withThem},
+    history as (delete from millrace.settled s using old where s.id = old.id returning s.queue, s.finished_at, s.n),
+    ${recount(sql`select queue, finished_at, n from history`)}
+    select (select count(*)::int from ids) as jobs, (select count(*)::int from attempts) as attempts,
+           (select count(*)::int from decisions) as decisions, (select count(*)::int from history) as batches`);
+  return {
+    jobs: row?.jobs ?? 0,
+    attempts: row?.attempts ?? 0,
+    policyDecisions: row?.decisions ?? 0,
+    more: (row?.batches ?? 0) > 0,
+  };
+}
+
+/** Deletes jobs that were cancelled longer ago than that. */
+export async function pruneCancelled(db: Database, olderThanMs: number): Promise<Pruned> {
+  const [row] = await db.query<{ jobs: number; attempts: number; decisions: number; found: number }>(sql`
+    with old as materialized (
+      select a.job_id as id from millrace.attempts a
+      where a.outcome = 'cancelled' and not a.late and a.finished_at < ${ago(olderThanMs)} order by a.finished_at limit ${batch}
+    ),
+    -- cancelled once, and tried again since: not now
+    ids as materialized (
+      select distinct old.id from old
+      where not exists (select from millrace.attempts later where later.job_id = old.id and later.finished_at >= ${ago(olderThanMs)})
+        and not exists (select from millrace.dead_letters d where d.job_id = old.id)
+    ),
+    ${withThem}
+    select (select count(*)::int from gone) as jobs, (select count(*)::int from attempts) as attempts,
+           (select count(*)::int from decisions) as decisions, (select count(*)::int from ids) as found`);
+  return {
+    jobs: row?.jobs ?? 0,
+    attempts: row?.attempts ?? 0,
+    policyDecisions: row?.decisions ?? 0,
+    more: (row?.found ?? 0) > 0,
+  };
+}
+
+/** Everything that hangs on the jobs of `ids`. */
+const withThem: Sql = sql`
+  gone as (delete from millrace.jobs j using ids where j.id = ids.id returning j.id),
+  archived as (delete from millrace.jobs_archive j using ids where j.id = ids.id),
+  attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id returning a.id),
+  decisions as (delete from millrace.policy_decisions d using ids where d.job_id = ids.id returning d.id),
+  operations as (delete from millrace.operations o using ids where o.job_id = ids.id),
+  requests as (delete from millrace.cancel_requests c using ids where c.job_id = ids.id),
+  keys as (delete from millrace.idempotency_keys k using ids where k.job_id = ids.id)`;
+
+/** How long what nobody asks for any more is kept, in ms. */
+export interface Ages {
+  readonly decisionsMs: number;
+  readonly auditMs: number;
+  /** After their stop: nothing that is still kept names them. */
+  readonly workersMs: number;
+}
+
+const minuteMs = 60_000;
+const dayMs = 86_400_000;
+
+/** Small tables, by age: a thousand rows of each at a time. Returns how many went. */
+export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs }: Ages): Promise<number> {
+  const [row] = await db.query<{ gone: number }>(sql`
+    with denials as (
+      delete from millrace.ingest_decisions where id in (
+        select id from millrace.ingest_decisions where at < ${ago(decisionsMs)} order by at limit ${batch}) returning id
+    ),
+    decisions as (
+      delete from millrace.policy_decisions where id in (
+        select id from millrace.policy_decisions where at < ${ago(decisionsMs)} order by at limit ${batch}) returning id
+    ),
+    counters as (delete from millrace.enqueue_rate_counters where window_start < ${ago(10 * minuteMs)} returning queue),
+    -- no window is longer than a day
+    windows as (delete from millrace.rate_windows where updated_at < ${ago(2 * dayMs)} returning queue),
+    keys as (
+      delete from millrace.idempotency_keys where (task, key) in (
+        select task, key from millrace.idempotency_keys where expires_at < now() order by expires_at limit ${batch}) returning task
+    ),
+    workers as (
+      delete from millrace.workers w where w.stopped_at < ${ago(workersMs)}
+        and not exists (select from millrace.leases l where l.worker = w.id) returning id
+    ),
+    bulk as (delete from millrace.bulk_operations where finished_at < ${ago(auditMs)} returning id),
+    audit as (
+      delete from millrace.audit where id in (select id from millrace.audit where at < ${ago(auditMs)} order by id limit ${batch}) returning id
+    )
+    select ((select count(*) from denials) + (select count(*) from decisions) + (select count(*) from counters) + (select count(*) from windows)
+          + (select count(*) from keys) + (select count(*) from workers) + (select count(*) from bulk) + (select count(*) from audit))::int as gone`);
+  return row?.gone ?? 0;
+}

@@ -1,0 +1,126 @@
+/** Archive and prune: successes leave the hot table, then history; dead letters and what still runs stay. */
+import { describe, expect, test } from "vitest";
+import { type Millrace, task } from "millrace";
+import { archive, prune, pruneCancelled, sweepUp } from "../../src/jobs/maintenance-store.ts";
+import { sql } from "../../src/db/sql.ts";
+import { rowCounts, useDatabase } from "../support/engine.ts";
+import { StoreWorker } from "../support/store-worker.ts";
+
+const file = useDatabase();
+const plain = task({ name: "plain", run: () => undefined });
+const dayMs = 86_400_000;
+
+/** All that is over happened so many days ago. */
+async function age(mill: Millrace, days: number): Promise<void> {
+  await mill.db.query(sql`update millrace.settled set finished_at = finished_at - ${days}::int * interval '1 day'`);
+  await mill.db.query(sql`update millrace.attempts set finished_at = finished_at - ${days}::int * interval '1 day'`);
+}
+
+async function completed(mill: Millrace, count: number): Promise<string[]> {
+  const ids = await mill.enqueueMany(
+    plain,
+    Array.from({ length: count }, (_, n) => n),
+  );
+  const worker = await StoreWorker.register(mill);
+  await worker.close(await worker.claim(count));
+  return ids;
+}
+
+describe("archiving", () => {
+  test("moves successes of that age, and them only", async () => {
+    await using mill = await file.open([plain]);
+    const old = await completed(mill, 5);
+    await age(mill, 8);
+    const young = await completed(mill, 3);
+    const { id: waiting } = await mill.enqueue(plain, 1);
+    expect(await archive(mill.db, 7 * dayMs)).toEqual({ jobs: 5, more: true });
+    expect(await archive(mill.db, 7 * dayMs)).toEqual({ jobs: 0, more: false });
+    const left = await mill.db.query<{ id: string }>(sql`select id::text from millrace.jobs`);
+    expect(left.map(({ id }) => id).toSorted()).toEqual([...young, waiting].toSorted());
+    const kept = await mill.db.query<{ id: string; input: number }>(
+      sql`select id::text, input from millrace.jobs_archive order by id`,
+    );
+    expect(kept).toEqual(old.map((id, input) => ({ id, input })));
+    expect(await mill.stats("default")).toMatchObject([{ completed: 8, waiting: 1 }]);
+  });
+
+  test("goes on in batches of about a thousand jobs", async () => {
+    await using mill = await file.open([plain]);
+    for (let n = 0; n < 5; n += 1) await completed(mill, 400);
+    await age(mill, 8);
+    const moved: number[] = [];
+    for (let more = true; more;) {
+      const step = await archive(mill.db, 7 * dayMs);
+      moved.push(step.jobs);
+      ({ more } = step);
+    }
+    expect(moved).toEqual([1_200, 800, 0]);
+  });
+});
+
+describe("pruning", () => {
+  test("deletes archived jobs with everything known of them, and counts them no longer", async () => {
+    await using mill = await file.open([plain]);
+    const { id } = await mill.enqueue(plain, 1, { idempotencyKey: "once" });
+    const worker = await StoreWorker.register(mill);
+    await worker.settle(await worker.claim(1), { [id]: { next: "retry", delayMs: 0, code: "TIMEOUT" } });
+    await worker.close(await worker.claim(1));
+    await age(mill, 20);
+    expect(await prune(mill.db, 14 * dayMs)).toMatchObject({ jobs: 0, more: false });
+    await archive(mill.db, 7 * dayMs);
+    expect(await prune(mill.db, 14 * dayMs)).toEqual({ jobs: 1, attempts: 1, policyDecisions: 0, more: true });
+    expect(await rowCounts(mill.db)).toMatchObject({ jobs: 0, settled: 0, attempts: 0, idempotency_keys: 0 });
+    expect(await mill.stats("default")).toMatchObject([{ completed: 0 }]);
+    expect((await mill.enqueue(plain, 1, { idempotencyKey: "once" })).duplicate).toBe(false);
+  });
+
+  test("leaves dead letters and what runs alone", async () => {
+    await using mill = await file.open([plain]);
+    const [dead = "", running = ""] = await mill.enqueueMany(plain, [1, 2]);
+    const worker = await StoreWorker.register(mill);
+    await worker.settle(await worker.claim(1), { [dead]: { next: "dead", code: "NON_RETRYABLE" } });
+    await worker.claim(1);
+    await age(mill, 1_000);
+    await archive(mill.db, 0);
+    await prune(mill.db, 0);
+    await pruneCancelled(mill.db, 0);
+    expect((await mill.job(dead))?.status).toBe("failed");
+    expect((await mill.job(running))?.status).toBe("active");
+  });
+
+  test("of cancelled jobs spares one that was tried again since", async () => {
+    await using mill = await file.open([plain]);
+    const [gone = "", again = ""] = await mill.enqueueMany(plain, [1, 2]);
+    await mill.db.query(sql`delete from millrace.pending where job_id = ${gone}::uuid`);
+    await mill.db.query(sql`
+      insert into millrace.attempts (job_id, queue, attempt, outcome)
+      select id, queue, 1, 'cancelled' from millrace.jobs`);
+    await age(mill, 30);
+    const worker = await StoreWorker.register(mill);
+    await worker.settle(await worker.claim(1), { [again]: { next: "retry", delayMs: 60_000 } });
+    expect(await pruneCancelled(mill.db, 14 * dayMs)).toMatchObject({ jobs: 1, attempts: 1 });
+    expect(await mill.job(gone)).toBeUndefined();
+    expect(await mill.job(again)).toBeDefined();
+  });
+});
+
+test("what limits, keys and workers leave behind goes by age", async () => {
+  await using mill = await file.open([plain]);
+  await mill.enqueue(plain, 1, { idempotencyKey: "old", idempotencyKeep: 1 });
+  await completed(mill, 1);
+  await mill.db.script(`
+    update millrace.idempotency_keys set expires_at = now() - interval '1 second';
+    update millrace.workers set stopped_at = now() - interval '300 days';
+    insert into millrace.ingest_decisions (queue, at, decision, reason_code, details)
+      select 'default', now() - n * interval '1 day', 'DENIED', 'X', '{}' from generate_series(0, 9) n;
+    insert into millrace.policy_decisions (queue, job_id, at, decision, reason_code, details)
+      select 1, gen_random_uuid(), now() - n * interval '1 day', 'THROTTLED', 'X', '{}' from generate_series(0, 9) n;
+    insert into millrace.enqueue_rate_counters (queue, window_start, count) values (1, now() - interval '1 hour', 5), (1, now(), 5);
+    insert into millrace.rate_windows (queue, kind, key, at, n, updated_at) values
+      (1, 'rate', 'old', '{}', '{}', now() - interval '3 days'), (1, 'rate', 'new', '{}', '{}', now());
+    insert into millrace.audit (at, action, subject) values (now() - interval '500 days', 'a', 's'), (now(), 'b', 's');
+  `);
+  const ages = { decisionsMs: 7.5 * dayMs, auditMs: 400 * dayMs, workersMs: 200 * dayMs };
+  expect(await sweepUp(mill.db, ages)).toBe(2 + 2 + 1 + 1 + 1 + 1 + 1);
+  expect(await sweepUp(mill.db, ages)).toBe(0);
+});
