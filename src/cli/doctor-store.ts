@@ -45,8 +45,8 @@ export interface Waiting {
 export async function waitingJobs(db: Executor): Promise<Waiting[]> {
   return db.query(sql`
     with waiting as (
-      select p.task, p.queue, count(*)::float8 as jobs, min(p.run_at) as oldest
-      from millrace.pending p where p.run_at <= now() group by p.task, p.queue
+      select p.task, abs(p.line) as queue, count(*)::float8 as jobs, min(p.run_at) as oldest
+      from millrace.pending p where p.run_at <= now() group by p.task, abs(p.line)
     )
     select t.name as task, q.name as queue, w.jobs, q.paused_at is not null as paused,
            (extract(epoch from now() - w.oldest) * 1000)::float8 as "oldestMs",

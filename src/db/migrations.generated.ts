@@ -53,22 +53,22 @@ create table millrace.jobs (
 );
 create index jobs_tags on millrace.jobs using gin (tags) where tags is not null;
 
--- Who waits. The primary key is the queue: rank is minus the priority, so that the index reads in the order of work; jobs with a
--- concurrency key stand in a line of their own.
+-- Who waits. The primary key is the queue: rank is minus the priority, so that the index reads in the order of work. line is the
+-- number of the queue; minus that for jobs with a concurrency key, which plain claims must not see.
 -- run_at in the future: delayed; at infinity: blocked. losses counts how often the job went down with a worker.
 create table millrace.pending (
-  queue int not null,
-  key text collate "C" not null default '',
+  line int not null,
   rank smallint not null,
   run_at timestamptz not null,
   job_id uuid not null,
   task int not null,
   attempt smallint not null,
   losses smallint not null default 0,
-  primary key (queue, key, rank, run_at, job_id)
+  key text collate "C",
+  primary key (line, rank, run_at, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 create index pending_suspect on millrace.pending (run_at) where losses > 0;
-create index pending_keyed on millrace.pending (queue, run_at) where key <> '';
+create index pending_keyed on millrace.pending (line, key, rank, run_at, job_id) where key is not null;
 
 -- Who works. One row per started worker, never reused.
 create table millrace.workers (

@@ -131,16 +131,13 @@ async function throttle(
   const text = JSON.stringify({ queue: name, ...details, throttle_delay_ms: delayMs });
   const [row] = await tx.query<{ throttled: number }>(sql`
     with due as (
-      select first.job_id from (
-        (select job_id from millrace.pending p
-         where p.queue = ${queue}::int and p.key <> '' and p.run_at <= now() and losses = 0 ${ofTasks(tasks)} order by p.run_at limit 1)
-        union all
-        (select p.job_id from (${ranksOf(queue, sql`''`)}) r cross join lateral (
-           select job_id from millrace.pending p
-           where p.queue = ${queue}::int and p.key = '' and p.rank = r.rank and p.run_at <= now() and losses = 0 ${ofTasks(tasks)}
-           order by p.run_at limit 1) p
-         limit 1)
-      ) first limit 1
+      select p.job_id from (values (${queue}::int), (-${queue}::int)) as lines (line)
+      cross join lateral (${ranksOf(sql`lines.line`)}) r
+      cross join lateral (
+        select job_id from millrace.pending p
+        where p.line = lines.line and p.rank = r.rank and p.run_at <= now() and losses = 0 ${ofTasks(tasks)} order by p.run_at limit 1
+      ) p
+      limit 1
     ),
     noted as (
       insert into millrace.policy_decisions (queue, job_id, decision, reason_code, details)
@@ -157,26 +154,36 @@ async function throttle(
 const ofTasks = (tasks: readonly number[] | null): Sql =>
   tasks === null ? sql`` : sql`and task = any (${arrayLiteral(tasks)}::int[])`;
 
-/** The ranks somebody waits in under a key, the first in line first: one probe each, whatever waits there. */
-const ranksOf = (queue: number, key: Sql): Sql => sql`
+/** The ranks somebody waits in, the first in line first: one probe each, whatever waits there. `key`: only under this key. */
+const ranksOf = (line: Sql, key?: Sql): Sql => {
+  const here = key === undefined ? sql`p.line = ${line}` : sql`p.line = ${line} and p.key = ${key}`;
+  return sql`
   with recursive ranks as (
-    (select p.rank from millrace.pending p where p.queue = ${queue}::int and p.key = ${key} order by p.rank limit 1)
+    (select p.rank from millrace.pending p where ${here} order by p.rank limit 1)
     union all
     select next.rank from ranks cross join lateral (
-      select p.rank from millrace.pending p where p.queue = ${queue}::int and p.key = ${key} and p.rank > ranks.rank order by p.rank limit 1
+      select p.rank from millrace.pending p where ${here} and p.rank > ranks.rank order by p.rank limit 1
     ) next
   )
   select rank from ranks`;
+};
+
+/** Due jobs of one line, or of one of its keys, in order. */
+const dueOf = (line: Sql, key: Sql | undefined, { tasks, suspects }: CarefulWanted): Sql => sql`
+  select ${line} as line, p.* from (${ranksOf(line, key)}) r cross join lateral (
+    select p.rank, p.run_at, p.job_id from millrace.pending p
+    where p.line = ${line} and ${key === undefined ? sql`true` : sql`p.key = ${key}`} and p.rank = r.rank and p.run_at <= now()
+      and (losses > 0) = ${suspects}::boolean ${ofTasks(tasks)}
+    order by p.run_at, p.job_id limit free.room
+  ) p limit free.room`;
 
 /**
  * Takes turns between the keys, beginning behind the one that was served last; jobs without a key count as one key without limits.
  * A key that is full costs one probe, whatever waits behind it.
  */
-async function take(
-  tx: Executor,
-  { firstLease, worker, queue, tasks, suspects }: CarefulWanted,
-  room: number,
-): Promise<Omit<CarefulTurn, "queueName">> {
+async function take(tx: Executor, want: CarefulWanted, room: number): Promise<Omit<CarefulTurn, "queueName">> {
+  const { firstLease, worker, queue } = want;
+  const keyed = sql`-${queue}::int`;
   const rows = await tx.rows<
     readonly [number, string | null, number, string | null, number, number, string | null, number]
   >(sql`
@@ -185,23 +192,25 @@ async function take(
       from millrace.queues q left join millrace.queue_policies p on p.queue = q.id where q.id = ${queue}::int
     ),
     ahead as (
-      (select p.key, 1 as n from millrace.pending p, policy where p.queue = ${queue}::int and p.key > policy.last_key order by p.key limit 1)
+      (select p.key, 1 as n from millrace.pending p, policy where p.line = ${keyed} and p.key > policy.last_key order by p.key limit 1)
       union all
       select next.key, ahead.n + 1 from ahead cross join lateral (
-        select p.key from millrace.pending p where p.queue = ${queue}::int and p.key > ahead.key order by p.key limit 1
+        select p.key from millrace.pending p where p.line = ${keyed} and p.key > ahead.key order by p.key limit 1
       ) next where ahead.n < ${keysMax}::int
     ),
     behind as ( -- and round to the beginning
-      (select p.key, 1 as n from millrace.pending p where p.queue = ${queue}::int order by p.key limit 1)
+      (select p.key, 1 as n from millrace.pending p, policy where p.line = ${keyed} and p.key <= policy.last_key order by p.key limit 1)
       union all
       select next.key, behind.n + 1 from behind cross join lateral (
-        select p.key from millrace.pending p, policy where p.queue = ${queue}::int and p.key > behind.key and p.key <= policy.last_key order by p.key limit 1
+        select p.key from millrace.pending p, policy where p.line = ${keyed} and p.key > behind.key and p.key <= policy.last_key order by p.key limit 1
       ) next where behind.n < ${keysMax}::int
     ),
     keys as materialized (
       select key, n from ahead
       union all
-      select key, ${keysMax}::int + n from behind, policy where key <= policy.last_key
+      select '', ${keysMax}::int + 1
+      union all
+      select key, ${keysMax}::int + 1 + n from behind
     ),
     running as materialized (select l.key, count(*)::int as n from millrace.leases l where l.queue = ${queue}::int and l.key <> '' group by l.key),
     free as materialized (
@@ -212,25 +221,18 @@ async function take(
       from keys cross join policy
       cross join ${used("rate", sql`keys.key`, queue, sql`coalesce(policy.key_rate_per_ms, 0)`)} rate
     ),
-    chosen as materialized (
-      select * from (
-        select free.key, free.n as turn, row_number() over (partition by free.key order by first.rank, first.run_at, first.job_id) as round, first.*
-        from free cross join lateral (
-          select p.* from (${ranksOf(queue, sql`free.key`)}) r cross join lateral (
-            select p.rank, p.run_at, p.job_id from millrace.pending p
-            where p.queue = ${queue}::int and p.key = free.key and p.rank = r.rank and p.run_at <= now()
-              and (losses > 0) = ${suspects}::boolean ${ofTasks(tasks)}
-            order by p.run_at, p.job_id limit free.room
-          ) p limit free.room
-        ) first
-        where free.room > 0
-      ) candidates
-      order by round, turn limit ${room}::int
+    candidates as (
+      select free.key, free.n as turn, row_number() over (partition by free.key order by first.rank, first.run_at, first.job_id) as round, first.*
+      from free cross join lateral (${dueOf(keyed, sql`free.key`, want)}) first where free.room > 0 and free.key <> ''
+      union all
+      select '', free.n, row_number() over (order by first.rank, first.run_at, first.job_id), first.*
+      from free cross join lateral (${dueOf(sql`${queue}::int`, undefined, want)}) first where free.room > 0 and free.key = ''
     ),
+    chosen as materialized (select * from candidates order by round, turn limit ${room}::int),
     taken as ( -- not by place: somebody may be cancelling or moving it this moment
       delete from millrace.pending p using chosen c
-      where p.queue = ${queue}::int and p.key = c.key and p.rank = c.rank and p.run_at = c.run_at and p.job_id = c.job_id
-      returning p.key, p.job_id, p.attempt, p.losses, c.round, c.turn
+      where p.line = c.line and p.rank = c.rank and p.run_at = c.run_at and p.job_id = c.job_id
+      returning c.key, p.job_id, p.attempt, p.losses, c.round, c.turn
     ),
     numbered as materialized (select *, row_number() over (order by round, turn) as n from taken),
     lease as (
@@ -270,11 +272,11 @@ async function take(
     union all
     select -1, null, 0, (
       select ceil(extract(epoch from min(later.at) - now()) * 1000)::text from (
-        select min(run_at) as at from millrace.pending p where p.queue = ${queue}::int and p.key <> '' and p.run_at > now() and p.run_at < 'infinity'
-        union all
-        select p.run_at from (${ranksOf(queue, sql`''`)}) r cross join lateral (
+        select p.run_at as at from (values (${queue}::int), (${keyed})) as lines (line)
+        cross join lateral (${ranksOf(sql`lines.line`)}) r
+        cross join lateral (
           select p.run_at from millrace.pending p
-          where p.queue = ${queue}::int and p.key = '' and p.rank = r.rank and p.run_at > now() and p.run_at < 'infinity' order by p.run_at limit 1
+          where p.line = lines.line and p.rank = r.rank and p.run_at > now() and p.run_at < 'infinity' order by p.run_at limit 1
         ) p
         union all
         select min(frees_at) from free where rated

@@ -98,7 +98,7 @@ function claiming({ lease, worker, queue, lanes, tasks, limit }: Wanted): Sql {
       select p.* from lanes cross join lateral (
         select ctid as place, rank, run_at, job_id, attempt
         from millrace.pending
-        where queue = ${queue}::int and key = '' and rank = lanes.rank and run_at <= now()
+        where line = ${queue}::int and rank = lanes.rank and run_at <= now()
           and (run_at, job_id) >= (lanes.run_at, lanes.job_id)
           and losses = 0 ${tasks === null ? sql`` : sql`and task = any (${arrayLiteral(tasks)}::int[])`}
         order by run_at, job_id limit ${limit}::int
@@ -134,7 +134,7 @@ const nextDue = ({ queue, limit }: Wanted): Sql => sql`
     select ceil(extract(epoch from min(later.run_at) - now()) * 1000)::text
     from lanes cross join lateral (
       select run_at from millrace.pending p
-      where p.queue = ${queue}::int and p.key = '' and p.rank = lanes.rank and p.run_at > now() and p.run_at < 'infinity'
+      where p.line = ${queue}::int and p.rank = lanes.rank and p.run_at > now() and p.run_at < 'infinity'
       order by p.run_at limit 1
     ) later
   ) end`;
@@ -175,7 +175,7 @@ export async function closeAndClaim(db: Executor, done: WholeLease | undefined, 
 
 /**
  * One (queue, rank) with somebody waiting; `waitMs` until its first job is due, 0 when it is. `careful`: to be claimed by
- * `claimWithCare`. The jobs with concurrency keys of a queue are one lane, however many keys there are.
+ * `claimWithCare`.
  */
 type LaneRow = readonly [queue: number, rank: number, waitMs: number, careful: boolean];
 
@@ -198,32 +198,23 @@ export async function lookAround(
   const ownTasks = tasks === null ? null : arrayLiteral(tasks);
   const rows = await db.rows<LaneRow>(sql`
     with recursive heads as (
-      (select queue, key, rank, run_at from millrace.pending order by queue, key, rank, run_at, job_id limit 1)
+      (select line, rank, run_at from millrace.pending order by line, rank, run_at, job_id limit 1)
       union all
       select next.* from heads cross join lateral (
-        (select p.queue, p.key, p.rank, p.run_at from millrace.pending p
-         where heads.key = '' and (p.queue, p.key, p.rank) > (heads.queue, heads.key, heads.rank)
-         order by p.queue, p.key, p.rank, p.run_at, p.job_id limit 1)
-        union all
-        (select p.queue, p.key, p.rank, p.run_at from millrace.pending p -- one key stands for all of its queue
-         where heads.key <> '' and p.queue > heads.queue
-         order by p.queue, p.key, p.rank, p.run_at, p.job_id limit 1)
+        select p.line, p.rank, p.run_at from millrace.pending p
+        where (p.line, p.rank) > (heads.line, heads.rank)
+        order by p.line, p.rank, p.run_at, p.job_id limit 1
       ) next
     ),
-    lanes as (
-      select heads.queue, heads.rank, case when heads.key = '' then heads.run_at else (
-               select p.run_at from millrace.pending p where p.queue = heads.queue and p.key <> '' order by p.run_at limit 1
-             ) end as run_at
-      from heads
-    )
+    lanes as (select abs(line) as queue, rank, min(run_at) as run_at from heads group by 1, 2)
     select lanes.queue, lanes.rank::int, greatest(extract(epoch from lanes.run_at - now()) * 1000, 0)::float8, q.careful
     from lanes join millrace.queues q on q.id = lanes.queue
     where q.paused_at is null and lanes.run_at < 'infinity' and (${own}::int[] is null or lanes.queue = any (${own}::int[]))
     union all
     (select -1, 0, greatest(extract(epoch from p.run_at - now()) * 1000, 0)::float8, false
      from ( -- sorted in here: joined flat, it would be read by queue while the statistics are those of an emptier table
-       select queue, run_at from millrace.pending
-       where losses > 0 and (${own}::int[] is null or queue = any (${own}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))
+       select abs(line) as queue, run_at from millrace.pending
+       where losses > 0 and (${own}::int[] is null or abs(line) = any (${own}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))
        order by run_at
      ) p
      where exists (select from millrace.queues q where q.id = p.queue and q.paused_at is null)
@@ -259,9 +250,9 @@ export async function claimSuspect(
     with suspect as materialized (
       select p.*, (select name from millrace.queues where id = p.queue) as queue_name
       from ( -- sorted and locked in here, for the same reason as above
-        select ctid as place, queue, job_id, attempt, losses from millrace.pending
+        select ctid as place, abs(line) as queue, job_id, attempt, losses from millrace.pending
         where losses > 0 and run_at <= now()
-          and (${ownQueues}::int[] is null or queue = any (${ownQueues}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))
+          and (${ownQueues}::int[] is null or abs(line) = any (${ownQueues}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))
         order by run_at for update skip locked
       ) p
       where exists (select from millrace.queues q where q.id = p.queue and q.paused_at is null and not q.careful)
@@ -278,9 +269,9 @@ export async function claimSuspect(
     ) j on true
     union all
     (select p.queue, '', 0, null, 0, '', 0, 0, null
-     from (select distinct queue from millrace.pending
+     from (select distinct abs(line) as queue from millrace.pending
            where losses > 0 and run_at <= now()
-             and (${ownQueues}::int[] is null or queue = any (${ownQueues}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))) p
+             and (${ownQueues}::int[] is null or abs(line) = any (${ownQueues}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))) p
      where not exists (select from suspect)
        and exists (select from millrace.queues q where q.id = p.queue and q.paused_at is null and q.careful)
      order by random() limit 1)`);

@@ -1,7 +1,7 @@
 /** What people do to queues and to single jobs. Each is one statement or one transaction: nothing is half done. */
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
-import { dueTime } from "./settle-store.ts";
+import { dueTime, lineOf } from "./settle-store.ts";
 
 /** Pauses a queue; workers are told at once and give back what they have not started. False when it was paused already. */
 export async function pauseQueue(
@@ -40,9 +40,9 @@ export async function retryJob(db: Database, channel: string, id: string, by: st
     with raised as (delete from millrace.dead_letters where job_id = ${id}::uuid returning job_id, queue, task, attempt),
     noted as (insert into millrace.operations (job_id, action, by, run_at) select job_id, 'retry', ${by}::text, now() from raised),
     requeued as (
-      insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt)
-      select r.queue, j.key, -j.priority, now(), r.job_id, r.task, least(r.attempt + 1, 32767) from raised r join millrace.jobs j on j.id = r.job_id
-      returning queue, rank
+      insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt)
+      select ${lineOf(sql`j`)}, nullif(j.key, ''), -j.priority, now(), r.job_id, r.task, least(r.attempt + 1, 32767) from raised r join millrace.jobs j on j.id = r.job_id
+      returning abs(line) as queue, rank
     ),
     woken as (select pg_notify(${channel}, queue || ':' || rank || ':0') from requeued)
     select count(*)::int as changed from woken`);
@@ -52,17 +52,17 @@ export async function retryJob(db: Database, channel: string, id: string, by: st
 /** Makes a delayed job due now. False when it does not wait for a time. */
 export async function promoteJob(db: Database, channel: string, id: string, by: string | null): Promise<boolean> {
   const [row] = await db.query<{ changed: number }>(sql`
-    with due as (select j.id, j.queue, j.key, j.priority, ${dueTime} as run_at from millrace.jobs j where j.id = ${id}::uuid),
+    with due as (select j.id, ${lineOf(sql`j`)} as line, j.priority, ${dueTime} as run_at from millrace.jobs j where j.id = ${id}::uuid),
     moved as (
       delete from millrace.pending p using due
-      where p.queue = due.queue and p.key = due.key and p.rank = -due.priority and p.run_at = due.run_at and p.job_id = due.id
+      where p.line = due.line and p.rank = -due.priority and p.run_at = due.run_at and p.job_id = due.id
         and p.run_at > now() and p.run_at < 'infinity'
       returning p.*
     ),
     noted as (insert into millrace.operations (job_id, action, by, run_at) select job_id, 'promote', ${by}::text, now() from moved),
     requeued as (
-      insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt, losses)
-      select queue, key, rank, now(), job_id, task, attempt, losses from moved returning queue, rank
+      insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt, losses)
+      select line, key, rank, now(), job_id, task, attempt, losses from moved returning abs(line) as queue, rank
     ),
     woken as (select pg_notify(${channel}, queue || ':' || rank || ':0') from requeued)
     select count(*)::int as changed from woken`);
@@ -87,14 +87,14 @@ export async function removeJob(db: Database, id: string): Promise<boolean> {
   return db.transaction(async (tx) => {
     const [row] = await tx.query<{ removed: number }>(sql`
       with doomed as (
-        select j.id, j.queue, j.key, j.task, j.priority, ${dueTime} as run_at from millrace.jobs j
+        select j.id, ${lineOf(sql`j`)} as line, j.priority, ${dueTime} as run_at from millrace.jobs j
         where j.id = ${id}::uuid
           and not exists (select from millrace.leases l where j.id = any (l.job_ids) and j.id <> all (l.done))
         for update of j
       ),
       waiting as (
         delete from millrace.pending p using doomed d
-        where p.queue = d.queue and p.key = d.key and p.rank = -d.priority and p.run_at = d.run_at and p.job_id = d.id returning p.job_id
+        where p.line = d.line and p.rank = -d.priority and p.run_at = d.run_at and p.job_id = d.id returning p.job_id
       ),
       dead as (delete from millrace.dead_letters where job_id in (select id from doomed) returning job_id),
       ended as (

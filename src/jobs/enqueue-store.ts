@@ -1,6 +1,7 @@
 /** Writing what was asked: `jobs` and `pending`, in one statement, with a NOTIFY only when somebody idle would hear it. */
 import type { Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql, textArrayLiteral } from "../db/sql.ts";
+import { lineOf } from "./settle-store.ts";
 
 /** One job on its way in. `input` is JSON text; what a plain job does not have is undefined. */
 export interface NewJob {
@@ -90,7 +91,7 @@ export async function insertPlain(
       where (select open from gate)
     ),
     waits as (
-      insert into millrace.pending (queue, rank, run_at, job_id, task, attempt)
+      insert into millrace.pending (line, rank, run_at, job_id, task, attempt)
       select queue, -priority, now(), id, task, 1
       from unnest(${ids}::uuid[], ${queues}::int[], ${tasks}::int[], ${priorities}::smallint[]) as given (id, queue, task, priority)
       where (select open from gate)
@@ -175,8 +176,8 @@ const markKeyed: Sql = sql`
   )`;
 
 const insertPending: Sql = sql`
-  insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt)
-  select queue, key, -priority, run_at, id, task, 1 from asked returning queue, rank, run_at`;
+  insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt)
+  select ${lineOf(sql`asked`)}, nullif(key, ''), -priority, run_at, id, task, 1 from asked returning abs(line) as queue, rank, run_at`;
 
 const wakeSubquery = (channel: string, always: boolean): Sql => sql`with ${wake(channel, always)}`;
 

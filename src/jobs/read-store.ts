@@ -1,7 +1,7 @@
 /** Reading jobs: one by id, lists by status. Status is derived from where the job is; nothing here writes. */
 import type { Database } from "../db/database.ts";
 import { type Sql, arrayLiteral, join, sql } from "../db/sql.ts";
-import { dueTime } from "./settle-store.ts";
+import { dueTime, lineOf } from "./settle-store.ts";
 
 export const jobStatuses = ["waiting", "delayed", "blocked", "active", "completed", "failed", "cancelled"] as const;
 export type JobStatus = (typeof jobStatuses)[number];
@@ -37,7 +37,7 @@ export interface Job {
 const describe = (chosen: Sql): Sql => sql`
   with chosen as (${chosen}),
   found as (
-    select chosen.n, j.id, j.key, j.input, j.priority, j.tags, j.created_at, j.run_at, j.max_attempts, j.replay_of, q.name as queue, t.name as task,
+    select chosen.n, j.id, ${lineOf(sql`j`)} as line, j.input, j.priority, j.tags, j.created_at, j.run_at, j.max_attempts, j.replay_of, q.name as queue, t.name as task,
            ${dueTime} as due_at, j.queue as queue_id
     from chosen join millrace.jobs j on j.id = chosen.id
     join millrace.queues q on q.id = j.queue join millrace.tasks t on t.id = j.task
@@ -62,7 +62,7 @@ const describe = (chosen: Sql): Sql => sql`
   from found f
   left join lateral (
     select p.attempt from millrace.pending p
-    where p.queue = f.queue_id and p.key = f.key and p.rank = -f.priority and p.run_at = f.due_at and p.job_id = f.id
+    where p.line = f.line and p.rank = -f.priority and p.run_at = f.due_at and p.job_id = f.id
     limit 1 -- one probe per job, whatever the statistics say
   ) waits on true
   left join lateral (
@@ -158,12 +158,19 @@ function walkOf({ status, queue, after }: JobFilter): Sql {
       const beyond =
         after === undefined
           ? sql`true`
-          : sql`(p.queue, p.key, p.rank, p.run_at, p.job_id) > (${after[0]}::int, ${after[1]}::text collate "C", ${after[2]}::smallint, ${after[3]}::timestamptz, ${after[4]}::uuid)`;
+          : sql`(p.line, p.rank, p.run_at, p.job_id) > (${after[0]}::int, ${after[1]}::smallint, ${after[2]}::timestamptz, ${after[3]}::uuid)`;
+      const inLine = (line: Sql): Sql => sql`
+        select p.line, p.rank, p.run_at, p.job_id from millrace.pending p where ${line} and ${when} and ${beyond}
+        order by p.line, p.rank, p.run_at, p.job_id limit ${walkMax}`;
+      // Each line for itself: together they would be sorted, and read to the end for that.
+      const lines =
+        queue === undefined
+          ? inLine(sql`true`)
+          : sql`(${inLine(sql`p.line = -${queue}::int`)}) union all (${inLine(sql`p.line = ${queue}::int`)})`;
       return sql`
-        select p.job_id as id, row_number() over (order by p.queue, p.key, p.rank, p.run_at, p.job_id) as n,
-               array[p.queue::text, p.key, p.rank::text, p.run_at::text, p.job_id::text] as place
-        from millrace.pending p where ${inQueue(sql`p.queue`)} and ${when} and ${beyond}
-        order by p.queue, p.key, p.rank, p.run_at, p.job_id`;
+        select p.job_id as id, row_number() over (order by p.line, p.rank, p.run_at, p.job_id) as n,
+               array[p.line::text, p.rank::text, p.run_at::text, p.job_id::text] as place
+        from (${lines}) p order by p.line, p.rank, p.run_at, p.job_id`;
     }
     case "active": {
       const beyond = after === undefined ? sql`true` : sql`open.job_id > ${after[0]}::uuid`;

@@ -56,9 +56,12 @@ const shrinkLeases: Sql = sql`
   emptied as (delete from millrace.leases l using shrunk s where l.id = s.id and s.empty),
   kept as (update millrace.leases l set done = s.done from shrunk s where l.id = s.id and not s.empty)`;
 
+/** The line in which a job waits; `j` is the job's row. */
+export const lineOf = (j: Sql): Sql => sql`case when ${j}.key = '' then ${j}.queue else -${j}.queue end`;
+
 /**
  * Where a waiting job stands in `pending`: as asked, or where its last retry, loss or operator put it. `j` is the job's row.
- * Together with queue and priority this is the exact key; no index on job ids is needed.
+ * Together with line and priority this is the exact key; no index on job ids is needed.
  */
 export const dueTime: Sql = sql`
   coalesce((
@@ -136,8 +139,8 @@ export async function settle(
       returning job_id, retry_at
     ),
     requeued as (
-      insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt)
-      select j.queue, j.key, -j.priority, t.retry_at, j.job_id, j.task, j.attempt + (j.verdict = 'retry')::int
+      insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt)
+      select ${lineOf(sql`j`)}, nullif(j.key, ''), -j.priority, t.retry_at, j.job_id, j.task, j.attempt + (j.verdict = 'retry')::int
       from judged j join told t using (job_id) where j.verdict in ('retry', 'again')
     ),
     buried as (
@@ -191,14 +194,14 @@ export async function giveBack(
         and not exists (select from millrace.settled s where s.lease = open.lease and open.job_id = any (s.job_ids))
     ),
     requeued as (
-      insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt, losses)
-      select f.queue, j.key, -j.priority, ${dueTime}, f.job_id, j.task, f.attempt, least(past.losses, 1000)
+      insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt, losses)
+      select ${lineOf(sql`j`)}, nullif(j.key, ''), -j.priority, ${dueTime}, f.job_id, j.task, f.attempt, least(past.losses, 1000)
       from finished f cross join lateral (select * from millrace.jobs where id = f.job_id limit 1) j
       cross join lateral (
         select case when (array_agg(a.outcome order by a.id desc))[1] = 'lost' then count(*) filter (where a.outcome = 'lost') else 0 end as losses
         from millrace.attempts a where a.job_id = f.job_id and not a.late
       ) past
-      returning queue, rank
+      returning abs(line) as queue, rank
     ),
     ${shrinkLeases}
     select count(pg_notify(${channel}, back.queue || ':' || back.rank || ':0'))::int from (select distinct queue, rank from requeued) back`);

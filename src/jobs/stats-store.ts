@@ -20,8 +20,8 @@ export async function countQueues(db: Database, queue?: string): Promise<QueueSt
     with chosen as (select id, name, paused_at from millrace.queues where ${queue ?? null}::text is null or name = ${queue ?? null}::text),
     counted as (
       select id, name, paused_at is not null as paused,
-        (select count(*) from millrace.pending p where p.queue = chosen.id and p.run_at <= now())::float8 as waiting,
-        (select count(*) from millrace.pending p where p.queue = chosen.id and p.run_at > now())::float8 as delayed,
+        (select count(*) from millrace.pending p where p.line in (chosen.id, -chosen.id) and p.run_at <= now())::float8 as waiting,
+        (select count(*) from millrace.pending p where p.line in (chosen.id, -chosen.id) and p.run_at > now())::float8 as delayed,
         coalesce((select sum(cardinality(job_ids) - cardinality(done)) from millrace.leases l where l.queue = chosen.id), 0)::float8 as active,
         (coalesce((select completed from millrace.tallies t where t.queue = chosen.id), 0) + coalesce((
           select sum(n) from millrace.settled s

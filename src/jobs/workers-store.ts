@@ -1,6 +1,7 @@
 /** The registry of workers, their heartbeats, and what is done about those that stopped beating. */
 import type { Database } from "../db/database.ts";
 import { arrayLiteral, sql } from "../db/sql.ts";
+import { lineOf } from "./settle-store.ts";
 
 export interface WorkerFacts {
   readonly name: string;
@@ -124,9 +125,9 @@ export async function reap(db: Database, channel: string, self: number): Promise
         from judged
       ),
       requeued as (
-        insert into millrace.pending (queue, key, rank, run_at, job_id, task, attempt, losses)
-        select queue, key, -priority, now(), job_id, task, attempt + alone::int, least(losses + 1, 1000) from judged where reason is null
-        returning queue, rank
+        insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt, losses)
+        select ${lineOf(sql`judged`)}, nullif(key, ''), -priority, now(), job_id, task, attempt + alone::int, least(losses + 1, 1000) from judged where reason is null
+        returning line
       ),
       buried as (
         insert into millrace.dead_letters (job_id, queue, task, attempt, reason, error_code)

@@ -34,7 +34,7 @@ const jobRow = async (id: string): Promise<Record<string, unknown> | undefined> 
     await mill.db.query<Record<string, unknown>>(sql`
       select q.name as queue, t.name as task, j.priority::int, j.max_attempts::int, j.input, j.options, j.tags, p.attempt::int, p.rank::int,
              p.run_at = j.run_at as in_step, extract(epoch from j.run_at - j.created_at)::float8 as delay_s
-      from millrace.jobs j join millrace.pending p on p.job_id = j.id join millrace.queues q on q.id = p.queue and q.id = j.queue
+      from millrace.jobs j join millrace.pending p on p.job_id = j.id join millrace.queues q on q.id = p.line and q.id = j.queue
       join millrace.tasks t on t.id = p.task and t.id = j.task where j.id = ${id}::uuid`)
   )[0];
 

@@ -116,7 +116,7 @@ async function fill(mill: Millrace): Promise<void> {
     insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, input)
       select ('018f0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 1 + n % 2, 1 + n % 2, n % 3, 5, now() + (n % 1000 - 700) * interval '1 second', '{}'
       from generate_series(1, ${rows}) n;
-    insert into millrace.pending (queue, rank, run_at, job_id, task, attempt, losses)
+    insert into millrace.pending (line, rank, run_at, job_id, task, attempt, losses)
       select queue, -priority, run_at, id, task, 1, (random() < 0.0005)::int from millrace.jobs;
     insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, retry_at)
       select id, queue, 1, 1000 + (random() * 1000)::int, 1, 'failed', now() from millrace.jobs;

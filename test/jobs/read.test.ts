@@ -166,7 +166,7 @@ describe("a list", () => {
       }
       if (status === "cancelled") {
         await mill.db.query(sql`
-          with gone as (delete from millrace.pending where job_id = ${id}::uuid returning queue, job_id)
+          with gone as (delete from millrace.pending where job_id = ${id}::uuid returning line as queue, job_id)
           insert into millrace.attempts (job_id, queue, attempt, outcome) select job_id, queue, 1, 'cancelled' from gone`);
       }
     }

@@ -57,7 +57,10 @@ export class StoreWorker {
     const { db, names } = this.#mill;
     const number = await names.queues.id(queue);
     const { lanes } = await lookAround(db, [number], null);
-    const marks = lanes.filter(([of]) => of === number).map(([, rank]) => ({ rank, ...fromTheHead }));
+    const marks = lanes
+      .filter(([of]) => of === number)
+      .map(([, rank]) => ({ rank, ...fromTheHead }))
+      .toSorted((a, b) => a.rank - b.rank);
     const lease = this.#newLease();
     const turn = await closeAndClaim(db, undefined, {
       lease,
