@@ -339,6 +339,10 @@ create table millrace.jobs_archive (
 );
 create index jobs_archive_age on millrace.jobs_archive (archived_at);
 
+-- What was replayed knows its replays. Plain jobs are in neither index.
+create index jobs_replays on millrace.jobs (replay_of) where replay_of is not null;
+create index jobs_archive_replays on millrace.jobs_archive (replay_of) where replay_of is not null;
+
 -- Orders for workers, read at once when they are given and with every beat.
 alter table millrace.workers
   add column draining boolean not null default false,
