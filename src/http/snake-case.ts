@@ -4,7 +4,7 @@ type SnakeKey<Key> = Key extends `${infer First}${infer Rest}`
   ? `${First extends Lowercase<First> ? First : `_${Lowercase<First>}`}${SnakeKey<Rest>}`
   : Key;
 
-export type SnakeCased<Value> = Value extends Date
+type SnakeCased<Value> = Value extends Date
   ? Value
   : Value extends readonly (infer Item)[]
     ? readonly SnakeCased<Item>[]

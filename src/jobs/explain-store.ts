@@ -142,7 +142,7 @@ export async function observe(db: Database, id: string): Promise<Observation | u
 /** Attempts counted at most. */
 const attemptsMax = 10_000;
 
-async function readStanding(db: Database, id: string): Promise<Standing | undefined> {
+export async function readStanding(db: Database, id: string): Promise<Standing | undefined> {
   const [row] = await db.query<Standing>(sql`
     with job as materialized (
       select id, queue, task, key, priority, run_at, options, null::timestamptz as archived_at from millrace.jobs where id = ${id}::uuid
@@ -195,7 +195,7 @@ async function readStanding(db: Database, id: string): Promise<Standing | undefi
   return row;
 }
 
-async function readServing(db: Database, { queueId, taskId }: Standing): Promise<Serving> {
+export async function readServing(db: Database, { queueId, taskId }: Standing): Promise<Serving> {
   const [row] = await db.query<Serving>(sql`
     with live as materialized (
       select w.id, coalesce(w.wanted_concurrency, w.concurrency) as places, w.draining or w.recycle_asked_at is not null as leaving,
@@ -226,7 +226,7 @@ const ranksMax = 1_000;
 /** Settled batches read for the rate of a queue. */
 const batchesMax = 5_000;
 
-async function readLine(db: Database, id: string, { queueId, key, rank, due }: Standing): Promise<Line> {
+export async function readLine(db: Database, id: string, { queueId, key, rank, due }: Standing): Promise<Line> {
   const [row] = await db.query<Line>(sql`
     with recursive ranks as (
       (select p.rank, 1 as n from millrace.pending p where p.queue = ${queueId}::int and p.key = ${key} order by p.rank limit 1)
@@ -281,7 +281,7 @@ const holders = (queue: number, underKey: Sql): Sql => sql`
      where l.queue = ${queue}::int and ${underKey} order by l.claimed_at, l.id limit 5
    ) h)`;
 
-async function readLimits(db: Database, { queueId, key }: Standing): Promise<Limits> {
+export async function readLimits(db: Database, { queueId, key }: Standing): Promise<Limits> {
   const [row] = await db.query<Limits>(sql`
     select p.concurrency, p.max_in_flight as "maxInFlight", p.key_concurrency as "keyConcurrency", p.rate_max as "rateMax",
            p.rate_per_ms::float8 as "ratePerMs", p.key_rate_max as "keyRateMax", p.key_rate_per_ms::float8 as "keyRatePerMs",

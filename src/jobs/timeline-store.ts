@@ -3,7 +3,7 @@ import type { Database } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 
 /** Where an entry of a job's history comes from. */
-export type Told =
+type Told =
   | "enqueued"
   | "attempt"
   | "success"
@@ -56,8 +56,7 @@ export async function readHistory(db: Database, id: string, limit: number): Prom
      where s.ids @> ${id}::uuid and ${id}::uuid = any (s.job_ids) limit ${limit}::int)
     union all
     select 'running', l.claimed_at, l.id::text, jsonb_build_object(
-             'attempt', l.attempts[array_position(l.job_ids, ${id}::uuid)], 'worker', w.name, 'host', w.host, 'beat_at', w.beat_at,
-             'started_at', l.claimed_at)
+             'attempt', l.attempts[array_position(l.job_ids, ${id}::uuid)], 'worker', w.name, 'started_at', l.claimed_at)
     from millrace.leases l left join millrace.workers w on w.id = l.worker
     where ${id}::uuid = any (l.job_ids) and ${id}::uuid <> all (l.done)
     union all
