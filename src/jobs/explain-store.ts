@@ -16,6 +16,8 @@ export interface Standing {
   readonly rank: number;
   /** Where it stands in line, exactly: the text of a timestamptz. */
   readonly due: string;
+  /** It does stand there. */
+  readonly waits: boolean;
   readonly losses: number;
   /** Of this job; null: the task's. */
   readonly timeoutMs: number | null;
@@ -152,7 +154,7 @@ export async function readStanding(db: Database, id: string): Promise<Standing |
     ),
     j as materialized (select j.*, ${dueTime} as due_at from job j)
     select now() as now, j.queue as "queueId", j.task as "taskId", j.key, (-j.priority)::int as rank, j.due_at::text as due,
-           coalesce(waits.losses, 0)::int as losses, (j.options ->> 'timeout_ms')::float8 as "timeoutMs", j.archived_at as "archivedAt",
+           waits.losses is not null as waits, coalesce(waits.losses, 0)::int as losses, (j.options ->> 'timeout_ms')::float8 as "timeoutMs", j.archived_at as "archivedAt",
            q.paused_at as "pausedAt", q.paused_by as "pausedBy", q.paused_reason as "pausedReason", q.careful, q.keyed,
            case when q.throttled_until > now() then q.throttled_until end as "throttledUntil",
            runs.jobs as "leaseJobs", runs.claimed_at as "claimedAt", w.host, w.pid, w.beat_at as "beatAt",

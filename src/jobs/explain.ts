@@ -6,39 +6,41 @@ import type { Job, JobStatus } from "./read-store.ts";
 import { away, byWhom, instant, many, when } from "./sentences.ts";
 import { adviceFor } from "./timeline.ts";
 
-/** The reason, for programs. */
-export type Because =
+/** The reasons there are, for programs. */
+export const becauses = [
   // it is not due
-  | "NOT_DUE"
-  | "RETRY_SCHEDULED"
-  | "SNOOZED"
-  | "RESCHEDULED"
-  | "BLOCKED"
+  "NOT_DUE",
+  "RETRY_SCHEDULED",
+  "SNOOZED",
+  "RESCHEDULED",
+  "BLOCKED",
   // it is due and does not run
-  | "QUEUE_PAUSED"
-  | "NO_WORKER"
-  | "WORKERS_DRAINING"
-  | "SUSPECT"
-  | "THROTTLED"
-  | "QUEUE_FULL"
-  | "KEY_FULL"
-  | "RATE_LIMITED"
-  | "ATTEMPTS_LIMITED"
-  | "KEY_RATE_LIMITED"
-  | "IN_LINE"
+  "QUEUE_PAUSED",
+  "NO_WORKER",
+  "WORKERS_DRAINING",
+  "SUSPECT",
+  "THROTTLED",
+  "QUEUE_FULL",
+  "KEY_FULL",
+  "RATE_LIMITED",
+  "ATTEMPTS_LIMITED",
+  "KEY_RATE_LIMITED",
+  "IN_LINE",
   // it runs
-  | "RUNNING"
-  | "CANCEL_ASKED"
-  | "CANCEL_IGNORED"
-  | "OVERDUE"
-  | "WORKER_SILENT"
+  "RUNNING",
+  "CANCEL_ASKED",
+  "CANCEL_IGNORED",
+  "OVERDUE",
+  "WORKER_SILENT",
   // it is over
-  | "COMPLETED"
-  | "ARCHIVED"
-  | "GAVE_UP"
-  | "CANCELLED"
+  "COMPLETED",
+  "ARCHIVED",
+  "GAVE_UP",
+  "CANCELLED",
   // it moved while this was read
-  | "MOVING";
+  "MOVING",
+] as const;
+export type Because = (typeof becauses)[number];
 
 export interface Reason {
   readonly because: Because;
@@ -96,7 +98,7 @@ function reasonsOf(seen: Observation, taskTimeoutMs: number | undefined): Reason
   const { job, standing } = seen;
   switch (job.status) {
     case "waiting":
-      return whyItWaits(seen);
+      return standing.waits ? whyItWaits(seen) : [];
     case "delayed":
       return [notDue(job, standing), paused(seen), seen.serving && withoutWorker(seen, seen.serving)].filter(
         (reason) => reason !== undefined,

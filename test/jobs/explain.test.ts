@@ -1,10 +1,11 @@
 /** Why a job is where it is: every reason there is, arranged by hand, and the sentence that tells it. */
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { type Explanation, type Millrace, task } from "millrace";
+import { type Explanation, type Job, type Millrace, task } from "millrace";
 import { explainJob, timelineOfJob } from "../../src/jobs/answers.ts";
 import { claimWithCare } from "../../src/jobs/careful-store.ts";
 import { leaseId } from "../../src/jobs/claim-store.ts";
-import { explain } from "../../src/jobs/explain.ts";
+import { becauses, explain } from "../../src/jobs/explain.ts";
 import { readStanding } from "../../src/jobs/explain-store.ts";
 import { sql } from "../../src/db/sql.ts";
 import { useDatabase } from "../support/engine.ts";
@@ -597,15 +598,18 @@ describe("a job that is over", () => {
   });
 });
 
-test("a job that moves while it is looked at is no error", async () => {
+test.each(["waiting", "active"] as const)("a job that was %s, and then was not, is no error", async (status) => {
   await using mill = await file.open([plain]);
   const { id } = await mill.enqueue(plain, {});
-  const job = await mill.job(id);
+  const job = (await mill.job(id)) as Job;
+  await mill.db.query(sql`delete from millrace.pending`);
   const standing = await standingOf(mill, id);
-  expect(explain({ job: { ...(job as NonNullable<typeof job>), status: "active" }, standing })).toMatchObject({
-    because: "MOVING",
-    whatNext: "Ask again.",
-  });
+  expect(explain({ job: { ...job, status }, standing })).toMatchObject({ because: "MOVING", whatNext: "Ask again." });
+});
+
+test("every reason is in the reference", () => {
+  const page = readFileSync(new URL("../../docs/reference/http.md", import.meta.url), "utf8");
+  expect(becauses.filter((because) => !page.includes(`\`${because}\``))).toEqual([]);
 });
 
 test.each(["018f0000-0000-7000-8000-000000000000", "no id"])("there is no job %s to explain", async (id) => {
