@@ -9,15 +9,10 @@ function attemptView(attempt: Attempt) {
 }
 
 function entryView(entry: StoryEntry) {
-  switch (entry.kind) {
-    case "Attempt":
-    case "LateResult":
-      return { kind: entry.kind, at: entry.at, summary: entry.summary, ...attemptView(entry) };
-    case "PolicyDecision":
-      return { ...snakeCased(entry), details_json: entry.details };
-    default:
-      return snakeCased(entry);
-  }
+  if (entry.kind === "Attempt" || entry.kind === "LateResult")
+    return { kind: entry.kind, at: entry.at, summary: entry.summary, ...attemptView(entry) };
+  if (entry.kind === "PolicyDecision") return { ...snakeCased(entry), details_json: entry.details };
+  return snakeCased(entry);
 }
 
 export function timelineView(timeline: Timeline) {

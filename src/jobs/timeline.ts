@@ -102,9 +102,7 @@ export function timelineOf(job: Job, history: readonly HistoryRow[]): Timeline {
     .map((row) => entryOf(row, job))
     .sort((a, b) => a.at.getTime() - b.at.getTime() || order[a.kind] - order[b.kind]);
   const story = all.filter((entry, i) => entry.kind === "Enqueued" || i >= all.length - storyMax);
-  const attempts = story
-    .filter((entry) => entry.kind === "Attempt")
-    .map(({ kind: _, at: __, summary: ___, ...rest }) => rest);
+  const attempts = story.filter((entry) => entry.kind === "Attempt").map((entry) => only(entry));
   const error = attempts.findLast(({ errorCode }) => errorCode !== null);
   const cut = story.length < all.length || history.filter(({ told }) => told === "attempt").length >= storyMax;
   return {
@@ -203,6 +201,25 @@ function attemptOf(id: string, body: HistoryRow["body"], status: Attempt["status
     errorMessage: text(body["error_message"]),
     suggestedAction: suggestedAction(errorCode),
     retryAt: time(body["retry_at"]),
+  };
+}
+
+/** The attempt without the entry that tells it. */
+function only(entry: Attempt): Attempt {
+  const { id, attempt, status, startedAt, finishedAt, tookMs, worker, errorCode, errorMessage, retryAt } = entry;
+  const { suggestedAction: advice } = entry;
+  return {
+    id,
+    attempt,
+    status,
+    startedAt,
+    finishedAt,
+    tookMs,
+    worker,
+    errorCode,
+    errorMessage,
+    suggestedAction: advice,
+    retryAt,
   };
 }
 

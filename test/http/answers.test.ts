@@ -1,6 +1,6 @@
 /** Questions about one job over HTTP: the documents under our names and under those of runbook 004. */
 import { type Millrace, task } from "millrace";
-import { beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../src/db/sql.ts";
 import { createApi } from "../../src/http/api.ts";
 import { useDatabase } from "../support/engine.ts";
@@ -17,8 +17,8 @@ beforeAll(async () => {
   mill = await file.open([pay]);
   call = callerOf(createApi(mill, { log: recorder() }));
   worker = await StoreWorker.register(mill, "w1");
-  return () => mill.close();
 });
+afterAll(() => mill.close());
 
 /** A job that failed once, or twice and was given up. */
 async function failed(times: 1 | 2): Promise<string> {
