@@ -9,6 +9,7 @@ import type { Database, ForeignTransaction } from "../db/database.ts";
 import { type PGlite, openEmbedded } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { connectPostgres } from "../db/postgres.ts";
+import { explainJob, timelineOfJob } from "../jobs/answers.ts";
 import {
   type Cleaned,
   cleanQueue,
@@ -20,10 +21,12 @@ import {
 } from "../jobs/control-store.ts";
 import { Admission } from "../jobs/admission.ts";
 import { type EnqueueOptions, Enqueuer, type Enqueued } from "../jobs/enqueue.ts";
+import type { Explanation } from "../jobs/explain.ts";
 import { Names } from "../jobs/names.ts";
 import { type Job, type JobStatus, findJobs, jobStatuses, listJobs } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
+import type { Timeline } from "../jobs/timeline.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
@@ -278,6 +281,18 @@ export class Millrace {
   async job(id: string): Promise<Job | undefined> {
     this.#mustBeOpen();
     return isUuid(id) ? (await findJobs(this.db, [id]))[0] : undefined;
+  }
+
+  /** Everything that happened to a job, in order. */
+  async timeline(id: string): Promise<Timeline> {
+    this.#mustBeOpen();
+    return timelineOfJob(this.db, id);
+  }
+
+  /** Why a job is where it is, and what would move it. */
+  async explain(id: string): Promise<Explanation> {
+    this.#mustBeOpen();
+    return explainJob(this.db, id, this.app.tasks);
   }
 
   /** Jobs, a page at a time; `next` is null on the last one. */

@@ -7,6 +7,7 @@ import { defineApp } from "../app/app.ts";
 import { readConfig } from "../app/config.ts";
 import { type ListOptions, type Millrace, millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
+import { explanationView, timelineView } from "../http/answers-view.ts";
 import { jobDetail, jobItem } from "../http/job-view.ts";
 import type { EnqueueOptions } from "../jobs/enqueue.ts";
 import { ask } from "./ask-api.ts";
@@ -16,9 +17,17 @@ import { hasData } from "./open-database.ts";
 import { announcedApi } from "./running-api.ts";
 
 /** Times are Dates here and texts when they came over HTTP. */
-type Wire<Item> = { readonly [Key in keyof Item]: Date extends Item[Key] ? Item[Key] | string : Item[Key] };
+type Wire<Item> = Item extends Date
+  ? Date | string
+  : Item extends readonly (infer Each)[]
+    ? readonly Wire<Each>[]
+    : Item extends object
+      ? { readonly [Key in keyof Item]: Wire<Item[Key]> }
+      : Item;
 export type JobItem = Wire<ReturnType<typeof jobItem>>;
 export type JobDetail = Wire<ReturnType<typeof jobDetail>>;
+export type JobTimeline = Wire<ReturnType<typeof timelineView>>;
+export type JobExplanation = Wire<ReturnType<typeof explanationView>>;
 
 interface NewJob {
   readonly job_id: string;
@@ -31,6 +40,10 @@ export interface JobsDoor {
   list(options: ListOptions): Promise<{ items: JobItem[]; next: string | null }>;
   /** Throws `JOB_NOT_FOUND`. */
   find(id: string): Promise<JobDetail>;
+  /** Throws `JOB_NOT_FOUND`. */
+  timeline(id: string): Promise<JobTimeline>;
+  /** Throws `JOB_NOT_FOUND`. */
+  explain(id: string): Promise<JobExplanation>;
   enqueue(task: string, input: unknown, options: Omit<EnqueueOptions, "tx" | "backoff">): Promise<NewJob>;
   close(): Promise<void>;
 }
@@ -85,6 +98,8 @@ function direct(mill: Millrace): JobsDoor {
       if (job === undefined) throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
       return jobDetail(job);
     },
+    timeline: async (id) => timelineView(await mill.timeline(id)),
+    explain: async (id) => explanationView(await mill.explain(id)),
     async enqueue(name, input, options) {
       const task = mill.app.tasks.find((candidate) => candidate.name === name);
       const job = await (task ? mill.enqueue(task, input as never, options) : mill.enqueue(name, input, options));
@@ -102,6 +117,8 @@ function overHttp(url: string): JobsDoor {
       return { items, next };
     },
     find: (id) => ask(url, `/jobs/${encodeURIComponent(id)}`),
+    timeline: (id) => ask(url, `/jobs/${encodeURIComponent(id)}/timeline`),
+    explain: (id) => ask(url, `/jobs/${encodeURIComponent(id)}/explain`),
     enqueue: (task, input, options) => ask(url, "/jobs", { task, input, ...options }),
     async close() {},
   };

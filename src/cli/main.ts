@@ -18,6 +18,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   jobs: async () => (await import("./jobs.ts")).jobs,
   job: async () => (await import("./job.ts")).job,
   policy: async () => (await import("./policy.ts")).policy,
+  explain: async () => (await import("./explain.ts")).explain,
+  timeline: async () => (await import("./timeline.ts")).timeline,
   migrate: async () => (await import("./migrate.ts")).migrate,
   doctor: async () => (await import("./doctor.ts")).doctor,
   config: async () => (await import("./config.ts")).config,

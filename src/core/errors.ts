@@ -134,6 +134,13 @@ export const errorCodes = {
 
 export type ErrorCode = keyof typeof errorCodes;
 
+/** What to do about the error code of an attempt, one sentence, also for codes that come from the task. Null: there was no error. */
+export function suggestedAction(code: string | null): string | null {
+  if (code === null) return null;
+  if (Object.hasOwn(errorCodes, code)) return errorCodes[code as ErrorCode].action;
+  return `${code} comes from the task itself: read the error message, fix the cause, then retry the job if it was given up.`;
+}
+
 /** The one error class Millrace throws. `code` is stable; `action` says what to do. */
 export class MillraceError extends Error {
   override readonly name: string = "MillraceError";

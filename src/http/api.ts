@@ -6,6 +6,7 @@ import { matchedRoutes } from "hono/route";
 import type { Millrace } from "../app/millrace.ts";
 import type { Log } from "../core/log.ts";
 import { onlyThisMachine } from "./access.ts";
+import { answerRoutes } from "./answers.ts";
 import type { ApiEnv } from "./env.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
@@ -43,6 +44,7 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
       readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
     )
     .route("/", jobRoutes(mill))
+    .route("/", answerRoutes(mill))
     .route("/", queueRoutes(mill))
     .route("/", policyRoutes(mill))
     .route("/", pageRoutes());

@@ -1,5 +1,6 @@
 /** A job as the API shows it: in snake_case, under our names and under those of runbook 004. */
 import type { Job } from "../jobs/read-store.ts";
+import { adviceFor } from "../jobs/timeline.ts";
 
 /** A job in a list: everything but its input. */
 export function jobItem(job: Job) {
@@ -16,6 +17,7 @@ export function jobItem(job: Job) {
     last_error_code: job.lastErrorCode,
     last_error_message: job.lastErrorMessage,
     dlq_reason_code: job.deadLetterReason,
+    suggested_action: adviceFor(job),
     created_at: job.createdAt,
     updated_at: job.finishedAt ?? job.startedAt ?? job.createdAt,
     started_at: job.startedAt,

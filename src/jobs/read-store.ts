@@ -38,8 +38,13 @@ const describe = (chosen: Sql): Sql => sql`
   with chosen as (${chosen}),
   found as (
     select chosen.n, j.id, ${lineOf(sql`j`)} as line, j.input, j.priority, j.tags, j.created_at, j.run_at, j.max_attempts, j.replay_of, q.name as queue, t.name as task,
-           ${dueTime} as due_at, j.queue as queue_id
-    from chosen join millrace.jobs j on j.id = chosen.id
+           ${dueTime} as due_at, j.queue as queue_id, j.archived
+    from chosen cross join lateral (
+      select id, queue, task, key, input, priority, tags, created_at, run_at, max_attempts, replay_of, false as archived from millrace.jobs where id = chosen.id
+      union all
+      select id, queue, task, key, input, priority, tags, created_at, run_at, max_attempts, replay_of, true from millrace.jobs_archive where id = chosen.id
+      limit 1
+    ) j
     join millrace.queues q on q.id = j.queue join millrace.tasks t on t.id = j.task
   )
   select f.id::text, f.queue, f.task, f.input, f.priority::int, coalesce(f.tags, '{}') as tags, f.created_at as "createdAt",
@@ -48,7 +53,7 @@ const describe = (chosen: Sql): Sql => sql`
                 case when f.due_at = 'infinity' then 'blocked' when f.due_at > now() then 'delayed' else 'waiting' end
               when runs.claimed_at is not null then 'active'
               when dead.reason is not null then 'failed'
-              when well.finished_at is not null then 'completed'
+              when well.finished_at is not null or f.archived then 'completed' -- only successes are archived
               when last.outcome = 'cancelled' then 'cancelled'
               else 'waiting' end as status,
          coalesce(waits.attempt, runs.attempt, dead.attempt, last.attempt + last.counted, 1)::int as attempt,

@@ -106,6 +106,34 @@ describe("on a current schema", () => {
     expect(code).toBe(1);
   });
 
+  test("explain says why a job is where it is, what else holds it, and what would move it", async () => {
+    const { code, stdout } = await place.run("explain", id);
+    expect(stdout).toMatch(/^status +delayed$/m);
+    expect(stdout).toMatch(/^why +Not due until .*, as its enqueue asked at /m);
+    expect(stdout).toMatch(/^also +No live worker serves task "send" in queue "mail"; none was ever seen\.$/m);
+    expect(stdout).toMatch(/^next +Nothing: it runs by itself then\./m);
+    expect(code).toBe(0);
+    expect(await json("explain", id)).toMatchObject({ job_id: id, because: "NOT_DUE", job_type: "send" });
+  });
+
+  test("timeline tells what happened to a job, a line each", async () => {
+    const { code, stdout } = await place.run("timeline", id);
+    const [head, ...story] = stdout.split("\n");
+    expect(head).toBe(`${id}: task send in queue mail, delayed`);
+    expect(story).toEqual([
+      expect.stringMatching(/^\d{4}-\d\d-\d\dT\S+Z {2}Enqueued in queue "mail" for task "send", to run at .*\.$/),
+    ]);
+    expect(code).toBe(0);
+    expect(await json("timeline", id)).toMatchObject({ job_id: id, attempts: [], story: [{ kind: "Enqueued" }] });
+  });
+
+  test.each(["explain", "timeline"])("%s of no job is exit code 1, of no id 2", async (question) => {
+    const { code, stderr } = await place.run(question, "01a00000-0000-7000-8000-000000000000");
+    expect(stderr).toContain("There is no job 01a00000-0000-7000-8000-000000000000.");
+    expect(code).toBe(1);
+    expect((await place.run(question, "send")).code).toBe(2);
+  });
+
   test("the doctor finds jobs that no live worker would take, and variables that are none of ours", async () => {
     const { code, stdout } = await place.with({ MILLRACE_QUEU: "x" }).run("doctor", "--json");
     const { ok, checks } = JSON.parse(stdout) as { ok: boolean; checks: { status: string; message: string }[] };

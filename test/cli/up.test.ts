@@ -52,8 +52,13 @@ test("up says where its data is, what runs, and what to try; then what came of t
   await up.says(/hello from the task/);
   await up.says(/^All quiet after .*: 1 job completed, 0 failed\.$/);
   const enqueued = await place.run("enqueue", "hello", "--url", url);
-  expect(enqueued.stdout).toMatch(/^Enqueued job /);
+  const [, id = ""] = /^Enqueued job (\S+)\.$/.exec(enqueued.stdout) ?? [];
+  expect(id).not.toBe("");
   await up.hasSaid(2, /hello from the task/);
+  expect((await place.run("timeline", id, "--url", url)).stdout).toMatch(
+    / Enqueued in queue "default" for task "hello"\.$/m,
+  );
+  expect((await place.run("explain", id, "--url", url)).stdout).toMatch(/^job +\S+: task hello in queue default$/m);
   up.kill("SIGINT");
   expect((await up.ended).stdout).toMatch(/Stopped\.$/);
 });

@@ -221,6 +221,7 @@ describe("GET /jobs", () => {
         last_error_code: null,
         last_error_message: null,
         dlq_reason_code: null,
+        suggested_action: null,
         created_at: at,
         updated_at: at,
         started_at: null,

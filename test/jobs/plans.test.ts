@@ -9,8 +9,10 @@ import { Dialect, type Sql, quoteIdent } from "../../src/db/sql.ts";
 import { claimSuspect, closeAndClaim, fromTheHead, lookAround } from "../../src/jobs/claim-store.ts";
 import { cleanQueue, promoteJob, removeJob, retryJob } from "../../src/jobs/control-store.ts";
 import { insertOnce, insertPlain, insertSpecial } from "../../src/jobs/enqueue-store.ts";
+import { type Standing, readLimits, readLine, readServing, readStanding } from "../../src/jobs/explain-store.ts";
 import { findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
 import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
+import { readHistory } from "../../src/jobs/timeline-store.ts";
 import { countQueues } from "../../src/jobs/stats-store.ts";
 import { beat, reap } from "../../src/jobs/workers-store.ts";
 import { backend } from "../support/database.ts";
@@ -31,6 +33,9 @@ const lanes = [
   { rank: -5, ...fromTheHead },
   { rank: 0, runAt: "2026-01-01 00:00:00+00", jobId: idOf(3) },
 ];
+
+/** Where job 50 000 stands, as far as these statements ask. */
+const place = { queueId: 1, taskId: 1, key: "", rank: -1, due: "2999-01-01 00:00:00+00" } as Standing;
 
 type Statement = readonly [name: string, run: (db: Database) => Promise<unknown>, indexes: readonly string[]];
 
@@ -80,6 +85,14 @@ const hot: readonly Statement[] = [
     (db) => findJobs(db, [idOf(1), idOf(2)]),
     ["jobs_pkey", "pending_pkey", "attempts_job", "operations_job", "settled_ids", "dead_letters_pkey"],
   ],
+  [
+    "read a timeline",
+    (db) => readHistory(db, idOf(1), 1_000),
+    ["jobs_pkey", "attempts_job", "operations_job", "settled_ids", "dead_letters_pkey", "jobs_replays"],
+  ],
+  ["explain a job", (db) => readStanding(db, idOf(1)), ["jobs_pkey", "pending_pkey", "attempts_job", "operations_job"]],
+  ["explain by its workers", (db) => readServing(db, place), []],
+  ["explain by limits", (db) => readLimits(db, place), ["rate_windows_pkey", "policy_decisions_queue"]],
   ["retry", (db) => retryJob(db, "c", idOf(1), null), ["dead_letters_pkey", "jobs_pkey"]],
   [
     "promote",
@@ -103,6 +116,7 @@ const wide: readonly Statement[] = [
     ["jobs_pkey"],
   ]),
   ["list jobs of any status", (db) => listJobs(db, { limit: 10, after: [idOf(50_000)] }), ["jobs_pkey"]],
+  ["explain by the line", (db) => readLine(db, idOf(50_000), place), ["pending_pkey", "settled_recent"]],
   ["count", (db) => countQueues(db, "one"), ["pending_pkey", "settled_recent", "dead_letters_recent"]],
   ["clean", (db) => cleanQueue(db, 1, 0), ["settled_recent", "attempts_job", "jobs_pkey"]],
 ];

@@ -1,0 +1,276 @@
+/** Why a job is where it is, and what would move it: one sentence each, with the facts they are made of. Pure. */
+import { describeMs } from "../core/duration.ts";
+import type { Observation, Standing } from "./explain-store.ts";
+import { paused, whyItWaits, withoutWorker } from "./explain-waiting.ts";
+import type { Job, JobStatus } from "./read-store.ts";
+import { away, byWhom, instant, many, when } from "./sentences.ts";
+import { adviceFor } from "./timeline.ts";
+
+/** The reasons there are, for programs. */
+export const becauses = [
+  // it is not due
+  "NOT_DUE",
+  "RETRY_SCHEDULED",
+  "SNOOZED",
+  "RESCHEDULED",
+  "BLOCKED",
+  // it is due and does not run
+  "QUEUE_PAUSED",
+  "NO_WORKER",
+  "WORKERS_DRAINING",
+  "SUSPECT",
+  "THROTTLED",
+  "QUEUE_FULL",
+  "KEY_FULL",
+  "RATE_LIMITED",
+  "ATTEMPTS_LIMITED",
+  "KEY_RATE_LIMITED",
+  "IN_LINE",
+  // it runs
+  "RUNNING",
+  "CANCEL_ASKED",
+  "CANCEL_IGNORED",
+  "OVERDUE",
+  "WORKER_SILENT",
+  // it is over
+  "COMPLETED",
+  "ARCHIVED",
+  "GAVE_UP",
+  "CANCELLED",
+  // it moved while this was read
+  "MOVING",
+] as const;
+export type Because = (typeof becauses)[number];
+
+export interface Reason {
+  readonly because: Because;
+  /** Why, in a sentence. */
+  readonly summary: string;
+  /** What would move it, in a sentence. */
+  readonly whatNext: string;
+  /** What the sentences are made of; which facts depends on `because`. */
+  readonly facts: Readonly<Record<string, unknown>>;
+}
+
+export interface Explanation extends Reason {
+  readonly jobId: string;
+  readonly status: JobStatus;
+  readonly queue: string;
+  readonly task: string;
+  /** What else holds it; empty when clearing the first reason away is enough. */
+  readonly also: readonly Pick<Reason, "because" | "summary">[];
+  /** Begun, the one that runs included; a snooze, or a loss among other jobs, is none. */
+  readonly attempts: number;
+  readonly failedAttempts: number;
+  /** When it is due, while it waits. */
+  readonly nextRunAt: Date | null;
+  readonly lastError: { readonly errorCode: string; readonly errorMessage: string | null } | null;
+  readonly deadLetterReason: string | null;
+  readonly suggestedAction: string | null;
+}
+
+/** `taskTimeoutMs`: the task's own, where its code is at hand. */
+export function explain(seen: Observation, taskTimeoutMs?: number): Explanation {
+  const { job, standing } = seen;
+  const [reason = moving(), ...others] = reasonsOf(seen, taskTimeoutMs);
+  const { errorCode, errorMessage } = standing;
+  return {
+    jobId: job.id,
+    status: job.status,
+    queue: job.queue,
+    task: job.task,
+    ...reason,
+    also: others.map(({ because, summary }) => ({ because, summary })),
+    attempts: attemptsOf(seen),
+    failedAttempts: standing.failed,
+    nextRunAt: job.status === "waiting" || job.status === "delayed" ? job.runAt : null,
+    lastError: errorCode === null ? null : { errorCode, errorMessage },
+    deadLetterReason: job.deadLetterReason,
+    suggestedAction: adviceFor(job),
+  };
+}
+
+function attemptsOf({ job, standing }: Observation): number {
+  return standing.ended + (job.status === "active" || job.status === "completed" ? 1 : 0);
+}
+
+function reasonsOf(seen: Observation, taskTimeoutMs: number | undefined): Reason[] {
+  const { job, standing } = seen;
+  switch (job.status) {
+    case "waiting":
+      return standing.waits ? whyItWaits(seen) : [];
+    case "delayed":
+      return [notDue(job, standing), paused(seen), seen.serving && withoutWorker(seen, seen.serving)].filter(
+        (reason) => reason !== undefined,
+      );
+    case "blocked":
+      return [blocked(standing)];
+    case "active":
+      return standing.claimedAt === null ? [] : running(job, standing, standing.claimedAt, taskTimeoutMs);
+    case "completed":
+      return [completed(seen)];
+    case "failed":
+      return [gaveUp(seen)];
+    case "cancelled":
+      return [cancelled(job, standing)];
+  }
+}
+
+function moving(): Reason {
+  return {
+    because: "MOVING",
+    summary: "It was moving this very moment.",
+    whatNext: "Ask again.",
+    facts: {},
+  };
+}
+
+function notDue(job: Job, { now, movedBy, movedAt, moverCode, moverName, moverReason }: Standing): Reason {
+  const due = job.runAt ?? now;
+  const until = `Not due until ${when(due, now)}`;
+  const itself = "Nothing: it runs by itself then. Promote it to run it now.";
+  const facts = { dueAt: due, since: movedAt };
+  if (movedBy === null || movedAt === null) {
+    const summary = `${until}, as its enqueue asked at ${instant(job.createdAt)}.`;
+    return { because: "NOT_DUE", summary, whatNext: itself, facts: { dueAt: due, since: job.createdAt } };
+  }
+  if (movedBy === "snoozed")
+    return {
+      because: "SNOOZED",
+      summary: `${until}: the task put it off at ${instant(movedAt)}.`,
+      whatNext: itself,
+      facts,
+    };
+  if (movedBy === "failed" || movedBy === "timed_out" || movedBy === "lost") {
+    const code = moverCode ?? "UNKNOWN";
+    return {
+      because: "RETRY_SCHEDULED",
+      summary: `Retry scheduled after ${code}: attempt ${job.attempt} of ${job.maxAttempts} is due at ${when(due, now)}.`,
+      whatNext: itself,
+      facts: { ...facts, errorCode: code, attempt: job.attempt, maxAttempts: job.maxAttempts },
+    };
+  }
+  return {
+    because: "RESCHEDULED",
+    summary: `${until}: moved there by "${movedBy}"${byWhom(moverName, moverReason)} at ${instant(movedAt)}.`,
+    whatNext: itself,
+    facts: { ...facts, action: movedBy, by: moverName, reason: moverReason },
+  };
+}
+
+function blocked({ movedBy, movedAt, moverName, moverReason }: Standing): Reason {
+  const since = movedAt === null ? "" : `, since "${movedBy}"${byWhom(moverName, moverReason)} at ${instant(movedAt)}`;
+  return {
+    because: "BLOCKED",
+    summary: `Blocked: it has no due time until what it waits for is done${since}.`,
+    whatNext: "It becomes due when what it waits for is done, or when somebody gives it a time.",
+    facts: { since: movedAt },
+  };
+}
+
+/** How long a task may go on after its timeout before it is called hung. */
+const hungAfterMs = 5_000;
+
+function running(job: Job, standing: Standing, claimedAt: Date, taskTimeoutMs: number | undefined): Reason[] {
+  const { now, host, pid, beatAt, leaseEndsAt, leaseJobs, workerEnded } = standing;
+  const worker = job.worker ?? "unknown";
+  const facts = { worker, host, pid, since: claimedAt, beatAt, reclaimedAt: leaseEndsAt, leaseJobs };
+  const who = `worker ${worker}${host === null ? "" : ` on host ${host}`}`;
+  const since = `attempt ${job.attempt} of ${job.maxAttempts} since ${when(claimedAt, now)}`;
+  const beat = beatAt === null ? "" : `, last beat ${away(beatAt, now)}`;
+  const others = (leaseJobs ?? 1) > 1 ? ` Its batch has ${leaseJobs} jobs left, so it may not have started yet.` : "";
+  const reclaim =
+    leaseEndsAt === null ? "" : ` If the worker does not beat until ${instant(leaseEndsAt)}, the job is taken back.`;
+  const reasons: Reason[] = [];
+  if (workerEnded !== null || (leaseEndsAt !== null && leaseEndsAt < now)) {
+    reasons.push({
+      because: "WORKER_SILENT",
+      summary: `Its ${who} is ${workerEnded === "stopped" ? "stopped" : "silent"}${beat}: the job is about to be taken back from it.`,
+      whatNext: "Any live worker takes it back within seconds, and it is run again. Start a worker if there is none.",
+      facts,
+    });
+  }
+  const { cancelAskedAt, cancelAskedBy, cancelReason, cancelIgnoredAt } = standing;
+  if (cancelAskedAt !== null) {
+    const asked = `cancel was asked for${byWhom(cancelAskedBy, cancelReason)} at ${when(cancelAskedAt, now)}`;
+    const cancelFacts = { ...facts, cancelAskedAt, cancelAskedBy, cancelReason, cancelIgnoredAt };
+    reasons.push(
+      cancelIgnoredAt === null
+        ? {
+            because: "CANCEL_ASKED",
+            summary: `Runs on ${who}, ${since}; ${asked}.`,
+            whatNext: "Its signal is aborted; it is cancelled as soon as the task ends.",
+            facts: cancelFacts,
+          }
+        : {
+            because: "CANCEL_IGNORED",
+            summary: `Runs on ${who}, ${since}; ${asked}, and the task ignores it since ${when(cancelIgnoredAt, now)}.`,
+            whatNext: "Let the task listen to its signal; until then only the end of its worker ends it.",
+            facts: cancelFacts,
+          },
+    );
+  }
+  const timeoutMs = standing.timeoutMs ?? taskTimeoutMs ?? 0;
+  if (timeoutMs > 0 && now.getTime() - claimedAt.getTime() > timeoutMs + hungAfterMs) {
+    reasons.push({
+      because: "OVERDUE",
+      summary: `Runs on ${who}, ${since}${beat}: longer than its timeout of ${describeMs(timeoutMs)}, so the task ignores its signal.`,
+      whatNext: "Let the task listen to its signal. The job keeps its place until the task ends or its worker does.",
+      facts: { ...facts, timeoutMs },
+    });
+  }
+  reasons.push({
+    because: "RUNNING",
+    summary: `Runs on ${who}, ${since}${beat}.${others}`,
+    whatNext: `It ends when the task does.${reclaim}`,
+    facts,
+  });
+  return reasons;
+}
+
+function completed(seen: Observation): Reason {
+  const { job, standing } = seen;
+  const { startedAt, finishedAt } = job;
+  const tookMs = startedAt && finishedAt ? finishedAt.getTime() - startedAt.getTime() : null;
+  const how =
+    finishedAt === null || tookMs === null
+      ? ""
+      : ` on worker ${job.worker ?? "unknown"} in ${describeMs(tookMs)} at ${when(finishedAt, standing.now)}`;
+  const { archivedAt } = standing;
+  const facts = { worker: job.worker, tookMs, finishedAt, attempt: job.attempt, archivedAt };
+  const summary = `Succeeded after ${many(attemptsOf(seen), "attempt")}${how}`;
+  const whatNext = "Nothing: it is done.";
+  if (archivedAt === null) return { because: "COMPLETED", summary: `${summary}.`, whatNext, facts };
+  return {
+    because: "ARCHIVED",
+    summary: `${summary}; archived at ${when(archivedAt, standing.now)}.`,
+    whatNext,
+    facts,
+  };
+}
+
+function gaveUp(seen: Observation): Reason {
+  const { job, standing } = seen;
+  const attempts = attemptsOf(seen);
+  const message = standing.errorMessage === null ? "" : `: ${standing.errorMessage.replace(/\.$/, "")}`;
+  const error = standing.errorCode === null ? "" : ` Last error ${standing.errorCode}${message}.`;
+  const at = job.finishedAt === null ? "" : ` at ${when(job.finishedAt, standing.now)}`;
+  return {
+    because: "GAVE_UP",
+    summary: `Gave up${at} after ${many(attempts, "attempt")}: ${job.deadLetterReason}.${error}`,
+    whatNext: "It is a dead letter and is not tried again by itself. Fix the cause, then retry it.",
+    facts: { reason: job.deadLetterReason, attempts, failedAt: job.finishedAt, worker: job.worker },
+  };
+}
+
+function cancelled(job: Job, { now, operation, operationAt, operationBy, operationReason }: Standing): Reason {
+  const known = operation?.startsWith("cancel") === true;
+  const at = known ? operationAt : job.finishedAt;
+  const [by, reason] = known ? [operationBy, operationReason] : [null, job.lastErrorMessage];
+  return {
+    because: "CANCELLED",
+    summary: `Cancelled${byWhom(by, null)}${at === null ? "" : ` at ${when(at, now)}`}${byWhom(null, reason)}.`,
+    whatNext: "Nothing: it is over. Enqueue it again, or replay it, if it should run after all.",
+    facts: { by, reason, at },
+  };
+}

@@ -1,0 +1,262 @@
+/** The timeline of a job: its history as attempts, and as a story in the order in which it happened. Pure. */
+import { describeMs } from "../core/duration.ts";
+import { suggestedAction } from "../core/errors.ts";
+import type { Job, JobStatus } from "./read-store.ts";
+import { byWhom, instant } from "./sentences.ts";
+import type { HistoryRow } from "./timeline-store.ts";
+
+/** One run of the job by one worker, over or not. */
+export interface Attempt {
+  readonly id: string;
+  /** From 1. A snooze, and a loss among other jobs, uses none up: the next one has the same number. */
+  readonly attempt: number;
+  readonly status: "running" | "succeeded" | "failed" | "timed_out" | "lost" | "cancelled" | "snoozed";
+  readonly startedAt: Date | null;
+  readonly finishedAt: Date | null;
+  /** Milliseconds; null while it runs, and when nobody knows. */
+  readonly tookMs: number | null;
+  readonly worker: string | null;
+  readonly errorCode: string | null;
+  readonly errorMessage: string | null;
+  readonly suggestedAction: string | null;
+  /** When the job was due again because of it. */
+  readonly retryAt: Date | null;
+}
+
+interface Told<Kind extends string> {
+  readonly kind: Kind;
+  readonly at: Date;
+  /** The entry as a sentence. */
+  readonly summary: string;
+}
+
+/** What happened, newest last. An attempt stands where it ended, or, while it runs, where it began. */
+export type StoryEntry =
+  | (Told<"Enqueued"> & {
+      readonly queue: string;
+      readonly task: string;
+      readonly runAt: Date | null;
+      readonly replayOf: string | null;
+    })
+  | (Told<"PolicyDecision"> & {
+      readonly id: string;
+      readonly decision: string;
+      readonly reasonCode: string;
+      readonly details: unknown;
+    })
+  | (Told<"Attempt"> & Attempt)
+  /** The result of a worker that had lost the job: recorded, not applied. */
+  | (Told<"LateResult"> & Attempt)
+  | (Told<"DeadLettered"> & { readonly reason: string; readonly errorCode: string; readonly attempt: number })
+  | (Told<"CancelRequested"> & {
+      readonly by: string | null;
+      readonly reason: string | null;
+      readonly ignoredAt: Date | null;
+    })
+  | (Told<"Operation"> & {
+      readonly id: string;
+      readonly action: string;
+      readonly by: string | null;
+      readonly reason: string | null;
+      readonly runAt: Date | null;
+    })
+  | (Told<"Replayed"> & { readonly jobId: string })
+  | Told<"Archived">;
+
+export interface Timeline {
+  readonly jobId: string;
+  readonly status: JobStatus;
+  readonly queue: string;
+  readonly task: string;
+  readonly runAt: Date | null;
+  /** When it is due, while it waits. */
+  readonly nextRunAt: Date | null;
+  readonly lastWorker: string | null;
+  readonly lastError: { readonly errorCode: string; readonly errorMessage: string | null } | null;
+  readonly deadLetterReason: string | null;
+  readonly suggestedAction: string | null;
+  readonly attempts: readonly Attempt[];
+  readonly story: readonly StoryEntry[];
+  /** Says so when the story was longer than what is shown. */
+  readonly note: string | null;
+}
+
+/** Entries of a story at most; the newest are kept, and how the job came to be. */
+export const storyMax = 1_000;
+
+/** Where times are the same. Decisions come before attempts, as runbooks expect. */
+const order: Readonly<Record<StoryEntry["kind"], number>> = {
+  Enqueued: 0,
+  PolicyDecision: 1,
+  CancelRequested: 2,
+  Attempt: 3,
+  LateResult: 4,
+  DeadLettered: 5,
+  Operation: 6,
+  Replayed: 7,
+  Archived: 8,
+};
+
+export function timelineOf(job: Job, history: readonly HistoryRow[]): Timeline {
+  const all = history
+    .map((row) => entryOf(row, job))
+    .sort((a, b) => a.at.getTime() - b.at.getTime() || order[a.kind] - order[b.kind]);
+  const story = all.filter((entry, i) => entry.kind === "Enqueued" || i >= all.length - storyMax);
+  const attempts = story.filter((entry) => entry.kind === "Attempt").map((entry) => only(entry));
+  const error = attempts.findLast(({ errorCode }) => errorCode !== null);
+  const cut = story.length < all.length || history.filter(({ told }) => told === "attempt").length >= storyMax;
+  return {
+    jobId: job.id,
+    status: job.status,
+    queue: job.queue,
+    task: job.task,
+    runAt: job.runAt,
+    nextRunAt: job.status === "waiting" || job.status === "delayed" ? job.runAt : null,
+    lastWorker: job.worker,
+    lastError: error ? { errorCode: error.errorCode as string, errorMessage: error.errorMessage } : null,
+    deadLetterReason: job.deadLetterReason,
+    suggestedAction: adviceFor(job),
+    attempts,
+    story,
+    note: cut ? `Only the newest ${storyMax} entries are shown.` : null,
+  };
+}
+
+/** What to do about how a job stands: about its last error, unless it went well in the end. */
+export function adviceFor(job: Job): string | null {
+  if (job.status === "completed") return null;
+  return suggestedAction(job.deadLetterReason === "POISON" ? "POISON" : job.lastErrorCode);
+}
+
+function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry {
+  const by = text(body["by"]);
+  const reason = text(body["reason"]);
+  switch (told) {
+    case "enqueued": {
+      const replayOf = text(body["replay_of"]);
+      const runAt = time(body["run_at"]);
+      const later = runAt !== null && runAt > at ? `, to run at ${instant(runAt)}` : "";
+      const copied = replayOf === null ? "" : `, a replay of ${replayOf}`;
+      const summary = `Enqueued in queue "${job.queue}" for task "${job.task}"${later}${copied}.`;
+      return { kind: "Enqueued", at, summary, queue: job.queue, task: job.task, runAt, replayOf };
+    }
+    case "attempt": {
+      const attempt = attemptOf(`attempt-${id}`, body, body["outcome"] as Attempt["status"]);
+      return body["late"] === true
+        ? { kind: "LateResult", at, summary: lateSentence(attempt), ...attempt }
+        : { kind: "Attempt", at, summary: attemptSentence(attempt), ...attempt };
+    }
+    case "success":
+    case "running": {
+      // A batch that went well has no attempt numbers: a job ends with the number it had.
+      const numbered = { attempt: job.attempt, ...body };
+      const attempt = attemptOf(`${told}-${id}`, numbered, told === "running" ? "running" : "succeeded");
+      return { kind: "Attempt", at, summary: attemptSentence(attempt), ...attempt };
+    }
+    case "decision": {
+      const decision = String(body["decision"]);
+      const reasonCode = String(body["reason_code"]);
+      const summary = `Storm control: ${decision}, ${reasonCode}.`;
+      return { kind: "PolicyDecision", at, summary, id, decision, reasonCode, details: body["details"] };
+    }
+    case "operation": {
+      const action = String(body["action"]);
+      const runAt = time(body["run_at"]);
+      const due = runAt === null || runAt <= at ? "" : `, due at ${instant(runAt)}`;
+      const summary = `Operator action "${action}"${byWhom(by, reason)}${due}.`;
+      return { kind: "Operation", at, summary, id, action, by, reason, runAt };
+    }
+    case "cancel": {
+      const ignoredAt = time(body["ignored_at"]);
+      const ignored = ignoredAt === null ? "" : ` The task ignores it since ${instant(ignoredAt)}.`;
+      const summary = `Cancel asked for${byWhom(by, reason)}.${ignored}`;
+      return { kind: "CancelRequested", at, summary, by, reason, ignoredAt };
+    }
+    case "dead": {
+      const errorCode = String(body["error_code"]);
+      const attempt = Number(body["attempt"]);
+      const summary = `Given up, a dead letter: ${reason}, after attempt ${attempt} with ${errorCode}.`;
+      return { kind: "DeadLettered", at, summary, reason: String(reason), errorCode, attempt };
+    }
+    case "replay":
+      return { kind: "Replayed", at, summary: `Replayed as job ${id}.`, jobId: id };
+    case "archived":
+      return { kind: "Archived", at, summary: "Moved to the archive." };
+  }
+}
+
+function attemptOf(id: string, body: HistoryRow["body"], status: Attempt["status"]): Attempt {
+  const startedAt = time(body["started_at"]);
+  const finishedAt = time(body["finished_at"]);
+  const errorCode = text(body["error_code"]);
+  return {
+    id,
+    attempt: Number(body["attempt"]),
+    status,
+    startedAt,
+    finishedAt,
+    tookMs: startedAt && finishedAt ? finishedAt.getTime() - startedAt.getTime() : null,
+    worker: text(body["worker"]),
+    errorCode,
+    errorMessage: text(body["error_message"]),
+    suggestedAction: suggestedAction(errorCode),
+    retryAt: time(body["retry_at"]),
+  };
+}
+
+/** The attempt without the entry that tells it. */
+function only(entry: Attempt): Attempt {
+  const { id, attempt, status, startedAt, finishedAt, tookMs, worker, errorCode, errorMessage, retryAt } = entry;
+  const { suggestedAction: advice } = entry;
+  return {
+    id,
+    attempt,
+    status,
+    startedAt,
+    finishedAt,
+    tookMs,
+    worker,
+    errorCode,
+    errorMessage,
+    suggestedAction: advice,
+    retryAt,
+  };
+}
+
+const outcomes: Readonly<Record<Attempt["status"], string>> = {
+  running: "runs",
+  succeeded: "succeeded",
+  failed: "failed",
+  timed_out: "took too long",
+  lost: "was lost with its worker",
+  cancelled: "was cancelled",
+  snoozed: "was put off",
+};
+
+function attemptSentence(attempt: Attempt): string {
+  const { attempt: n, status, tookMs, worker, errorCode, errorMessage, retryAt } = attempt;
+  const where = worker === null ? "" : ` on worker ${worker}`;
+  const after = tookMs === null || status === "lost" ? "" : ` after ${describeMs(tookMs)}`;
+  const why = errorCode === null ? "" : `: ${errorCode}${errorMessage === null ? "" : `: ${errorMessage}`}`;
+  const next = retryAt === null ? "" : ` Due again at ${instant(retryAt)}.`;
+  return `Attempt ${n} ${outcomes[status]}${where}${after}${stopped(why)}${next}`;
+}
+
+function lateSentence({ attempt, status, worker, errorCode }: Attempt): string {
+  const why = errorCode === null ? "" : ` with ${errorCode}`;
+  return `A late result of attempt ${attempt} from worker ${worker ?? "unknown"}: it ${outcomes[status]}${why}. The job was no longer its; nothing was applied.`;
+}
+
+/** With a full stop, unless there is one. */
+function stopped(sentence: string): string {
+  return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
+}
+
+function text(value: unknown): string | null {
+  return typeof value === "string" ? value : null;
+}
+
+/** Infinity is no time. */
+function time(value: unknown): Date | null {
+  return typeof value === "string" && value !== "infinity" ? new Date(value) : null;
+}

@@ -1,0 +1,151 @@
+/** Questions about one job over HTTP: the documents under our names and under those of runbook 004. */
+import { type Millrace, task } from "millrace";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { sql } from "../../src/db/sql.ts";
+import { createApi } from "../../src/http/api.ts";
+import { useDatabase } from "../support/engine.ts";
+import { StoreWorker } from "../support/store-worker.ts";
+import { type Caller, callerOf, recorder } from "./caller.ts";
+
+const pay = task({ name: "pay", queue: "payments", maxAttempts: 2, run() {} });
+
+const file = useDatabase();
+let mill: Millrace;
+let call: Caller;
+let worker: StoreWorker;
+beforeAll(async () => {
+  mill = await file.open([pay]);
+  call = callerOf(createApi(mill, { log: recorder() }));
+  worker = await StoreWorker.register(mill, "w1");
+});
+afterAll(() => mill.close());
+
+/** A job that failed once, or twice and was given up. */
+async function failed(times: 1 | 2): Promise<string> {
+  const { id } = await mill.enqueue(pay, {});
+  for (let i = 1; i <= times; i += 1) {
+    const delayMs = i === times ? 600_000 : 0;
+    const claim = await worker.claim(1, "payments");
+    await worker.settle(claim, { [id]: { next: "retry", code: "DEPENDENCY_DOWN", message: "No bank.", delayMs } });
+  }
+  return id;
+}
+
+const advice = "Check the service the task calls; the job is tried again by itself.";
+
+test("GET /jobs/:id/timeline has every field of runbook 004, and ours", async () => {
+  const id = await failed(1);
+  await mill.db.query(sql`
+    insert into millrace.policy_decisions (queue, job_id, at, decision, reason_code, details)
+    select j.queue, j.id, a.finished_at, 'THROTTLED', 'RETRY_RATE_EXCEEDED', '{"max_attempts_per_minute": 1}'
+    from millrace.jobs j join millrace.attempts a on a.job_id = j.id where j.id = ${id}::uuid`);
+  const { status, body } = await call(`/jobs/${id}/timeline`);
+  expect(status).toBe(200);
+  const attempt = {
+    id: expect.any(String),
+    attempt: 1,
+    attempt_no: 1,
+    status: "failed",
+    started_at: expect.any(String),
+    finished_at: expect.any(String),
+    took_ms: expect.any(Number),
+    latency_ms: expect.any(Number),
+    worker: "w1",
+    worker_id: "w1",
+    error_code: "DEPENDENCY_DOWN",
+    error_message: "No bank.",
+    suggested_action: advice,
+    retry_at: expect.any(String),
+  };
+  expect(body).toEqual({
+    job_id: id,
+    status: "delayed",
+    queue: "payments",
+    task: "pay",
+    job_type: "pay",
+    run_at: expect.any(String),
+    next_run_at: body["run_at"],
+    last_worker: "w1",
+    last_worker_id: "w1",
+    last_error: { error_code: "DEPENDENCY_DOWN", error_message: "No bank." },
+    dead_letter_reason: null,
+    dlq_reason_code: null,
+    suggested_action: advice,
+    attempts: [attempt],
+    story: [
+      {
+        kind: "Enqueued",
+        at: expect.any(String),
+        summary: 'Enqueued in queue "payments" for task "pay".',
+        queue: "payments",
+        task: "pay",
+        run_at: expect.any(String),
+        replay_of: null,
+      },
+      {
+        kind: "PolicyDecision",
+        at: expect.any(String),
+        summary: "Storm control: THROTTLED, RETRY_RATE_EXCEEDED.",
+        id: expect.any(String),
+        decision: "THROTTLED",
+        reason_code: "RETRY_RATE_EXCEEDED",
+        details: { max_attempts_per_minute: 1 },
+        details_json: { max_attempts_per_minute: 1 },
+      },
+      { kind: "Attempt", at: expect.any(String), summary: expect.any(String), ...attempt },
+    ],
+    note: null,
+  });
+});
+
+test("GET /jobs/:id/explain has every field of runbook 004, and ours", async () => {
+  const id = await failed(1);
+  const { status, body } = await call(`/jobs/${id}/explain`);
+  expect(status).toBe(200);
+  expect(body).toEqual({
+    job_id: id,
+    status: "delayed",
+    queue: "payments",
+    task: "pay",
+    job_type: "pay",
+    because: "RETRY_SCHEDULED",
+    summary: expect.stringMatching(/^Retry scheduled after DEPENDENCY_DOWN: attempt 2 of 2 is due at /),
+    what_next: "Nothing: it runs by itself then. Promote it to run it now.",
+    also: [],
+    facts: {
+      due_at: body["next_run_at"],
+      since: expect.any(String),
+      error_code: "DEPENDENCY_DOWN",
+      attempt: 2,
+      max_attempts: 2,
+    },
+    attempts: 1,
+    failed_attempts: 1,
+    next_run_at: expect.any(String),
+    last_error: { error_code: "DEPENDENCY_DOWN", error_message: "No bank." },
+    dead_letter_reason: null,
+    dlq_reason_code: null,
+    suggested_action: advice,
+  });
+});
+
+test("a dead letter carries its reason, its error and what to do: by itself, in the list, and in both answers", async () => {
+  const id = await failed(2);
+  const facts = { dlq_reason_code: "MAX_ATTEMPTS_EXCEEDED", suggested_action: advice };
+  const listed = (await call<{ items: { id: string }[] }>("/dlq?limit=500")).body.items.find((item) => item.id === id);
+  expect(listed).toMatchObject({ ...facts, last_error_code: "DEPENDENCY_DOWN" });
+  expect((await call(`/jobs/${id}`)).body).toMatchObject({ ...facts, last_error_code: "DEPENDENCY_DOWN" });
+  expect((await call(`/jobs/${id}/explain`)).body).toMatchObject({ ...facts, because: "GAVE_UP" });
+  expect((await call(`/jobs/${id}/timeline`)).body).toMatchObject({ ...facts, status: "failed", next_run_at: null });
+});
+
+test.each(["timeline", "explain"])(
+  "%s: an unknown job is 404, what is no id 400, another method 405",
+  async (question) => {
+    const unknown = await call(`/jobs/018f0000-0000-7000-8000-000000000000/${question}`);
+    expect([unknown.status, unknown.body["code"]]).toEqual([404, "JOB_NOT_FOUND"]);
+    const bad = await call(`/jobs/nonsense/${question}`);
+    expect([bad.status, bad.body["code"]]).toEqual([400, "BAD_REQUEST"]);
+    expect((await call(`/jobs/nonsense/${question}`, { method: "POST", json: {} })).status).toBe(405);
+  },
+);

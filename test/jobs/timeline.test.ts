@@ -1,0 +1,273 @@
+/** The timeline of a job: everything that happened, read from where it happened, in order. */
+import { describe, expect, test } from "vitest";
+import { type Millrace, type Timeline, errorCodes, task } from "millrace";
+import { suggestedAction } from "../../src/core/errors.ts";
+import type { Job } from "../../src/jobs/read-store.ts";
+import { timelineOf } from "../../src/jobs/timeline.ts";
+import type { HistoryRow } from "../../src/jobs/timeline-store.ts";
+import { sql } from "../../src/db/sql.ts";
+import { useDatabase } from "../support/engine.ts";
+import { StoreWorker, reapNow } from "../support/store-worker.ts";
+
+const file = useDatabase();
+const plain = task({ name: "plain", run: () => undefined });
+
+const kinds = ({ story }: Timeline): string[] => story.map(({ kind }) => kind);
+const statuses = ({ attempts }: Timeline): unknown[] => attempts.map(({ attempt, status }) => [attempt, status]);
+const summaries = ({ story }: Timeline): string[] =>
+  story.map(({ summary }) =>
+    summary.replaceAll(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/g, "<T>").replaceAll(/after \d+ ms/g, "after <N> ms"),
+  );
+
+test("a job that only waits was enqueued, and that is all", async () => {
+  await using mill = await file.open([plain]);
+  const { id } = await mill.enqueue(plain, {}, { queue: "mail" });
+  const job = (await mill.job(id)) as Job;
+  expect(await mill.timeline(id)).toEqual({
+    jobId: id,
+    status: "waiting",
+    queue: "mail",
+    task: "plain",
+    runAt: job.runAt,
+    nextRunAt: job.runAt,
+    lastWorker: null,
+    lastError: null,
+    deadLetterReason: null,
+    suggestedAction: null,
+    attempts: [],
+    story: [
+      {
+        kind: "Enqueued",
+        at: job.createdAt,
+        summary: 'Enqueued in queue "mail" for task "plain".',
+        queue: "mail",
+        task: "plain",
+        runAt: job.runAt,
+        replayOf: null,
+      },
+    ],
+    note: null,
+  });
+});
+
+test("a long life is told from the first attempt to the last, with what people did in between", async () => {
+  await using mill = await file.open([plain]);
+  const worker = await StoreWorker.register(mill, "w");
+  const { id } = await mill.enqueue(plain, {}, { maxAttempts: 2, delay: "1h" });
+  await mill.promote(id, { by: "ada" });
+  await worker.settle(await worker.claim(1), { [id]: { next: "again", delayMs: 0 } });
+  const failure = { next: "retry", code: "TIMEOUT", message: "too slow", outcome: "timed_out", delayMs: 0 } as const;
+  await worker.settle(await worker.claim(1), { [id]: failure });
+  await worker.settle(await worker.claim(1), { [id]: { next: "retry", code: "NO_FUNDS", message: "Empty." } });
+  let told = await mill.timeline(id);
+  expect(told).toMatchObject({
+    status: "failed",
+    deadLetterReason: "MAX_ATTEMPTS_EXCEEDED",
+    lastError: { errorCode: "NO_FUNDS", errorMessage: "Empty." },
+    suggestedAction: suggestedAction("NO_FUNDS"),
+    lastWorker: "w",
+    nextRunAt: null,
+  });
+  expect(summaries(told)).toEqual([
+    'Enqueued in queue "default" for task "plain", to run at <T>.',
+    'Operator action "promote" by ada.',
+    "Attempt 1 was put off on worker w after <N> ms. Due again at <T>.",
+    "Attempt 1 took too long on worker w after <N> ms: TIMEOUT: too slow. Due again at <T>.",
+    "Attempt 2 failed on worker w after <N> ms: NO_FUNDS: Empty.",
+    "Given up, a dead letter: MAX_ATTEMPTS_EXCEEDED, after attempt 2 with NO_FUNDS.",
+  ]);
+  expect(told.attempts[1]).toEqual({
+    id: expect.stringMatching(/^attempt-\d+$/),
+    attempt: 1,
+    status: "timed_out",
+    startedAt: expect.any(Date),
+    finishedAt: expect.any(Date),
+    tookMs: expect.any(Number),
+    worker: "w",
+    errorCode: "TIMEOUT",
+    errorMessage: "too slow",
+    suggestedAction: errorCodes.TIMEOUT.action,
+    retryAt: expect.any(Date),
+  });
+
+  await mill.retry(id, { by: "ada" });
+  const claim = await worker.claim(1);
+  told = await mill.timeline(id);
+  expect(told.attempts.at(-1)).toMatchObject({ attempt: 3, status: "running", finishedAt: null, tookMs: null });
+  expect(summaries(told).at(-1)).toBe("Attempt 3 runs on worker w.");
+  await worker.close(claim);
+  told = await mill.timeline(id);
+  expect(statuses(told)).toEqual([
+    [1, "snoozed"],
+    [1, "timed_out"],
+    [2, "failed"],
+    [3, "succeeded"],
+  ]);
+  expect(told).toMatchObject({ status: "completed", suggestedAction: null, deadLetterReason: null });
+  expect(told.attempts.at(-1)).toMatchObject({ tookMs: 1, worker: "w", errorCode: null });
+  expect(kinds(told)).not.toContain("DeadLettered");
+});
+
+test("a lost attempt, and the late result of the worker that had lost it", async () => {
+  await using mill = await file.open([plain]);
+  const worker = await StoreWorker.register(mill, "slow");
+  const { id } = await mill.enqueue(plain, {});
+  const claim = await worker.claim(1);
+  await worker.die();
+  await reapNow(mill);
+  await worker.settle(claim, { [id]: { next: "retry", code: "TOO_LATE", message: "x" } });
+  const told = await mill.timeline(id);
+  expect(kinds(told)).toEqual(["Enqueued", "Attempt", "LateResult"]);
+  expect(statuses(told)).toEqual([[1, "lost"]]);
+  expect(told.lastError).toMatchObject({ errorCode: "WORKER_LOST" });
+  expect(summaries(told)[1]).toMatch(
+    /^Attempt 1 was lost with its worker on worker slow: WORKER_LOST: The worker died/,
+  );
+  expect(summaries(told)[2]).toBe(
+    "A late result of attempt 1 from worker slow: it failed with TOO_LATE. The job was no longer its; nothing was applied.",
+  );
+});
+
+test("what storm control decided, and that somebody wants it to end", async () => {
+  await using mill = await file.open([plain]);
+  const worker = await StoreWorker.register(mill);
+  const { id } = await mill.enqueue(plain, {});
+  await mill.db.query(sql`
+    insert into millrace.policy_decisions (queue, job_id, decision, reason_code, details)
+    select queue, id, 'THROTTLED', 'IN_FLIGHT_EXCEEDED', '{"in_flight": 3, "mixedCase": 1}' from millrace.jobs`);
+  await worker.claim(1);
+  await mill.db.query(sql`
+    insert into millrace.cancel_requests (job_id, at, by, reason, ignored_at)
+    values (${id}::uuid, now() + interval '1 second', 'ada', 'wrong input.', now() + interval '2 seconds')`);
+  const { story } = await mill.timeline(id);
+  expect(story.slice(1)).toEqual([
+    {
+      kind: "PolicyDecision",
+      at: expect.any(Date),
+      id: expect.any(String),
+      decision: "THROTTLED",
+      reasonCode: "IN_FLIGHT_EXCEEDED",
+      details: { in_flight: 3, mixedCase: 1 },
+      summary: "Storm control: THROTTLED, IN_FLIGHT_EXCEEDED.",
+    },
+    expect.objectContaining({ kind: "Attempt", status: "running" }),
+    {
+      kind: "CancelRequested",
+      at: expect.any(Date),
+      by: "ada",
+      reason: "wrong input.",
+      ignoredAt: expect.any(Date),
+      summary: expect.stringMatching(/^Cancel asked for by ada because wrong input\. The task ignores it since .*Z\.$/),
+    },
+  ]);
+});
+
+test("a replay names its origin, and the origin its replays, archived or not", async () => {
+  await using mill = await file.open([plain]);
+  const { id: origin } = await mill.enqueue(plain, {});
+  const { id: first } = await mill.enqueue(plain, {});
+  const { id: second } = await mill.enqueue(plain, {});
+  await mill.db.query(sql`update millrace.jobs set replay_of = ${origin}::uuid where id <> ${origin}::uuid`);
+  await archive(mill, second);
+  const { story } = await mill.timeline(origin);
+  expect(story.slice(1).map((entry) => entry.kind === "Replayed" && entry.jobId)).toEqual([first, second]);
+  const [enqueued] = (await mill.timeline(first)).story;
+  expect(enqueued).toMatchObject({ kind: "Enqueued", replayOf: origin });
+  expect(enqueued?.summary).toContain(`a replay of ${origin}`);
+});
+
+test("an archived job answers as before, and says that it is archived", async () => {
+  await using mill = await file.open([plain]);
+  const worker = await StoreWorker.register(mill);
+  const { id } = await mill.enqueue(plain, { a: 1 }, { tags: ["x"] });
+  await worker.close(await worker.claim(1));
+  const job = await mill.job(id);
+  const before = await mill.timeline(id);
+  await archive(mill, id);
+  expect(await mill.job(id)).toEqual(job);
+  const after = await mill.timeline(id);
+  expect({ ...after, story: after.story.slice(0, -1) }).toEqual(before);
+  expect(after.story.at(-1)).toMatchObject({ kind: "Archived", summary: "Moved to the archive." });
+});
+
+test("a story of thousands is cut to the newest thousand, and says so", async () => {
+  await using mill = await file.open([plain]);
+  const { id } = await mill.enqueue(plain, {}, { delay: "1h" });
+  const snooze = async (n: number): Promise<Timeline> => {
+    await mill.db.query(sql`
+      insert into millrace.attempts (job_id, queue, attempt, outcome, error_code, finished_at)
+      select ${id}::uuid, 1, 1, 'snoozed', 'N' || n, now() + n * interval '1 second' from generate_series(1, ${n}::int) n`);
+    return mill.timeline(id);
+  };
+  const short = await snooze(900);
+  expect([short.story.length, short.note]).toEqual([901, null]);
+  const long = await snooze(2_000);
+  expect([long.story.length, long.attempts.length]).toEqual([1_001, 1_000]);
+  expect(long.note).toBe("Only the newest 1000 entries are shown.");
+  expect(long.story[0]?.kind).toBe("Enqueued");
+  expect(long.attempts.at(-1)?.errorCode).toBe("N2000");
+});
+
+test("what happened in the same moment is told in one order: decisions before attempts", () => {
+  const at = new Date(0);
+  const row = (told: HistoryRow["told"], body: HistoryRow["body"] = {}): HistoryRow => ({ told, at, id: "1", body });
+  const job = {
+    id: "x",
+    queue: "q",
+    task: "t",
+    status: "failed",
+    deadLetterReason: "POISON",
+    lastErrorCode: "X",
+  } as Job;
+  const rows = [
+    row("archived"),
+    row("replay"),
+    row("operation", { action: "retry", run_at: "infinity" }),
+    row("dead", { reason: "POISON", error_code: "X", attempt: 1 }),
+    row("attempt", { outcome: "failed", late: true, attempt: 1 }),
+    row("attempt", { outcome: "failed", late: false, attempt: 1, error_code: "X" }),
+    row("cancel"),
+    row("decision", { decision: "THROTTLED", reason_code: "Y" }),
+    row("enqueued"),
+  ];
+  const told = timelineOf(job, rows);
+  expect(kinds(told)).toEqual([
+    "Enqueued",
+    "PolicyDecision",
+    "CancelRequested",
+    "Attempt",
+    "LateResult",
+    "DeadLettered",
+    "Operation",
+    "Replayed",
+    "Archived",
+  ]);
+  expect(told.suggestedAction).toBe(errorCodes.POISON.action);
+  expect(summaries(told)[3]).toBe("Attempt 1 failed: X.");
+});
+
+describe("what to do about an error code", () => {
+  test.each(Object.entries(errorCodes))("%s: the catalogue says", (code, { action }) => {
+    expect(suggestedAction(code)).toBe(action);
+  });
+
+  test.each(["NO_FUNDS", "constructor", "toString"])("%s: it comes from the task", (code) => {
+    expect(suggestedAction(code)).toBe(
+      `${code} comes from the task itself: read the error message, fix the cause, then retry the job if it was given up.`,
+    );
+  });
+
+  test("nothing when there was no error", () => expect(suggestedAction(null)).toBeNull());
+});
+
+test.each(["018f0000-0000-7000-8000-000000000000", "no id"])("there is no timeline of %s", async (id) => {
+  await using mill = await file.open();
+  await expect(mill.timeline(id)).rejects.toMatchObject({ code: "JOB_NOT_FOUND" });
+});
+
+async function archive(mill: Millrace, id: string): Promise<void> {
+  await mill.db.query(sql`
+    with gone as (delete from millrace.jobs where id = ${id}::uuid returning *)
+    insert into millrace.jobs_archive (id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, input, options, tags)
+    select id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, input, options, tags from gone`);
+}
