@@ -4,23 +4,14 @@ import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
-import { isUuid } from "../core/uuid.ts";
 import type { Database, ForeignTransaction } from "../db/database.ts";
 import { type PGlite, openEmbedded } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { connectPostgres } from "../db/postgres.ts";
-import {
-  type Cleaned,
-  cleanQueue,
-  pauseQueue,
-  promoteJob,
-  removeJob,
-  resumeQueue,
-  retryJob,
-} from "../jobs/control-store.ts";
+import { type Cleaned, cleanQueue, pauseQueue, resumeQueue } from "../jobs/control-store.ts";
 import { type EnqueueOptions, Enqueuer, type Enqueued } from "../jobs/enqueue.ts";
 import { Names } from "../jobs/names.ts";
-import { type Job, type JobStatus, findJobs, jobStatuses, listJobs } from "../jobs/read-store.ts";
+import { type Job, type JobStatus, jobStatuses, listJobs } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
@@ -28,6 +19,7 @@ import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
 import { type Config, readConfig } from "./config.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
+import { Orders } from "./orders.ts";
 import { version } from "./version.ts";
 
 /** Everything has a default; what is not given comes from the environment (docs/reference/configuration.md). */
@@ -163,28 +155,16 @@ interface Surroundings {
   readonly maxPayloadBytes: number;
 }
 
-export class Millrace {
-  readonly app: App;
-  /** The door to the database, for rooms of Millrace and for tests. */
-  readonly db: Database;
-  readonly names: Names;
+export class Millrace extends Orders {
   readonly log: Log;
-  /** Largest input of a job, as JSON. */
-  readonly maxPayloadBytes: number;
   readonly #enqueuer: Enqueuer;
-  /** What workers listen on. */
-  readonly channel: string;
   readonly #random: () => number;
   readonly #workers = new Set<Worker>();
   #closed: Promise<void> | undefined;
 
   constructor(app: App, db: Database, { log, now, random, maxPayloadBytes }: Surroundings) {
-    this.app = app;
-    this.db = db;
+    super({ app, db, now, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
     this.log = log;
-    this.maxPayloadBytes = maxPayloadBytes;
-    this.names = new Names(db);
-    this.channel = `millrace_${db.schema}`;
     this.#random = random;
     this.#enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes);
   }
@@ -194,7 +174,7 @@ export class Millrace {
   /** A task by name, for processes that do not have its code: the input is not validated until it runs. */
   enqueue(task: string, input: unknown, options?: EnqueueOptions): Promise<Enqueued>;
   async enqueue(task: AnyTask | string, input: unknown, options?: EnqueueOptions): Promise<Enqueued> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return this.#enqueuer.enqueue(task, input, options);
   }
 
@@ -206,7 +186,7 @@ export class Millrace {
   ): Promise<string[]>;
   enqueueMany(task: string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]>;
   async enqueueMany(task: AnyTask | string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return this.#enqueuer.enqueueMany(task, inputs, options);
   }
 
@@ -216,7 +196,7 @@ export class Millrace {
    * awaited inside: embedded there is one connection, and the transaction has it.
    */
   async transaction<Result>(work: (tx: ForeignTransaction) => Promise<Result>): Promise<Result> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return this.db.lend(work);
   }
 
@@ -231,7 +211,7 @@ export class Millrace {
 
   /** A worker for any set of tasks. `otherTasks` may be one task that runs whatever else is in the queues. */
   startWorker(options: WorkOptions, tasks: readonly AnyTask[], otherTasks: WorkerSetup["otherTasks"]): Worker {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     const name = options.name ?? `${hostname()}-${process.pid}`;
     const concurrency = wholeNumber(options.concurrency ?? 10, "concurrency", 1, 10_000);
     const leaseMs = within(durationMs(options.lease ?? "10s", "lease"), 250, dayMs);
@@ -259,15 +239,9 @@ export class Millrace {
     return worker;
   }
 
-  /** One job, wherever it is; undefined when there is none of that id. */
-  async job(id: string): Promise<Job | undefined> {
-    this.#mustBeOpen();
-    return isUuid(id) ? (await findJobs(this.db, [id]))[0] : undefined;
-  }
-
   /** Jobs, a page at a time; `next` is null on the last one. */
   async jobs(options: ListOptions = {}): Promise<{ jobs: Job[]; next: string | null }> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     refuseUnknown("jobs", options, listNames);
     if (options.status !== undefined && !jobStatuses.includes(options.status)) {
       throw new MillraceError(
@@ -291,13 +265,13 @@ export class Millrace {
 
   /** Counts per queue, or of one queue. */
   async stats(queue?: string): Promise<QueueStats[]> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return countQueues(this.db, queue === undefined ? undefined : checkedName(queue, "queue"));
   }
 
   /** Lets nothing of this queue start, on any worker, until it is resumed. False when it was paused already. */
   async pause(queue: string, options: { by?: string; reason?: string } = {}): Promise<boolean> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return pauseQueue(
       this.db,
       this.channel,
@@ -308,32 +282,14 @@ export class Millrace {
   }
 
   async resume(queue: string): Promise<boolean> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return resumeQueue(this.db, this.channel, await this.#queueId(queue));
   }
 
   /** Deletes finished jobs, completed and failed, that ended longer than `grace` ago. Default 24 hours. */
   async clean(queue: string, grace: Duration = "24h"): Promise<Cleaned> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"));
-  }
-
-  /** Runs a dead letter again: the same job, one more attempt. */
-  async retry(id: string, options: { by?: string } = {}): Promise<void> {
-    if (await retryJob(this.db, this.channel, await this.#existing(id), options.by ?? null)) return;
-    throw await this.#wrongState(id, "retried", "failed");
-  }
-
-  /** Makes a delayed job due now. */
-  async promote(id: string, options: { by?: string } = {}): Promise<void> {
-    if (await promoteJob(this.db, this.channel, await this.#existing(id), options.by ?? null)) return;
-    throw await this.#wrongState(id, "promoted", "delayed");
-  }
-
-  /** Removes a job that does not run, with its history. */
-  async remove(id: string): Promise<void> {
-    if (await removeJob(this.db, await this.#existing(id))) return;
-    throw await this.#wrongState(id, "removed", "not active");
   }
 
   /** Stops this object's workers, then closes the connections. */
@@ -355,19 +311,7 @@ export class Millrace {
     throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${name}".`);
   }
 
-  async #existing(id: string): Promise<string> {
-    this.#mustBeOpen();
-    if (await this.job(id)) return id;
-    throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
-  }
-
-  async #wrongState(id: string, done: string, needed: string): Promise<MillraceError> {
-    const job = await this.job(id);
-    if (job === undefined) return new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
-    return new MillraceError("JOB_STATE", `Job ${id} is ${job.status}; only a job that is ${needed} can be ${done}.`);
-  }
-
-  #mustBeOpen(): void {
+  protected override mustBeOpen(): void {
     if (this.#closed) throw new MillraceError("CLOSED", "This Millrace is closed.");
   }
 }

@@ -6,8 +6,10 @@ import type { ArgsDef } from "citty";
 import { defineApp } from "../app/app.ts";
 import { readConfig } from "../app/config.ts";
 import { type ListOptions, type Millrace, millrace } from "../app/millrace.ts";
+import type { CancelOptions, ReplayOptions } from "../app/orders.ts";
 import { MillraceError } from "../core/errors.ts";
 import { jobDetail, jobItem } from "../http/job-view.ts";
+import type { Cancelled } from "../jobs/cancel.ts";
 import type { EnqueueOptions } from "../jobs/enqueue.ts";
 import { ask } from "./ask-api.ts";
 import { everyCommand } from "./command.ts";
@@ -27,11 +29,26 @@ interface NewJob {
   readonly duplicate: boolean;
 }
 
+interface CancelAnswer extends Cancelled {
+  readonly job_id: string;
+  readonly id: string;
+}
+
+interface ReplayAnswer {
+  readonly new_job_id: string;
+  readonly replay_of_job_id: string;
+  readonly job_id: string;
+}
+
 export interface JobsDoor {
   list(options: ListOptions): Promise<{ items: JobItem[]; next: string | null }>;
   /** Throws `JOB_NOT_FOUND`. */
   find(id: string): Promise<JobDetail>;
   enqueue(task: string, input: unknown, options: Omit<EnqueueOptions, "tx" | "backoff">): Promise<NewJob>;
+  /** Throws `JOB_NOT_FOUND`, `JOB_STATE`. */
+  cancel(id: string, options: CancelOptions): Promise<CancelAnswer>;
+  /** Throws `JOB_NOT_FOUND`. */
+  replay(id: string, options: ReplayOptions): Promise<ReplayAnswer>;
   close(): Promise<void>;
 }
 
@@ -90,6 +107,13 @@ function direct(mill: Millrace): JobsDoor {
       const job = await (task ? mill.enqueue(task, input as never, options) : mill.enqueue(name, input, options));
       return { job_id: job.id, ...job };
     },
+    async cancel(id, options) {
+      return { job_id: id, id, ...(await mill.cancel(id, options)) };
+    },
+    async replay(id, options) {
+      const fresh = await mill.replay(id, options);
+      return { new_job_id: fresh.id, replay_of_job_id: id, job_id: fresh.id };
+    },
     close: () => mill.close(),
   };
 }
@@ -103,6 +127,12 @@ function overHttp(url: string): JobsDoor {
     },
     find: (id) => ask(url, `/jobs/${encodeURIComponent(id)}`),
     enqueue: (task, input, options) => ask(url, "/jobs", { task, input, ...options }),
+    cancel: (id, { within, ...options }) =>
+      ask(url, `/jobs/${encodeURIComponent(id)}/cancel`, {
+        ...options,
+        ...(within === undefined ? {} : { wait: within }),
+      }),
+    replay: (id, options) => ask(url, `/jobs/${encodeURIComponent(id)}/replay`, options),
     async close() {},
   };
 }

@@ -9,6 +9,7 @@ import { onlyThisMachine } from "./access.ts";
 import type { ApiEnv } from "./env.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
+import { orderRoutes } from "./orders.ts";
 import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
 import { queueRoutes } from "./queues.ts";
@@ -42,6 +43,7 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
       readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
     )
     .route("/", jobRoutes(mill))
+    .route("/", orderRoutes(mill))
     .route("/", queueRoutes(mill))
     .route("/", pageRoutes());
 }

@@ -7,15 +7,7 @@ import type { EnqueueOptions } from "../jobs/enqueue.ts";
 import { type JobStatus, jobStatuses } from "../jobs/read-store.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 import { jobDetail, jobItem } from "./job-view.ts";
-import { given, readBody, readJobId, readQuery } from "./read.ts";
-
-const duration = z.union([z.number(), z.templateLiteral([z.number(), z.enum(["ms", "s", "m", "h", "d"])])], {
-  error: 'expected a duration such as "30s" or a number of milliseconds',
-});
-// Without its zone, a time would mean another instant on another server.
-const instant = z
-  .string()
-  .regex(/(z|[+-]\d\d:\d\d)$/i, "expected an RFC 3339 time with its zone, such as 2027-01-31T08:00:00Z");
+import { bodyBytes, duration, either, given, instant, readBody, readJobId, readQuery } from "./read.ts";
 
 /** Our names and those of runbook 004, side by side. Ranges are the engine's to check. */
 const enqueueBody = z.strictObject({
@@ -69,13 +61,9 @@ const listQuery = deadLetterQuery.extend({
     .optional(),
 });
 
-/** An input may be written in a longer way than it is stored: `\u00e9` is 6 bytes of body and 2 of input; and the rest of the body. */
-const bodyPerPayloadByte = 3;
-const bodySlackBytes = 65_536;
-
 export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
   const tasks = new Map(mill.app.tasks.map((task) => [task.name, task]));
-  const maxBodyBytes = mill.maxPayloadBytes * bodyPerPayloadByte + bodySlackBytes;
+  const maxBodyBytes = bodyBytes(mill.maxPayloadBytes);
 
   /** A page: `next`, or `next_cursor`, is the `after`, or `cursor`, of the page that follows; null on the last one. */
   const list = async (options: ListOptions) => {
@@ -138,15 +126,4 @@ function listOptions(query: z.infer<typeof listQuery>): ListOptions {
     task: either(query, "task", "job_type"),
     after: either(query, "after", "cursor"),
   });
-}
-
-/** The value of a field that has two names. Throws `BAD_REQUEST` when both are used: they may disagree. */
-function either<Fields, Ours extends keyof Fields & string, Theirs extends keyof Fields & string>(
-  fields: Fields,
-  ours: Ours,
-  theirs: Theirs,
-): Fields[Ours] | Fields[Theirs] {
-  if (fields[ours] === undefined || fields[ours] === null) return fields[theirs];
-  if (fields[theirs] === undefined || fields[theirs] === null) return fields[ours];
-  throw new MillraceError("BAD_REQUEST", `${ours} and ${theirs} are two names of one field: give one of them.`);
 }

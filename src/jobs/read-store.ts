@@ -71,7 +71,7 @@ const describe = (chosen: Sql): Sql => sql`
   ) runs on true
   left join millrace.dead_letters dead on dead.job_id = f.id
   left join lateral (
-    select a.attempt, (a.outcome <> 'snoozed' and (a.outcome <> 'lost' or a.alone))::int as counted, a.outcome, a.started_at, a.finished_at, a.worker, a.error_code, a.error_message, a.error_stack
+    select a.attempt, (a.outcome not in ('snoozed', 'cancelled') and (a.outcome <> 'lost' or a.alone))::int as counted, a.outcome, a.started_at, a.finished_at, a.worker, a.error_code, a.error_message, a.error_stack
     from millrace.attempts a where a.job_id = f.id and not a.late order by a.id desc limit 1
   ) last on true
   left join lateral (

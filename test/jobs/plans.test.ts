@@ -7,8 +7,10 @@ import type { Millrace } from "millrace";
 import type { Database, Executor } from "../../src/db/database.ts";
 import { Dialect, type Sql, quoteIdent } from "../../src/db/sql.ts";
 import { claimSuspect, closeAndClaim, fromTheHead, lookAround } from "../../src/jobs/claim-store.ts";
-import { cleanQueue, promoteJob, removeJob, retryJob } from "../../src/jobs/control-store.ts";
+import { cancelJobs, finishRequests, requestsFor } from "../../src/jobs/cancel-store.ts";
+import { cleanQueue } from "../../src/jobs/control-store.ts";
 import { insertOnce, insertPlain, insertSpecial } from "../../src/jobs/enqueue-store.ts";
+import { moveJobs, removeJobs, replayJobs, retryJobs } from "../../src/jobs/orders-store.ts";
 import { findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
 import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
 import { countQueues } from "../../src/jobs/stats-store.ts";
@@ -31,6 +33,8 @@ const lanes = [
   { rank: -5, ...fromTheHead },
   { rank: 0, runAt: "2026-01-01 00:00:00+00", jobId: idOf(3) },
 ];
+
+const nobody = { by: null, reason: null };
 
 type Statement = readonly [name: string, run: (db: Database) => Promise<unknown>, indexes: readonly string[]];
 
@@ -80,15 +84,23 @@ const hot: readonly Statement[] = [
     (db) => findJobs(db, [idOf(1), idOf(2)]),
     ["jobs_pkey", "pending_pkey", "attempts_job", "operations_job", "settled_ids", "dead_letters_pkey"],
   ],
-  ["retry", (db) => retryJob(db, "c", idOf(1), null), ["dead_letters_pkey", "jobs_pkey"]],
+  ["retry", (db) => retryJobs(db, "c", [idOf(1)], nobody), ["dead_letters_pkey", "jobs_pkey"]],
   [
-    "promote",
-    (db) => promoteJob(db, "c", idOf(1), null),
+    "put elsewhere in line",
+    (db) => moveJobs(db, "c", [idOf(1), idOf(2)], "move", { queue: 2, priority: 3, delayMs: 0 }, nobody),
     ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job"],
   ],
+  ["replay", (db) => replayJobs(db, "c", [[idOf(1), idOf(900_003)]], {}, nobody), ["jobs_pkey"]],
+  [
+    "cancel",
+    (db) => cancelJobs(db, "c", [idOf(1), idOf(2)], nobody, true),
+    ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job", "cancel_requests_pkey"],
+  ],
+  ["ask for cancels", (db) => requestsFor(db, 1), []],
+  ["finish cancels", (db) => finishRequests(db), []],
   [
     "remove",
-    (db) => removeJob(db, idOf(1)),
+    (db) => removeJobs(db, [idOf(1), idOf(2)]),
     ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job", "settled_ids", "idempotency_keys_job"],
   ],
   ["reap", (db) => reap(db, "c", 0), ["jobs_pkey", "attempts_job", "settled_lease"]],

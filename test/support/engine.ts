@@ -39,6 +39,7 @@ export async function rowCounts(db: Database): Promise<Record<string, number>> {
     "attempts",
     "dead_letters",
     "operations",
+    "cancel_requests",
     "idempotency_keys",
     "queues",
     "tasks",
@@ -60,6 +61,8 @@ export async function places(db: Database): Promise<Record<string, string>> {
         select 'settled' from millrace.settled s where j.id = any (s.job_ids)
         union all
         select 'dead' from millrace.dead_letters d where d.job_id = j.id
+        union all
+        select 'cancelled' from millrace.attempts a where a.job_id = j.id and a.outcome = 'cancelled' and not a.late
       ) found), 'nowhere') as place
     from millrace.jobs j order by j.id`);
   return Object.fromEntries(rows.map(({ id, place }) => [id, place]));
