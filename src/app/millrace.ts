@@ -17,9 +17,10 @@ import type { AnyTask, Task } from "../jobs/task.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
+import { builtInTasks } from "./built-in.ts";
+import { BulkOrders } from "./bulk-orders.ts";
 import { type Config, readConfig } from "./config.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
-import { Orders } from "./orders.ts";
 import { version } from "./version.ts";
 
 /** Everything has a default; what is not given comes from the environment (docs/reference/configuration.md). */
@@ -67,6 +68,9 @@ export interface ListOptions {
   queue?: string;
   task?: string;
   tag?: string;
+  /** With status `"failed"`: why it was given up, and its error code. */
+  reason?: string;
+  errorCode?: string;
   /** 1 to 500, default 100. */
   limit?: number;
   /** `next` of the page before. */
@@ -88,7 +92,16 @@ const optionNames: ReadonlySet<string> = new Set([
   "random",
 ]);
 const workNames: ReadonlySet<string> = new Set(["queues", "concurrency", "lease", "reapEvery", "name", "unknownTasks"]);
-const listNames: ReadonlySet<string> = new Set(["status", "queue", "task", "tag", "limit", "after"]);
+const listNames: ReadonlySet<string> = new Set([
+  "status",
+  "queue",
+  "task",
+  "tag",
+  "reason",
+  "errorCode",
+  "limit",
+  "after",
+]);
 
 /** Connects (and migrates) and returns the one object to work with. Throws `DATABASE_*`, `EMBEDDED_IN_USE`, `CONFIG_INVALID`. */
 export async function millrace(app: App, options: MillraceOptions = {}): Promise<Millrace> {
@@ -155,7 +168,7 @@ interface Surroundings {
   readonly maxPayloadBytes: number;
 }
 
-export class Millrace extends Orders {
+export class Millrace extends BulkOrders {
   readonly log: Log;
   readonly #enqueuer: Enqueuer;
   readonly #random: () => number;
@@ -218,7 +231,8 @@ export class Millrace extends Orders {
     const reapMs = within(durationMs(options.reapEvery ?? "5s", "reapEvery"), 50, dayMs);
     const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
     const prepare = async (): Promise<WorkerSetup> => {
-      const ids = await this.names.tasks.ids(tasks.map((task) => task.name));
+      const all = [...tasks, ...builtInTasks(this, queueNames)];
+      const ids = await this.names.tasks.ids(all.map((task) => task.name));
       return {
         name,
         version,
@@ -230,7 +244,7 @@ export class Millrace extends Orders {
         channel: this.channel,
         log: this.log,
         random: this.#random,
-        tasks: new Map(tasks.map((task, i) => [ids[i] as number, task])),
+        tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
       };
     };
@@ -252,14 +266,14 @@ export class Millrace extends Orders {
     const { tag } = options;
     if (tag !== undefined && !(typeof tag === "string" && /^[^\0\p{Surrogate}]*$/u.test(tag)))
       throw new MillraceError("OPTION_INVALID", `tag must be a text, not ${show(tag)}.`);
-    const { queues, tasks } = this.names;
-    const queue = options.queue === undefined ? undefined : await queues.find(checkedName(options.queue, "queue"));
-    const task = options.task === undefined ? undefined : await tasks.find(checkedName(options.task, "task"));
-    if ((options.queue !== undefined && queue === undefined) || (options.task !== undefined && task === undefined))
-      return { jobs: [], next: null };
+    const { reason, errorCode } = options;
+    if (options.status !== "failed" && (reason !== undefined || errorCode !== undefined))
+      throw new MillraceError("OPTION_INVALID", 'reason and errorCode are of dead letters: give status "failed" too.');
+    const found = await this.idsOf(options);
+    if (found === undefined) return { jobs: [], next: null };
     const limit = wholeNumber(options.limit ?? 100, "limit", 1, 500);
     const after = options.after === undefined ? undefined : readCursor(options.after, options.status);
-    const page = await listJobs(this.db, { status: options.status, queue, task, tag, limit, after });
+    const page = await listJobs(this.db, { ...found, status: options.status, tag, reason, errorCode, limit, after });
     return { jobs: page.jobs, next: page.after === null ? null : writeCursor(page.after, options.status) };
   }
 

@@ -132,7 +132,7 @@ export abstract class Orders {
   }
 
   /** Makes a job that waits due at a time (a Date or an ISO 8601 text), or a duration from now such as `"10m"`. */
-  async reschedule(id: string, when: Date | Duration | string, options: OrderOptions = {}): Promise<void> {
+  async reschedule(id: string, when: Date | string | number, options: OrderOptions = {}): Promise<void> {
     refuseUnknown("reschedule", options, orderNames);
     const isDelay = typeof when === "number" || (typeof when === "string" && /^\s*[\d.]+[a-z]+\s*$/i.test(when));
     const time = isDelay ? { delay: when as Duration } : { runAt: when as Date | string };

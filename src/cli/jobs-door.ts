@@ -11,7 +11,9 @@ import { MillraceError } from "../core/errors.ts";
 import { jobDetail, jobItem } from "../http/job-view.ts";
 import type { Cancelled } from "../jobs/cancel.ts";
 import type { EnqueueOptions } from "../jobs/enqueue.ts";
+import { given } from "./arguments.ts";
 import { ask } from "./ask-api.ts";
+import { type BulkDoor, bulkDirect, bulkOverHttp } from "./bulk-door.ts";
 import { everyCommand } from "./command.ts";
 import { loadApp } from "./load-app.ts";
 import { hasData } from "./open-database.ts";
@@ -40,7 +42,7 @@ interface ReplayAnswer {
   readonly job_id: string;
 }
 
-export interface JobsDoor {
+export interface JobsDoor extends BulkDoor {
   list(options: ListOptions): Promise<{ items: JobItem[]; next: string | null }>;
   /** Throws `JOB_NOT_FOUND`. */
   find(id: string): Promise<JobDetail>;
@@ -114,6 +116,7 @@ function direct(mill: Millrace): JobsDoor {
       const fresh = await mill.replay(id, options);
       return { new_job_id: fresh.id, replay_of_job_id: id, job_id: fresh.id };
     },
+    ...bulkDirect(mill),
     close: () => mill.close(),
   };
 }
@@ -121,8 +124,11 @@ function direct(mill: Millrace): JobsDoor {
 function overHttp(url: string): JobsDoor {
   return {
     async list(options) {
-      const query = new URLSearchParams(options as Record<string, string>).toString();
-      const { items, next } = await ask<{ items: JobItem[]; next: string | null }>(url, `/jobs?${query}`);
+      const { errorCode, reason, status, ...rest } = options;
+      const dead = errorCode !== undefined || reason !== undefined;
+      const query = given({ ...rest, error_code: errorCode, reason, status: dead ? undefined : status });
+      const path = `${dead ? "/dlq" : "/jobs"}?${new URLSearchParams(query as Record<string, string>).toString()}`;
+      const { items, next } = await ask<{ items: JobItem[]; next: string | null }>(url, path);
       return { items, next };
     },
     find: (id) => ask(url, `/jobs/${encodeURIComponent(id)}`),
@@ -133,6 +139,7 @@ function overHttp(url: string): JobsDoor {
         ...(within === undefined ? {} : { wait: within }),
       }),
     replay: (id, options) => ask(url, `/jobs/${encodeURIComponent(id)}/replay`, options),
+    ...bulkOverHttp(url),
     async close() {},
   };
 }

@@ -19,6 +19,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   job: async () => (await import("./job.ts")).job,
   cancel: async () => (await import("./cancel.ts")).cancel,
   replay: async () => (await import("./replay.ts")).replay,
+  dlq: async () => (await import("./dlq.ts")).dlq,
+  bulk: async () => (await import("./bulk.ts")).bulk,
   migrate: async () => (await import("./migrate.ts")).migrate,
   doctor: async () => (await import("./doctor.ts")).doctor,
   config: async () => (await import("./config.ts")).config,

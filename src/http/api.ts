@@ -6,6 +6,8 @@ import { matchedRoutes } from "hono/route";
 import type { Millrace } from "../app/millrace.ts";
 import type { Log } from "../core/log.ts";
 import { onlyThisMachine } from "./access.ts";
+import { bulkRoutes } from "./bulk.ts";
+import { deadLetterRoutes } from "./dead-letters.ts";
 import type { ApiEnv } from "./env.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
@@ -44,6 +46,8 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     )
     .route("/", jobRoutes(mill))
     .route("/", orderRoutes(mill))
+    .route("/", deadLetterRoutes(mill))
+    .route("/", bulkRoutes(mill))
     .route("/", queueRoutes(mill))
     .route("/", pageRoutes());
 }
