@@ -58,7 +58,7 @@ const takes = {
 } as const satisfies Record<string, readonly JobStatus[]>;
 
 /** A job that somebody else is moving this moment is tried again so often. */
-const triesMax = 10;
+const triesMax = 100;
 
 /** What the orders need of their Millrace. */
 export interface OrderDesk {
