@@ -4,32 +4,25 @@ import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
-import { isUuid } from "../core/uuid.ts";
 import type { Database, ForeignTransaction } from "../db/database.ts";
 import { type PGlite, openEmbedded } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { connectPostgres } from "../db/postgres.ts";
-import { explainJob, timelineOfJob } from "../jobs/answers.ts";
-import {
-  type Cleaned,
-  cleanQueue,
-  pauseQueue,
-  promoteJob,
-  removeJob,
-  resumeQueue,
-  retryJob,
-} from "../jobs/control-store.ts";
 import { Admission } from "../jobs/admission.ts";
+import { explainJob, timelineOfJob } from "../jobs/answers.ts";
+import { type Cleaned, cleanQueue, pauseQueue, resumeQueue } from "../jobs/control-store.ts";
 import { type EnqueueOptions, Enqueuer, type Enqueued } from "../jobs/enqueue.ts";
 import type { Explanation } from "../jobs/explain.ts";
 import { Names } from "../jobs/names.ts";
-import { type Job, type JobStatus, findJobs, jobStatuses, listJobs } from "../jobs/read-store.ts";
+import { type Job, type JobStatus, jobStatuses, listJobs } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
 import type { Timeline } from "../jobs/timeline.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
+import { builtInTasks } from "./built-in.ts";
+import { BulkOrders } from "./bulk-orders.ts";
 import { type Config, readConfig } from "./config.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
 import { Policies } from "./policies.ts";
@@ -82,6 +75,9 @@ export interface ListOptions {
   queue?: string;
   task?: string;
   tag?: string;
+  /** With status `"failed"`: why it was given up, and its error code. */
+  reason?: string;
+  errorCode?: string;
   /** 1 to 500, default 100. */
   limit?: number;
   /** `next` of the page before. */
@@ -104,7 +100,16 @@ const optionNames: ReadonlySet<string> = new Set([
   "random",
 ]);
 const workNames: ReadonlySet<string> = new Set(["queues", "concurrency", "lease", "reapEvery", "name", "unknownTasks"]);
-const listNames: ReadonlySet<string> = new Set(["status", "queue", "task", "tag", "limit", "after"]);
+const listNames: ReadonlySet<string> = new Set([
+  "status",
+  "queue",
+  "task",
+  "tag",
+  "reason",
+  "errorCode",
+  "limit",
+  "after",
+]);
 
 /** Connects (and migrates) and returns the one object to work with. Throws `DATABASE_*`, `EMBEDDED_IN_USE`, `CONFIG_INVALID`. */
 export async function millrace(app: App, options: MillraceOptions = {}): Promise<Millrace> {
@@ -176,31 +181,19 @@ interface Surroundings {
   readonly maxEnqueuePerMinute: number | null;
 }
 
-export class Millrace {
-  readonly app: App;
-  /** The door to the database, for rooms of Millrace and for tests. */
-  readonly db: Database;
-  readonly names: Names;
+export class Millrace extends BulkOrders {
   readonly log: Log;
-  /** Largest input of a job, as JSON. */
-  readonly maxPayloadBytes: number;
   /** Limits, admission and retention of queues. */
   readonly policies: Policies;
   readonly #enqueuer: Enqueuer;
-  /** What workers listen on. */
-  readonly channel: string;
   readonly #random: () => number;
   readonly #workers = new Set<Worker>();
   #closed: Promise<void> | undefined;
 
   constructor(app: App, db: Database, surroundings: Surroundings) {
     const { log, now, random, maxPayloadBytes, maxEnqueuePerMinute } = surroundings;
-    this.app = app;
-    this.db = db;
+    super({ app, db, now, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
     this.log = log;
-    this.maxPayloadBytes = maxPayloadBytes;
-    this.names = new Names(db);
-    this.channel = `millrace_${db.schema}`;
     this.#random = random;
     const admission = new Admission(db, log, now, maxEnqueuePerMinute);
     this.#enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, admission);
@@ -212,7 +205,7 @@ export class Millrace {
   /** A task by name, for processes that do not have its code: the input is not validated until it runs. */
   enqueue(task: string, input: unknown, options?: EnqueueOptions): Promise<Enqueued>;
   async enqueue(task: AnyTask | string, input: unknown, options?: EnqueueOptions): Promise<Enqueued> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return this.#enqueuer.enqueue(task, input, options);
   }
 
@@ -224,7 +217,7 @@ export class Millrace {
   ): Promise<string[]>;
   enqueueMany(task: string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]>;
   async enqueueMany(task: AnyTask | string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return this.#enqueuer.enqueueMany(task, inputs, options);
   }
 
@@ -234,7 +227,7 @@ export class Millrace {
    * awaited inside: embedded there is one connection, and the transaction has it.
    */
   async transaction<Result>(work: (tx: ForeignTransaction) => Promise<Result>): Promise<Result> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return this.db.lend(work);
   }
 
@@ -249,14 +242,15 @@ export class Millrace {
 
   /** A worker for any set of tasks. `otherTasks` may be one task that runs whatever else is in the queues. */
   startWorker(options: WorkOptions, tasks: readonly AnyTask[], otherTasks: WorkerSetup["otherTasks"]): Worker {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     const name = options.name ?? `${hostname()}-${process.pid}`;
     const concurrency = wholeNumber(options.concurrency ?? 10, "concurrency", 1, 10_000);
     const leaseMs = within(durationMs(options.lease ?? "10s", "lease"), 250, dayMs);
     const reapMs = within(durationMs(options.reapEvery ?? "5s", "reapEvery"), 50, dayMs);
     const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
     const prepare = async (): Promise<WorkerSetup> => {
-      const ids = await this.names.tasks.ids(tasks.map((task) => task.name));
+      const all = [...tasks, ...builtInTasks(this, queueNames)];
+      const ids = await this.names.tasks.ids(all.map((task) => task.name));
       return {
         name,
         version,
@@ -268,7 +262,7 @@ export class Millrace {
         channel: this.channel,
         log: this.log,
         random: this.#random,
-        tasks: new Map(tasks.map((task, i) => [ids[i] as number, task])),
+        tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
       };
     };
@@ -277,27 +271,21 @@ export class Millrace {
     return worker;
   }
 
-  /** One job, wherever it is; undefined when there is none of that id. */
-  async job(id: string): Promise<Job | undefined> {
-    this.#mustBeOpen();
-    return isUuid(id) ? (await findJobs(this.db, [id]))[0] : undefined;
-  }
-
   /** Everything that happened to a job, in order. */
   async timeline(id: string): Promise<Timeline> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return timelineOfJob(this.db, id);
   }
 
   /** Why a job is where it is, and what would move it. */
   async explain(id: string): Promise<Explanation> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return explainJob(this.db, id, this.app.tasks);
   }
 
   /** Jobs, a page at a time; `next` is null on the last one. */
   async jobs(options: ListOptions = {}): Promise<{ jobs: Job[]; next: string | null }> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     refuseUnknown("jobs", options, listNames);
     if (options.status !== undefined && !jobStatuses.includes(options.status)) {
       throw new MillraceError(
@@ -308,26 +296,26 @@ export class Millrace {
     const { tag } = options;
     if (tag !== undefined && !(typeof tag === "string" && /^[^\0\p{Surrogate}]*$/u.test(tag)))
       throw new MillraceError("OPTION_INVALID", `tag must be a text, not ${show(tag)}.`);
-    const { queues, tasks } = this.names;
-    const queue = options.queue === undefined ? undefined : await queues.find(checkedName(options.queue, "queue"));
-    const task = options.task === undefined ? undefined : await tasks.find(checkedName(options.task, "task"));
-    if ((options.queue !== undefined && queue === undefined) || (options.task !== undefined && task === undefined))
-      return { jobs: [], next: null };
+    const { reason, errorCode } = options;
+    if (options.status !== "failed" && (reason !== undefined || errorCode !== undefined))
+      throw new MillraceError("OPTION_INVALID", 'reason and errorCode are of dead letters: give status "failed" too.');
+    const found = await this.idsOf(options);
+    if (found === undefined) return { jobs: [], next: null };
     const limit = wholeNumber(options.limit ?? 100, "limit", 1, 500);
     const after = options.after === undefined ? undefined : readCursor(options.after, options.status);
-    const page = await listJobs(this.db, { status: options.status, queue, task, tag, limit, after });
+    const page = await listJobs(this.db, { ...found, status: options.status, tag, reason, errorCode, limit, after });
     return { jobs: page.jobs, next: page.after === null ? null : writeCursor(page.after, options.status) };
   }
 
   /** Counts per queue, or of one queue. */
   async stats(queue?: string): Promise<QueueStats[]> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return countQueues(this.db, queue === undefined ? undefined : checkedName(queue, "queue"));
   }
 
   /** Lets nothing of this queue start, on any worker, until it is resumed. False when it was paused already. */
   async pause(queue: string, options: { by?: string; reason?: string } = {}): Promise<boolean> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return pauseQueue(
       this.db,
       this.channel,
@@ -338,32 +326,14 @@ export class Millrace {
   }
 
   async resume(queue: string): Promise<boolean> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return resumeQueue(this.db, this.channel, await this.#queueId(queue));
   }
 
   /** Deletes finished jobs, completed and failed, that ended longer than `grace` ago. Default 24 hours. */
   async clean(queue: string, grace: Duration = "24h"): Promise<Cleaned> {
-    this.#mustBeOpen();
+    this.mustBeOpen();
     return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"));
-  }
-
-  /** Runs a dead letter again: the same job, one more attempt. */
-  async retry(id: string, options: { by?: string } = {}): Promise<void> {
-    if (await retryJob(this.db, this.channel, await this.#existing(id), options.by ?? null)) return;
-    throw await this.#wrongState(id, "retried", "failed");
-  }
-
-  /** Makes a delayed job due now. */
-  async promote(id: string, options: { by?: string } = {}): Promise<void> {
-    if (await promoteJob(this.db, this.channel, await this.#existing(id), options.by ?? null)) return;
-    throw await this.#wrongState(id, "promoted", "delayed");
-  }
-
-  /** Removes a job that does not run, with its history. */
-  async remove(id: string): Promise<void> {
-    if (await removeJob(this.db, await this.#existing(id))) return;
-    throw await this.#wrongState(id, "removed", "not active");
   }
 
   /** Stops this object's workers, then closes the connections. */
@@ -385,19 +355,7 @@ export class Millrace {
     throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${name}".`);
   }
 
-  async #existing(id: string): Promise<string> {
-    this.#mustBeOpen();
-    if (await this.job(id)) return id;
-    throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
-  }
-
-  async #wrongState(id: string, done: string, needed: string): Promise<MillraceError> {
-    const job = await this.job(id);
-    if (job === undefined) return new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
-    return new MillraceError("JOB_STATE", `Job ${id} is ${job.status}; only a job that is ${needed} can be ${done}.`);
-  }
-
-  #mustBeOpen(): void {
+  protected override mustBeOpen(): void {
     if (this.#closed) throw new MillraceError("CLOSED", "This Millrace is closed.");
   }
 }

@@ -3,8 +3,10 @@
  * puts jobs where nobody looks for them.
  */
 import type { ArgsDef } from "citty";
+import { userInfo } from "node:os";
 import { MillraceError } from "../core/errors.ts";
 import { didYouMean } from "../core/options.ts";
+import { isUuid } from "../core/uuid.ts";
 
 /** Throws `OPTION_UNKNOWN` or `OPTION_INVALID` for the first argument that `known` has no place for, or that is missing. */
 export function checkArguments(command: string, given: readonly string[], known: ArgsDef): void {
@@ -69,4 +71,44 @@ export function given<Options extends object>(
   options: Options,
 ): { [Key in keyof Options]?: Exclude<Options[Key], undefined> } {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never;
+}
+
+/** An input, or `OPTION_INVALID`. */
+export function readJson(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw invalid(`The input is not JSON: ${(error as Error).message}.`);
+  }
+}
+
+/** The id of a job, or `OPTION_INVALID`. */
+export function jobId(text: string): string {
+  if (isUuid(text)) return text;
+  throw invalid(`"${text}" is not the id of a job: ids are UUIDs.`);
+}
+
+/** Who gives an order and why. */
+export const signatureArguments = {
+  by: {
+    type: "string",
+    valueHint: "name",
+    description: "Who does this, for the job's history; default: your user name",
+  },
+  reason: { type: "string", valueHint: "text", description: "Why, for the job's history" },
+} as const satisfies ArgsDef;
+
+export function signature({ by, reason }: { by?: string | undefined; reason?: string | undefined }): {
+  by?: string;
+  reason?: string;
+} {
+  return given({ by: by ?? userName(), reason });
+}
+
+function userName(): string | undefined {
+  try {
+    return userInfo().username;
+  } catch {
+    return undefined; // a process id without a user, as in some containers
+  }
 }

@@ -1,7 +1,7 @@
 /** `millrace enqueue <task> [input]`: one job. */
 import { text } from "node:stream/consumers";
 import type { Duration } from "../core/duration.ts";
-import { given, invalid, wholeOption } from "./arguments.ts";
+import { given, readJson, wholeOption } from "./arguments.ts";
 import { command } from "./command.ts";
 import { doorArguments, openJobs } from "./jobs-door.ts";
 import { print, printJson } from "./print.ts";
@@ -35,7 +35,7 @@ export const enqueue = command({
     ...doorArguments,
   },
   async run({ args }) {
-    const input = readInput(args.input === "-" ? await text(process.stdin) : (args.input ?? "{}"));
+    const input = readJson(args.input === "-" ? await text(process.stdin) : (args.input ?? "{}"));
     const options = given({
       queue: args.queue,
       delay: args.delay as Duration | undefined,
@@ -56,11 +56,3 @@ export const enqueue = command({
     }
   },
 });
-
-function readInput(json: string): unknown {
-  try {
-    return JSON.parse(json);
-  } catch (error) {
-    throw invalid(`The input is not JSON: ${(error as Error).message}.`);
-  }
-}

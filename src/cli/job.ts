@@ -1,6 +1,5 @@
 /** `millrace job <id>`: everything about one job. */
-import { isUuid } from "../core/uuid.ts";
-import { invalid } from "./arguments.ts";
+import { jobId } from "./arguments.ts";
 import { command } from "./command.ts";
 import { type JobDetail, doorArguments, openJobs } from "./jobs-door.ts";
 import { facts, fromNow, print, printJson } from "./print.ts";
@@ -12,10 +11,10 @@ export const job = command({
     ...doorArguments,
   },
   async run({ args }) {
-    if (!isUuid(args.id)) throw invalid(`"${args.id}" is not the id of a job: ids are UUIDs.`);
+    const id = jobId(args.id);
     const door = await openJobs(args);
     try {
-      const found = await door.find(args.id);
+      const found = await door.find(id);
       if (args.json) printJson(found);
       else print(describe(found));
     } finally {

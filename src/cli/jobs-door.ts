@@ -6,11 +6,15 @@ import type { ArgsDef } from "citty";
 import { defineApp } from "../app/app.ts";
 import { readConfig } from "../app/config.ts";
 import { type ListOptions, type Millrace, millrace } from "../app/millrace.ts";
+import type { CancelOptions, ReplayOptions } from "../app/orders.ts";
 import { MillraceError } from "../core/errors.ts";
 import { explanationView, timelineView } from "../http/answers-view.ts";
 import { jobDetail, jobItem } from "../http/job-view.ts";
+import type { Cancelled } from "../jobs/cancel.ts";
 import type { EnqueueOptions } from "../jobs/enqueue.ts";
+import { given } from "./arguments.ts";
 import { ask } from "./ask-api.ts";
+import { type BulkDoor, bulkDirect, bulkOverHttp } from "./bulk-door.ts";
 import { everyCommand } from "./command.ts";
 import { loadApp } from "./load-app.ts";
 import { hasData } from "./open-database.ts";
@@ -36,7 +40,18 @@ interface NewJob {
   readonly duplicate: boolean;
 }
 
-export interface JobsDoor {
+interface CancelAnswer extends Cancelled {
+  readonly job_id: string;
+  readonly id: string;
+}
+
+interface ReplayAnswer {
+  readonly new_job_id: string;
+  readonly replay_of_job_id: string;
+  readonly job_id: string;
+}
+
+export interface JobsDoor extends BulkDoor {
   list(options: ListOptions): Promise<{ items: JobItem[]; next: string | null }>;
   /** Throws `JOB_NOT_FOUND`. */
   find(id: string): Promise<JobDetail>;
@@ -45,6 +60,10 @@ export interface JobsDoor {
   /** Throws `JOB_NOT_FOUND`. */
   explain(id: string): Promise<JobExplanation>;
   enqueue(task: string, input: unknown, options: Omit<EnqueueOptions, "tx" | "backoff">): Promise<NewJob>;
+  /** Throws `JOB_NOT_FOUND`, `JOB_STATE`. */
+  cancel(id: string, options: CancelOptions): Promise<CancelAnswer>;
+  /** Throws `JOB_NOT_FOUND`. */
+  replay(id: string, options: ReplayOptions): Promise<ReplayAnswer>;
   close(): Promise<void>;
 }
 
@@ -105,6 +124,14 @@ function direct(mill: Millrace): JobsDoor {
       const job = await (task ? mill.enqueue(task, input as never, options) : mill.enqueue(name, input, options));
       return { job_id: job.id, ...job };
     },
+    async cancel(id, options) {
+      return { job_id: id, id, ...(await mill.cancel(id, options)) };
+    },
+    async replay(id, options) {
+      const fresh = await mill.replay(id, options);
+      return { new_job_id: fresh.id, replay_of_job_id: id, job_id: fresh.id };
+    },
+    ...bulkDirect(mill),
     close: () => mill.close(),
   };
 }
@@ -112,14 +139,24 @@ function direct(mill: Millrace): JobsDoor {
 function overHttp(url: string): JobsDoor {
   return {
     async list(options) {
-      const query = new URLSearchParams(options as Record<string, string>).toString();
-      const { items, next } = await ask<{ items: JobItem[]; next: string | null }>(url, `/jobs?${query}`);
+      const { errorCode, reason, status, ...rest } = options;
+      const dead = errorCode !== undefined || reason !== undefined;
+      const query = given({ ...rest, error_code: errorCode, reason, status: dead ? undefined : status });
+      const path = `${dead ? "/dlq" : "/jobs"}?${new URLSearchParams(query as Record<string, string>).toString()}`;
+      const { items, next } = await ask<{ items: JobItem[]; next: string | null }>(url, path);
       return { items, next };
     },
     find: (id) => ask(url, `/jobs/${encodeURIComponent(id)}`),
     timeline: (id) => ask(url, `/jobs/${encodeURIComponent(id)}/timeline`),
     explain: (id) => ask(url, `/jobs/${encodeURIComponent(id)}/explain`),
     enqueue: (task, input, options) => ask(url, "/jobs", { task, input, ...options }),
+    cancel: (id, { within, ...options }) =>
+      ask(url, `/jobs/${encodeURIComponent(id)}/cancel`, {
+        ...options,
+        ...(within === undefined ? {} : { wait: within }),
+      }),
+    replay: (id, options) => ask(url, `/jobs/${encodeURIComponent(id)}/replay`, options),
+    ...bulkOverHttp(url),
     async close() {},
   };
 }

@@ -37,7 +37,7 @@ export const jobs = command({
   },
 });
 
-function tableOf(items: readonly JobItem[]): string {
+export function tableOf(items: readonly JobItem[]): string {
   const now = Date.now();
   return table(
     ["id", "queue", "task", "status", "attempt", "created", "due", "error"],

@@ -39,6 +39,11 @@ export const errorCodes = {
     action: "Wait as long as Retry-After says, smooth the producer, or raise the queue's maxEnqueuePerMinute.",
   },
   JOB_NOT_FOUND: { status: 404, action: "Check the id; the job may have been removed or cleaned." },
+  FILTER_TOO_WIDE: {
+    status: 400,
+    action: "Narrow the filter, or say that all jobs are meant with `all: true`; a preview says how many that are.",
+  },
+  BULK_NOT_FOUND: { status: 404, action: "Check the id; `GET /api/bulk` lists the bulk operations." },
   JOB_STATE: { status: 409, action: "Look at the job's status first; the message says which status the action needs." },
   QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },
   POLICY_NOT_FOUND: { status: 404, action: "Set a policy first; a queue without one has no limits." },
@@ -113,6 +118,11 @@ export const errorCodes = {
     status: 422,
     retryable: false,
     action: "Deploy a worker whose app defines this task, then retry the job.",
+  },
+  CANCELLED: {
+    status: 409,
+    retryable: false,
+    action: "Nothing: somebody cancelled the job; the message says who and why. Replay it if that was a mistake.",
   },
   WORKER_LOST: {
     status: 500,

@@ -7,9 +7,12 @@ import type { Millrace } from "../app/millrace.ts";
 import type { Log } from "../core/log.ts";
 import { onlyThisMachine } from "./access.ts";
 import { answerRoutes } from "./answers.ts";
+import { bulkRoutes } from "./bulk.ts";
+import { deadLetterRoutes } from "./dead-letters.ts";
 import type { ApiEnv } from "./env.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
+import { orderRoutes } from "./orders.ts";
 import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
 import { policyRoutes } from "./policies.ts";
@@ -45,6 +48,9 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     )
     .route("/", jobRoutes(mill))
     .route("/", answerRoutes(mill))
+    .route("/", orderRoutes(mill))
+    .route("/", deadLetterRoutes(mill))
+    .route("/", bulkRoutes(mill))
     .route("/", queueRoutes(mill))
     .route("/", policyRoutes(mill))
     .route("/", pageRoutes());

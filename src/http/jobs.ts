@@ -4,18 +4,10 @@ import { z } from "zod";
 import type { ListOptions, Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
 import type { EnqueueOptions } from "../jobs/enqueue.ts";
-import { type JobStatus, jobStatuses } from "../jobs/read-store.ts";
+import { status } from "./bulk-view.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
-import { jobDetail, jobItem } from "./job-view.ts";
-import { given, readBody, readJobId, readQuery } from "./read.ts";
-
-const duration = z.union([z.number(), z.templateLiteral([z.number(), z.enum(["ms", "s", "m", "h", "d"])])], {
-  error: 'expected a duration such as "30s" or a number of milliseconds',
-});
-// Without its zone, a time would mean another instant on another server.
-const instant = z
-  .string()
-  .regex(/(z|[+-]\d\d:\d\d)$/i, "expected an RFC 3339 time with its zone, such as 2027-01-31T08:00:00Z");
+import { jobDetail, pageOf } from "./job-view.ts";
+import { bodyBytes, duration, either, given, instant, readBody, readJobId, readQuery } from "./read.ts";
 
 /** Our names and those of runbook 004, side by side. Ranges are the engine's to check. */
 const enqueueBody = z.strictObject({
@@ -43,16 +35,7 @@ const enqueueBody = z.strictObject({
   tags: z.array(z.string()).nullish(),
 });
 
-const statusAliases: Readonly<Record<string, JobStatus>> = {
-  queued: "waiting",
-  running: "active",
-  succeeded: "completed",
-  dlq: "failed",
-  scheduled: "delayed",
-  canceled: "cancelled",
-};
-
-const deadLetterQuery = z.strictObject({
+const listQuery = z.strictObject({
   queue: z.string().optional(),
   task: z.string().optional(),
   job_type: z.string().optional(),
@@ -60,28 +43,12 @@ const deadLetterQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(500).optional(),
   after: z.string().optional(),
   cursor: z.string().optional(),
+  status: status.optional(),
 });
-const listQuery = deadLetterQuery.extend({
-  status: z
-    .string()
-    .transform((word) => statusAliases[word] ?? word)
-    .pipe(z.enum(jobStatuses))
-    .optional(),
-});
-
-/** An input may be written in a longer way than it is stored: `\u00e9` is 6 bytes of body and 2 of input; and the rest of the body. */
-const bodyPerPayloadByte = 3;
-const bodySlackBytes = 65_536;
 
 export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
   const tasks = new Map(mill.app.tasks.map((task) => [task.name, task]));
-  const maxBodyBytes = mill.maxPayloadBytes * bodyPerPayloadByte + bodySlackBytes;
-
-  /** A page: `next`, or `next_cursor`, is the `after`, or `cursor`, of the page that follows; null on the last one. */
-  const list = async (options: ListOptions) => {
-    const { jobs, next } = await mill.jobs(options);
-    return { items: jobs.map(jobItem), next, next_cursor: next };
-  };
+  const maxBodyBytes = bodyBytes(mill.maxPayloadBytes);
 
   return new Hono<ApiEnv>()
     .post("/jobs", async (c) => {
@@ -98,8 +65,7 @@ export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
           : await mill.enqueue(task, input as never, options);
       return c.json({ job_id: id, id, duplicate });
     })
-    .get("/jobs", async (c) => c.json(await list(listOptions(readQuery(c, listQuery)))))
-    .get("/dlq", async (c) => c.json(await list({ ...listOptions(readQuery(c, deadLetterQuery)), status: "failed" })))
+    .get("/jobs", async (c) => c.json(pageOf(await mill.jobs(listOptions(readQuery(c, listQuery))))))
     .get("/jobs/:id", async (c) => {
       const id = readJobId(c);
       const job = await mill.job(id);
@@ -129,24 +95,13 @@ function enqueueOptions(c: ApiContext, body: z.infer<typeof enqueueBody>): Enque
 }
 
 function listOptions(query: z.infer<typeof listQuery>): ListOptions {
-  const { queue, status, tag, limit } = query;
+  const { queue, status: of, tag, limit } = query;
   return given({
     queue,
-    status,
+    status: of,
     tag,
     limit,
     task: either(query, "task", "job_type"),
     after: either(query, "after", "cursor"),
   });
-}
-
-/** The value of a field that has two names. Throws `BAD_REQUEST` when both are used: they may disagree. */
-function either<Fields, Ours extends keyof Fields & string, Theirs extends keyof Fields & string>(
-  fields: Fields,
-  ours: Ours,
-  theirs: Theirs,
-): Fields[Ours] | Fields[Theirs] {
-  if (fields[ours] === undefined || fields[ours] === null) return fields[theirs];
-  if (fields[theirs] === undefined || fields[theirs] === null) return fields[ours];
-  throw new MillraceError("BAD_REQUEST", `${ours} and ${theirs} are two names of one field: give one of them.`);
 }

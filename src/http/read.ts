@@ -5,6 +5,14 @@ import { didYouMean } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
 import type { ApiContext } from "./env.ts";
 
+export const duration = z.union([z.number(), z.templateLiteral([z.number(), z.enum(["ms", "s", "m", "h", "d"])])], {
+  error: 'expected a duration such as "30s" or a number of milliseconds',
+});
+// Without its zone, a time would mean another instant on another server.
+export const instant = z
+  .string()
+  .regex(/(z|[+-]\d\d:\d\d)$/i, "expected an RFC 3339 time with its zone, such as 2027-01-31T08:00:00Z");
+
 /** The JSON body as `schema` has it. Throws `UNSUPPORTED_MEDIA_TYPE`, `PAYLOAD_TOO_LARGE`, `BAD_REQUEST`, `OPTION_UNKNOWN`. */
 export async function readBody<Schema extends z.ZodObject>(
   c: ApiContext,
@@ -99,4 +107,24 @@ function parse<Schema extends z.ZodObject>(schema: Schema, value: unknown): z.in
   }
   const issues = result.error.issues.map(({ path, message }) => `${path.join(".") || "body"}: ${message}`);
   throw new MillraceError("BAD_REQUEST", `${issues.join("; ")}.`);
+}
+
+/** The value of a field that has two names. Throws `BAD_REQUEST` when both are used: they may disagree. */
+export function either<Fields, Ours extends keyof Fields & string, Theirs extends keyof Fields & string>(
+  fields: Fields,
+  ours: Ours,
+  theirs: Theirs,
+): Fields[Ours] | Fields[Theirs] {
+  if (fields[ours] === undefined || fields[ours] === null) return fields[theirs];
+  if (fields[theirs] === undefined || fields[theirs] === null) return fields[ours];
+  throw new MillraceError("BAD_REQUEST", `${ours} and ${theirs} are two names of one field: give one of them.`);
+}
+
+/** An input may be written in a longer way than it is stored: `\u00e9` is 6 bytes of body and 2 of input; and the rest of the body. */
+const bodyPerPayloadByte = 3;
+const bodySlackBytes = 65_536;
+
+/** The longest body for a job whose input may have so many bytes. */
+export function bodyBytes(maxPayloadBytes: number): number {
+  return maxPayloadBytes * bodyPerPayloadByte + bodySlackBytes;
 }

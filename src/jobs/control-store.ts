@@ -1,7 +1,7 @@
-/** What people do to queues and to single jobs. Each is one statement or one transaction: nothing is half done. */
+/** What people do to queues: pause, resume, clean. Each is one statement, or one per batch: nothing is half done. */
 import type { Database } from "../db/database.ts";
-import { type Sql, sql } from "../db/sql.ts";
-import { dueTime, lineOf } from "./settle-store.ts";
+import { sql } from "../db/sql.ts";
+import { recount } from "./stats-store.ts";
 
 /** Pauses a queue; workers are told at once and give back what they have not started. False when it was paused already. */
 export async function pauseQueue(
@@ -30,99 +30,6 @@ export async function resumeQueue(db: Database, channel: string, queue: number):
     told as (select pg_notify(${channel}, 'look') from resumed)
     select count(*)::int as changed from told`);
   return row?.changed === 1;
-}
-
-/**
- * Makes a dead letter wait again: the same job, one more attempt, whatever its maximum. Null when the job is not a dead letter.
- */
-export async function retryJob(db: Database, channel: string, id: string, by: string | null): Promise<boolean> {
-  const [row] = await db.query<{ changed: number }>(sql`
-    with raised as (delete from millrace.dead_letters where job_id = ${id}::uuid returning job_id, queue, task, attempt),
-    noted as (insert into millrace.operations (job_id, action, by, run_at) select job_id, 'retry', ${by}::text, now() from raised),
-    requeued as (
-      insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt)
-      select ${lineOf(sql`j`)}, nullif(j.key, ''), -j.priority, now(), r.job_id, r.task, least(r.attempt + 1, 32767) from raised r join millrace.jobs j on j.id = r.job_id
-      returning abs(line) as queue, rank
-    ),
-    woken as (select pg_notify(${channel}, queue || ':' || rank || ':0') from requeued)
-    select count(*)::int as changed from woken`);
-  return row?.changed === 1;
-}
-
-/** Makes a delayed job due now. False when it does not wait for a time. */
-export async function promoteJob(db: Database, channel: string, id: string, by: string | null): Promise<boolean> {
-  const [row] = await db.query<{ changed: number }>(sql`
-    with due as (select j.id, ${lineOf(sql`j`)} as line, j.priority, ${dueTime} as run_at from millrace.jobs j where j.id = ${id}::uuid),
-    moved as (
-      delete from millrace.pending p using due
-      where p.line = due.line and p.rank = -due.priority and p.run_at = due.run_at and p.job_id = due.id
-        and p.run_at > now() and p.run_at < 'infinity'
-      returning p.*
-    ),
-    noted as (insert into millrace.operations (job_id, action, by, run_at) select job_id, 'promote', ${by}::text, now() from moved),
-    requeued as (
-      insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt, losses)
-      select line, key, rank, now(), job_id, task, attempt, losses from moved returning abs(line) as queue, rank
-    ),
-    woken as (select pg_notify(${channel}, queue || ':' || rank || ':0') from requeued)
-    select count(*)::int as changed from woken`);
-  return row?.changed === 1;
-}
-
-/**
- * What is deleted from history and was folded into the tally must leave it again. `deleted` gives `queue, finished_at, n` of what this
- * statement deleted; the lock keeps the tallies from being folded meanwhile.
- */
-export const recount = (deleted: Sql): Sql => sql`
-  mark as materialized (select counted_until from millrace.tally_mark for share),
-  recounted as (
-    -- not an update: it would not see a tally that was folded for the first time while this waited for the lock
-    insert into millrace.tallies as t (queue, completed)
-    select d.queue, -sum(d.n) from (${deleted}) d, mark where d.finished_at < mark.counted_until group by d.queue
-    on conflict (queue) do update set completed = t.completed + excluded.completed
-  )`;
-
-/** Removes a job that does not run, with its history. False when it runs or does not exist. */
-export async function removeJob(db: Database, id: string): Promise<boolean> {
-  return db.transaction(async (tx) => {
-    const [row] = await tx.query<{ removed: number }>(sql`
-      with doomed as (
-        select j.id, ${lineOf(sql`j`)} as line, j.priority, ${dueTime} as run_at from millrace.jobs j
-        where j.id = ${id}::uuid
-          and not exists (select from millrace.leases l where j.id = any (l.job_ids) and j.id <> all (l.done))
-        for update of j
-      ),
-      waiting as (
-        delete from millrace.pending p using doomed d
-        where p.line = d.line and p.rank = -d.priority and p.run_at = d.run_at and p.job_id = d.id returning p.job_id
-      ),
-      dead as (delete from millrace.dead_letters where job_id in (select id from doomed) returning job_id),
-      ended as (
-        select d.id from doomed d
-        where exists (select from millrace.settled s where s.ids @> d.id and d.id = any (s.job_ids))
-          or exists (select from millrace.attempts a where a.job_id = d.id and a.outcome = 'cancelled')
-      ),
-      -- A claim that got in between took the pending row: then nothing matched and the job stays.
-      gone as (select job_id as id from waiting union select job_id from dead union select id from ended),
-      history as (delete from millrace.attempts where job_id in (select id from gone)),
-      operations as (delete from millrace.operations where job_id in (select id from gone)),
-      -- or the next enqueue under its key would be given a job that is no more
-      keys as (delete from millrace.idempotency_keys where job_id in (select id from gone)),
-      -- Everything from the row itself: another job of the batch may be on its way out too.
-      shortened as (
-        update millrace.settled s set
-          n = s.n - 1,
-          took_ms_sum = s.took_ms_sum - s.took_ms[array_position(s.job_ids, gone.id)],
-          started_ms = s.started_ms[:array_position(s.job_ids, gone.id) - 1] || s.started_ms[array_position(s.job_ids, gone.id) + 1:],
-          took_ms = s.took_ms[:array_position(s.job_ids, gone.id) - 1] || s.took_ms[array_position(s.job_ids, gone.id) + 1:],
-          job_ids = array_remove(s.job_ids, gone.id)
-        from gone where s.ids @> gone.id and gone.id = any (s.job_ids) returning s.queue, s.finished_at
-      ),
-      ${recount(sql`select queue, finished_at, 1 as n from shortened`)},
-      jobs as (delete from millrace.jobs where id in (select id from gone) returning id)
-      select count(*)::int as removed from jobs`);
-    return row?.removed === 1;
-  });
 }
 
 /** Jobs per transaction: small enough that nobody waits long, as the runbook asks. */

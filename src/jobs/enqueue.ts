@@ -325,7 +325,7 @@ function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
   };
 }
 
-function readInstant(value: Date | string): Date {
+export function readInstant(value: Date | string): Date {
   // new Date(null) is 1970, and a number could be meant as a delay.
   const at = value instanceof Date ? value : new Date(typeof value === "string" ? value : Number.NaN);
   const year = at.getUTCFullYear();

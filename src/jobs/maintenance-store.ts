@@ -4,7 +4,7 @@
  */
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
-import { recount } from "./control-store.ts";
+import { recount } from "./stats-store.ts";
 
 /** Jobs per transaction: small enough that nobody waits long for one. */
 const batch = 1_000;

@@ -76,7 +76,7 @@ const describe = (chosen: Sql): Sql => sql`
   ) runs on true
   left join millrace.dead_letters dead on dead.job_id = f.id
   left join lateral (
-    select a.attempt, (a.outcome <> 'snoozed' and (a.outcome <> 'lost' or a.alone))::int as counted, a.outcome, a.started_at, a.finished_at, a.worker, a.error_code, a.error_message, a.error_stack
+    select a.attempt, (a.outcome not in ('snoozed', 'cancelled') and (a.outcome <> 'lost' or a.alone))::int as counted, a.outcome, a.started_at, a.finished_at, a.worker, a.error_code, a.error_message, a.error_stack
     from millrace.attempts a where a.job_id = f.id and not a.late order by a.id desc limit 1
   ) last on true
   left join lateral (
@@ -98,6 +98,9 @@ export interface JobFilter {
   readonly queue?: number | undefined;
   readonly task?: number | undefined;
   readonly tag?: string | undefined;
+  /** Of dead letters only. */
+  readonly reason?: string | undefined;
+  readonly errorCode?: string | undefined;
   readonly limit: number;
   readonly after?: readonly string[] | undefined;
 }
@@ -149,7 +152,7 @@ function conditions({ queue, task, tag }: JobFilter): Sql[] {
 }
 
 /** `select id, n, place`: jobs in the order of the list, n to sort by, place (text[]) to go on from. Every one follows an index. */
-function walkOf({ status, queue, after }: JobFilter): Sql {
+function walkOf({ status, queue, after, reason, errorCode }: JobFilter): Sql {
   const inQueue = (column: Sql): Sql => (queue === undefined ? sql`true` : sql`${column} = ${queue}::int`);
   switch (status) {
     case "waiting":
@@ -187,9 +190,10 @@ function walkOf({ status, queue, after }: JobFilter): Sql {
     case "failed": {
       const beyond =
         after === undefined ? sql`true` : sql`(d.failed_at, d.job_id) < (${after[0]}::timestamptz, ${after[1]}::uuid)`;
+      const why = sql`${reason === undefined ? sql`` : sql`and d.reason = ${reason}`} ${errorCode === undefined ? sql`` : sql`and d.error_code = ${errorCode}`}`;
       return sql`
         select d.job_id as id, row_number() over (order by d.failed_at desc, d.job_id desc) as n, array[d.failed_at::text, d.job_id::text] as place
-        from millrace.dead_letters d where ${inQueue(sql`d.queue`)} and ${beyond} order by d.failed_at desc, d.job_id desc`;
+        from millrace.dead_letters d where ${inQueue(sql`d.queue`)} and ${beyond} ${why} order by d.failed_at desc, d.job_id desc`;
     }
     case "completed": {
       const beyond = after === undefined ? sql`true` : sql`(s.id, done.n) < (${after[0]}::bigint, ${after[1]}::bigint)`;

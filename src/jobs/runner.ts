@@ -2,7 +2,7 @@
 import type { Log } from "../core/log.ts";
 import type { Interruption, RunningJob } from "./running.ts";
 
-/** After its timeout a task has this long to obey its signal before it is reported as hung. */
+/** After its timeout, or a cancel, a task has this long to obey its signal before it is reported as hung. */
 const hungAfterMs = 5_000;
 
 export class Runner {
@@ -10,7 +10,7 @@ export class Runner {
   readonly #buffer: RunningJob[] = [];
   #head = 0;
   readonly running = new Set<RunningJob>();
-  /** Past their timeout and still running: JavaScript cannot stop them. */
+  /** Timed out or cancelled, and still running: JavaScript cannot stop them. */
   readonly hung = new Set<RunningJob>();
   #starting = false;
   #deadlineTimer: NodeJS.Timeout | undefined;
@@ -22,6 +22,7 @@ export class Runner {
   rate = 0;
 
   readonly #onFinish: (job: RunningJob, now: number, ended: { thrown: unknown } | undefined) => void;
+  readonly #onHung: (job: RunningJob) => void;
   readonly #log: Log;
   concurrency: number;
 
@@ -29,10 +30,12 @@ export class Runner {
     concurrency: number,
     log: Log,
     onFinish: (job: RunningJob, now: number, ended: { thrown: unknown } | undefined) => void,
+    onHung: (job: RunningJob) => void = () => undefined,
   ) {
     this.concurrency = concurrency;
     this.#log = log;
     this.#onFinish = onFinish;
+    this.#onHung = onHung;
   }
 
   get buffered(): number {
@@ -83,6 +86,20 @@ export class Runner {
     for (const job of this.running) job.interrupt(why);
   }
 
+  /**
+   * Asks a running job to end, or takes one that was not started out again, which is returned. `known` is false when neither has it.
+   */
+  cancel(id: string): { known: boolean; unstarted: RunningJob[] } {
+    for (const job of this.running) {
+      if (job.id !== id) continue;
+      job.interrupt("cancelled");
+      this.#watchBy(performance.now() + hungAfterMs);
+      return { known: true, unstarted: [] };
+    }
+    const has = this.#buffer.some((job, i) => i >= this.#head && job.id === id);
+    return { known: has, unstarted: has ? this.takeBuffered((job) => job.id === id) : [] };
+  }
+
   close(): void {
     clearTimeout(this.#deadlineTimer);
   }
@@ -93,7 +110,7 @@ export class Runner {
     if (this.running.size === 0) this.#busySince = now;
     this.running.add(job);
     const { timeoutMs } = job;
-    if (timeoutMs > 0 && now + timeoutMs < this.#deadlineAt) this.#watch(now, now + timeoutMs);
+    if (timeoutMs > 0) this.#watchBy(now + timeoutMs);
     try {
       const outcome = job.execute();
       if (isThenable(outcome))
@@ -133,18 +150,23 @@ export class Runner {
   }
 
   /** One timer for all deadlines: set for the earliest, and looked at again when it fires. */
-  #watch(now: number, at: number): void {
+  #watchBy(at: number): void {
+    if (at >= this.#deadlineAt) return;
     clearTimeout(this.#deadlineTimer);
     this.#deadlineAt = at;
-    this.#deadlineTimer = setTimeout(() => this.#checkDeadlines(), Math.min(Math.max(at - now, 1), 2 ** 31 - 1));
+    this.#deadlineTimer = setTimeout(
+      () => this.#checkDeadlines(),
+      Math.min(Math.max(at - performance.now(), 1), 2 ** 31 - 1),
+    );
   }
 
   #checkDeadlines(): void {
     const now = performance.now();
     let next = Number.POSITIVE_INFINITY;
     for (const job of this.running) {
-      if (job.timeoutMs === 0) continue;
-      const deadline = job.startedAt + job.timeoutMs;
+      if (job.timeoutMs === 0 && job.interrupted !== "cancelled") continue;
+      // A cancelled job has no deadline any more: its attempt ends as cancelled, however late.
+      const deadline = job.interrupted === "cancelled" ? job.interruptedAt : job.startedAt + job.timeoutMs;
       if (deadline > now) next = Math.min(next, deadline);
       else if (job.interrupted === undefined) {
         job.interrupt("timeout");
@@ -152,14 +174,16 @@ export class Runner {
       } else if (now < deadline + hungAfterMs) next = Math.min(next, deadline + hungAfterMs);
       else if (!this.hung.has(job)) {
         this.hung.add(job);
+        const why = job.interrupted === "cancelled" ? "it was cancelled" : "its timeout";
         this.#log.error(
           { job: job.id, task: job.task, attempt: job.attempt, running_ms: Math.round(now - job.startedAt) },
-          "job.hung: the task ignores its signal after its timeout and keeps its slot; make it honour the signal, or restart this worker",
+          `job.hung: the task ignores its signal after ${why} and keeps its slot; make it honour the signal, or restart this worker`,
         );
+        this.#onHung(job);
       }
     }
     this.#deadlineAt = Number.POSITIVE_INFINITY;
-    if (next < Number.POSITIVE_INFINITY) this.#watch(now, next);
+    this.#watchBy(next);
   }
 }
 

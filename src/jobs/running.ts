@@ -19,7 +19,7 @@ export interface Host {
 }
 
 /** Why a running job was asked to end. */
-export type Interruption = "timeout" | "shutdown" | "lease_lost";
+export type Interruption = "timeout" | "shutdown" | "lease_lost" | "cancelled";
 
 class Snooze extends Error {
   readonly pauseMs: number;
@@ -45,6 +45,8 @@ export class RunningJob implements JobContext {
   #input: unknown;
   #abort: AbortController | undefined;
   #interrupted: Interruption | undefined;
+  /** performance.now() when it was asked to end. */
+  interruptedAt = 0;
   /** performance.now() at the start of `run`. */
   startedAt = 0;
   completed = false;
@@ -91,6 +93,7 @@ export class RunningJob implements JobContext {
   interrupt(why: Interruption): void {
     if (this.#interrupted !== undefined) return;
     this.#interrupted = why;
+    this.interruptedAt = performance.now();
     this.#abort?.abort(interruption(why, this.timeoutMs));
   }
 
@@ -120,6 +123,9 @@ export class RunningJob implements JobContext {
         delayMs: 0,
       };
     }
+    // One that never looked at its signal and returned has done its work: the cancel came too late.
+    if (this.#interrupted === "cancelled" && (ended !== undefined || this.#abort !== undefined))
+      return { ...base, ...cancelledResult };
     if (ended === undefined && this.completed) {
       // History knows whether it is done. If not, the task kept quiet about its transaction having been rolled back.
       const message = "The task completed this job inside a transaction that did not commit.";
@@ -138,6 +144,12 @@ export class RunningJob implements JobContext {
     const { code, message, stack, retryable, retryAfterMs } = readFailure(ended.thrown);
     if (!retryable) return { ...base, outcome: "failed", next: "dead", code, message, stack };
     return { ...base, outcome: "failed", next: "retry", code, message, stack, delayMs: this.#retryDelay(retryAfterMs) };
+  }
+
+  /** The result of a job that is cancelled before it was started. */
+  get cancelledUnstarted(): Result {
+    const { lease, id, attempt, task } = this;
+    return { lease: lease.id, jobId: id, attempt, task, startedMs: null, tookMs: 0, ...cancelledResult };
   }
 
   #retryDelay(atLeastMs: number): number {
@@ -200,9 +212,18 @@ export class RunningJob implements JobContext {
   }
 }
 
+/** By whom and why, the database knows, and writes it in place of this message. */
+const cancelledResult = {
+  outcome: "cancelled",
+  next: "cancelled",
+  code: "CANCELLED",
+  message: "Cancelled.",
+} as const;
+
 function interruption(why: Interruption, timeoutMs: number): Error {
   if (why === "timeout")
     return new MillraceError("TIMEOUT", `The attempt took longer than its timeout of ${describeMs(timeoutMs)}.`);
+  if (why === "cancelled") return new MillraceError("CANCELLED", "Somebody cancelled this job.");
   if (why === "shutdown") return new MillraceError("WORKER_SHUTDOWN", "The worker is stopping.");
   return new MillraceError(
     "WORKER_LOST",

@@ -7,17 +7,21 @@
 import type { Database, Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
 
-/** What happens to a job after its attempt. `again` repeats the same attempt (snooze, shutdown) and uses none up. */
-type Next = "done" | "retry" | "dead" | "again";
+/**
+ * What happens to a job after its attempt. `again` repeats the same attempt (snooze, shutdown) and uses none up; `cancelled` ends it,
+ * and is no dead letter.
+ */
+type Next = "done" | "retry" | "dead" | "again" | "cancelled";
 
 /** One finished attempt. Times in ms; `startedMs` counts from when its batch was claimed. */
 export interface Result {
   readonly lease: string;
   readonly jobId: string;
   readonly attempt: number;
-  readonly outcome: "succeeded" | "failed" | "timed_out" | "snoozed";
+  readonly outcome: "succeeded" | "failed" | "timed_out" | "snoozed" | "cancelled";
   readonly next: Next;
-  readonly startedMs: number;
+  /** Null: it was never started. */
+  readonly startedMs: number | null;
   readonly tookMs: number;
   readonly code?: string | undefined;
   readonly message?: string | undefined;
@@ -72,8 +76,11 @@ export const dueTime: Sql = sql`
     ) moved order by moved.at desc limit 1
   ), j.run_at)`;
 
+/** What a cancelled attempt says. `r` has `by` and `reason`. */
+export const cancelMessage: Sql = sql`'Cancelled' || coalesce(' by ' || r.by, '') || coalesce(': ' || r.reason, '.')`;
+
 /** What became of a result that was not a success. `late`: recorded, not applied. */
-export type Verdict = "retry" | "again" | "dead" | "exhausted" | "late";
+export type Verdict = "retry" | "again" | "dead" | "exhausted" | "cancelled" | "late";
 
 /** Settles the results; returns what became of those that were not successes. */
 export async function settle(
@@ -133,7 +140,9 @@ export async function settle(
     ),
     told as (
       insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, started_at, error_code, error_message, error_stack, retry_at)
-      select job_id, queue, attempt, lease, ${worker}::int, outcome, claimed_at + started_ms * interval '1 millisecond', code, message, stack,
+      select job_id, queue, attempt, lease, ${worker}::int, outcome, claimed_at + started_ms * interval '1 millisecond', code,
+             case when verdict = 'cancelled' then coalesce((select ${cancelMessage} from millrace.cancel_requests r where r.job_id = judged.job_id), message)
+                  else message end, stack,
              case when verdict in ('retry', 'again') then now() + coalesce(delay_ms, 0) * interval '1 millisecond' end
       from judged where verdict <> 'done'
       returning job_id, retry_at
@@ -148,6 +157,9 @@ export async function settle(
       select job_id, queue, task, attempt, case verdict when 'dead' then 'NON_RETRYABLE' else 'MAX_ATTEMPTS_EXCEEDED' end, coalesce(code, 'UNKNOWN')
       from judged where verdict in ('dead', 'exhausted')
       on conflict (job_id) do nothing
+    ),
+    answered as ( -- or a retry of the dead letter would be cancelled
+      delete from millrace.cancel_requests where job_id in (select job_id from judged where verdict in ('dead', 'exhausted', 'cancelled'))
     ),
     ${shrinkLeases},
     freed as ( -- room under a limit, which others may wait for

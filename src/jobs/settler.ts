@@ -57,6 +57,12 @@ export class Settler {
     if (job.lease.careful) this.#flushIn(0);
   }
 
+  /** Cancelled before they were started. */
+  cancelled(jobs: readonly RunningJob[]): void {
+    for (const job of jobs) this.ledger.report(job, job.cancelledUnstarted);
+    if (jobs.length > 0) this.#flushIn(0);
+  }
+
   /** Gives jobs back that were never started. */
   giveBack(jobs: readonly RunningJob[]): void {
     if (jobs.length === 0) return;
@@ -173,6 +179,7 @@ export class Settler {
         this.#log.warn(fields, "results came after the lease was taken away; recorded, not applied");
       else if (verdict === "retry")
         this.#log.info({ ...fields, retry_ms: delayMs }, "attempts failed; they will be tried again");
+      else if (verdict === "cancelled") this.#log.info(fields, "jobs cancelled");
       else this.#log.warn(fields, "jobs given up; they are dead letters now");
     }
   }

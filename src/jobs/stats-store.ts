@@ -1,6 +1,6 @@
 /** How many jobs are where, per queue: cheap with a million waiting and a hundred million done. */
 import type { Database } from "../db/database.ts";
-import { sql } from "../db/sql.ts";
+import { type Sql, sql } from "../db/sql.ts";
 
 /** Counts of one queue. `total` is the sum of the rest. */
 export interface QueueStats {
@@ -67,3 +67,16 @@ export async function foldTallies(db: Database, marginMs = 1_000): Promise<boole
     return true;
   });
 }
+
+/**
+ * What is deleted from history and was folded into the tally must leave it again. `deleted` gives `queue, finished_at, n` of what this
+ * statement deleted; the lock keeps the tallies from being folded meanwhile.
+ */
+export const recount = (deleted: Sql): Sql => sql`
+  mark as materialized (select counted_until from millrace.tally_mark for share),
+  recounted as (
+    -- not an update: it would not see a tally that was folded for the first time while this waited for the lock
+    insert into millrace.tallies as t (queue, completed)
+    select d.queue, -sum(d.n) from (${deleted}) d, mark where d.finished_at < mark.counted_until group by d.queue
+    on conflict (queue) do update set completed = t.completed + excluded.completed
+  )`;

@@ -6,6 +6,7 @@ import { hostname } from "node:os";
 import { type Duration, durationMs, wholeMs } from "../core/duration.ts";
 import type { Log } from "../core/log.ts";
 import type { Database, Subscription } from "../db/database.ts";
+import { Cancels } from "./cancels.ts";
 import { Claimer } from "./claimer.ts";
 import { Runner } from "./runner.ts";
 import { Settler } from "./settler.ts";
@@ -129,6 +130,7 @@ class Running {
   readonly #setup: WorkerSetup;
   readonly #settler: Settler;
   readonly #claimer: Claimer;
+  readonly #cancels: Cancels;
   readonly #stopping: () => boolean;
   #id = 0;
   #subscription: Subscription | undefined;
@@ -146,10 +148,24 @@ class Running {
       (inMs) => this.#claimer.dueIn(inMs),
       (queue) => this.#claimer.hear(`${queue}:0:0`),
     );
-    this.runner = new Runner(setup.concurrency, log, (job, now, ended) => {
-      this.#settler.finished(job, now, ended);
-      this.#claimer.pump();
-    });
+    this.runner = new Runner(
+      setup.concurrency,
+      log,
+      (job, now, ended) => {
+        this.#settler.finished(job, now, ended);
+        this.#claimer.pump();
+      },
+      (job) => this.#cancels.ignored(job),
+    );
+    const hearing = {
+      db,
+      log,
+      workerId: () => this.#id,
+      live: () => this.#subscription?.live ?? false,
+      quiet: () => this.#claimer.quiet,
+      pump: () => this.#claimer.pump(),
+    };
+    this.#cancels = new Cancels(hearing, this.runner, this.#settler);
     const host = {
       log,
       random,
@@ -189,7 +205,7 @@ class Running {
     if (registered === undefined) return false;
     this.#subscription = await db.listen(
       channel,
-      (payload) => this.#claimer.hear(payload),
+      (payload) => this.#cancels.hear(payload) || this.#claimer.hear(payload),
       () => this.#claimer.lookAgain(),
     );
     this.#upkeep = keepUp(
@@ -198,6 +214,7 @@ class Running {
         reaper(db, channel, () => this.#id, { everyMs: reapMs, leaseMs }, log),
         vacuum(db, () => this.#claimer.claimed, vacuumEveryMs),
         tallies(db, () => this.#claimer.claimed, foldEveryMs),
+        ...this.#cancels.chores,
       ],
       log,
       random,
@@ -224,6 +241,7 @@ class Running {
     await untilDone("settling the last results", () => this.#settler.drain(), over, log);
     await this.#upkeep?.stop();
     await this.#subscription?.close();
+    this.#cancels.close();
     this.#settler.close();
     this.runner.close();
     // With jobs still running the row stays: their lease must end by the missing heartbeat, not now.

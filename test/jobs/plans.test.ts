@@ -7,9 +7,11 @@ import type { Millrace } from "millrace";
 import type { Database, Executor } from "../../src/db/database.ts";
 import { Dialect, type Sql, quoteIdent } from "../../src/db/sql.ts";
 import { claimSuspect, closeAndClaim, fromTheHead, lookAround } from "../../src/jobs/claim-store.ts";
-import { cleanQueue, promoteJob, removeJob, retryJob } from "../../src/jobs/control-store.ts";
+import { cancelJobs, finishRequests, requestsFor } from "../../src/jobs/cancel-store.ts";
+import { cleanQueue } from "../../src/jobs/control-store.ts";
 import { insertOnce, insertPlain, insertSpecial } from "../../src/jobs/enqueue-store.ts";
 import { type Standing, readLimits, readLine, readServing, readStanding } from "../../src/jobs/explain-store.ts";
+import { moveJobs, removeJobs, replayJobs, retryJobs } from "../../src/jobs/orders-store.ts";
 import { findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
 import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
 import { readHistory } from "../../src/jobs/timeline-store.ts";
@@ -36,6 +38,7 @@ const lanes = [
 
 /** Where job 50 000 stands, as far as these statements ask. */
 const place = { queueId: 1, taskId: 1, key: "", rank: -1, due: "2999-01-01 00:00:00+00" } as Standing;
+const nobody = { by: null, reason: null };
 
 type Statement = readonly [name: string, run: (db: Database) => Promise<unknown>, indexes: readonly string[]];
 
@@ -93,15 +96,23 @@ const hot: readonly Statement[] = [
   ["explain a job", (db) => readStanding(db, idOf(1)), ["jobs_pkey", "pending_pkey", "attempts_job", "operations_job"]],
   ["explain by its workers", (db) => readServing(db, place), []],
   ["explain by limits", (db) => readLimits(db, place), ["rate_windows_pkey", "policy_decisions_queue"]],
-  ["retry", (db) => retryJob(db, "c", idOf(1), null), ["dead_letters_pkey", "jobs_pkey"]],
+  ["retry", (db) => retryJobs(db, "c", [idOf(1)], nobody), ["dead_letters_pkey", "jobs_pkey"]],
   [
-    "promote",
-    (db) => promoteJob(db, "c", idOf(1), null),
+    "put elsewhere in line",
+    (db) => moveJobs(db, "c", [idOf(1), idOf(2)], "move", { queue: 2, priority: 3, delayMs: 0 }, nobody),
     ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job"],
   ],
+  ["replay", (db) => replayJobs(db, "c", [[idOf(1), idOf(900_003)]], {}, nobody), ["jobs_pkey"]],
+  [
+    "cancel",
+    (db) => cancelJobs(db, "c", [idOf(1), idOf(2)], nobody, true),
+    ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job", "cancel_requests_pkey"],
+  ],
+  ["ask for cancels", (db) => requestsFor(db, 1), []],
+  ["finish cancels", (db) => finishRequests(db), []],
   [
     "remove",
-    (db) => removeJob(db, idOf(1)),
+    (db) => removeJobs(db, [idOf(1), idOf(2)]),
     ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job", "settled_ids", "idempotency_keys_job"],
   ],
   ["reap", (db) => reap(db, "c", 0), ["jobs_pkey", "attempts_job", "settled_lease"]],

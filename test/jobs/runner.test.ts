@@ -205,6 +205,55 @@ describe("a task that ignores its signal", () => {
   });
 });
 
+describe("a cancelled job", () => {
+  test("that obeys ends as cancelled; one not started is handed out; one that is not here is not known", async () => {
+    const { runner, ended } = makeRunner(1);
+    runner.add([job("a", obedient), job("b", obedient), job("c", never)]);
+    runner.startNext();
+    expect(runner.cancel("z")).toEqual({ known: false, unstarted: [] });
+    const { known, unstarted } = runner.cancel("b");
+    expect([known, unstarted.map(({ id }) => id)]).toEqual([true, ["b"]]);
+    expect(unstarted[0]?.cancelledUnstarted).toMatchObject({ next: "cancelled", startedMs: null });
+    expect(runner.cancel("a")).toEqual({ known: true, unstarted: [] });
+    await vi.advanceTimersByTimeAsync(0);
+    expect([...ended]).toEqual([["a", "cancelled"]]);
+    expect([...runner.running].map(({ id }) => id)).toEqual(["c"]);
+  });
+
+  test("that goes on is reported as hung five seconds later, and not as timed out after that", async () => {
+    const hung: string[] = [];
+    const errors: string[] = [];
+    const log = { ...silent, error: (_: object, message: string) => void errors.push(message) };
+    const runner = new Runner(
+      1,
+      log,
+      () => undefined,
+      ({ id }) => void hung.push(id),
+    );
+    runner.add([job("deaf", never, { timeout: 0 })]);
+    runner.startNext();
+    runner.cancel("deaf");
+    await vi.advanceTimersByTimeAsync(4_999);
+    expect(hung).toEqual([]);
+    await vi.advanceTimersByTimeAsync(10);
+    expect([hung, [...runner.running][0]?.interrupted]).toEqual([["deaf"], "cancelled"]);
+    expect(errors).toEqual([expect.stringMatching(/^job\.hung: .* after it was cancelled/)]);
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(errors).toHaveLength(1);
+    runner.close();
+  });
+
+  test("that has timed out before stays timed out", async () => {
+    const { runner, ended } = makeRunner(1);
+    runner.add([job("slow", () => new Promise<void>((resolve) => setTimeout(resolve, 3_000)))]);
+    runner.startNext();
+    await vi.advanceTimersByTimeAsync(1_001);
+    runner.cancel("slow");
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect([...ended]).toEqual([["slow", "timed_out"]]);
+  });
+});
+
 describe("the rate", () => {
   test("is jobs per busy millisecond, and idle time does not count", async () => {
     const { runner } = makeRunner(2);

@@ -145,5 +145,5 @@ export class Model {
 }
 
 function outcomeOf({ next }: End): string {
-  return { done: "succeeded", retry: "failed", dead: "failed", again: "snoozed" }[next];
+  return { done: "succeeded", retry: "failed", dead: "failed", again: "snoozed", cancelled: "cancelled" }[next];
 }

@@ -9,6 +9,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, vi } from "vitest";
+import { latestVersion } from "../../src/db/migrate.ts";
 import { type Database } from "../../src/db/database.ts";
 import { openEmbedded } from "../../src/db/embedded.ts";
 import { openPostgres } from "../../src/db/postgres.ts";
@@ -39,6 +40,7 @@ export async function rowCounts(db: Database): Promise<Record<string, number>> {
     "attempts",
     "dead_letters",
     "operations",
+    "cancel_requests",
     "idempotency_keys",
     "queues",
     "tasks",
@@ -60,6 +62,8 @@ export async function places(db: Database): Promise<Record<string, string>> {
         select 'settled' from millrace.settled s where j.id = any (s.job_ids)
         union all
         select 'dead' from millrace.dead_letters d where d.job_id = j.id
+        union all
+        select 'cancelled' from millrace.attempts a where a.job_id = j.id and a.outcome = 'cancelled' and not a.late
       ) found), 'nowhere') as place
     from millrace.jobs j order by j.id`);
   return Object.fromEntries(rows.map(({ id, place }) => [id, place]));
@@ -76,10 +80,12 @@ let schemas = 0;
 
 export function useDatabase(): FileDatabase {
   let database: TestDatabase | undefined;
+  let isOver = false;
   beforeAll(async () => {
     database = await testDatabase();
   });
   afterAll(async () => {
+    isOver = true; // what is closed after this finds no database any more
     await database?.[Symbol.asyncDispose]();
   });
 
@@ -130,7 +136,7 @@ export function useDatabase(): FileDatabase {
   async function leave(schema: string): Promise<void> {
     const left = (engines.get(schema) ?? 1) - 1;
     engines.set(schema, left);
-    if (left > 0 || altered.has(schema)) return;
+    if (left > 0 || isOver || altered.has(schema)) return;
     await empty(file.database, schema);
     engines.delete(schema);
     spare.push(schema);
@@ -147,6 +153,7 @@ async function empty(database: TestDatabase, schema: string): Promise<void> {
         execute format('delete from %I.%I', '${schema}', name);
       end loop;
     end $$;
+    delete from "${schema}".migrations where version > ${latestVersion};
     insert into "${schema}".tally_mark default values;`;
   if (database.backend === "pglite") return void (await database.pglite.exec(text));
   const client = new pg.Client({ connectionString: database.url });

@@ -20,7 +20,7 @@ export interface Claim {
   readonly jobs: readonly { readonly id: string; readonly attempt: number; readonly row: ClaimedRow }[];
 }
 
-export type End = Partial<Pick<Result, "outcome" | "code" | "message" | "delayMs" | "completed">> &
+export type End = Partial<Pick<Result, "outcome" | "code" | "message" | "delayMs" | "completed" | "startedMs">> &
   Pick<Result, "next">;
 
 export const succeeded: End = { next: "done" };
@@ -29,7 +29,9 @@ export const succeeded: End = { next: "done" };
 function resultOf(claim: Claim, id: string, end: End): Result {
   const job = claim.jobs.find((one) => one.id === id);
   if (job === undefined) throw new Error(`${id} is not of this lease`);
-  const outcome = ({ done: "succeeded", retry: "failed", dead: "failed", again: "snoozed" } as const)[end.next];
+  const outcome = (
+    { done: "succeeded", retry: "failed", dead: "failed", again: "snoozed", cancelled: "cancelled" } as const
+  )[end.next];
   return { lease: claim.lease, jobId: id, attempt: job.attempt, outcome, startedMs: 1, tookMs: 2, ...end };
 }
 
@@ -131,7 +133,7 @@ export class StoreWorker {
   }
 
   async completeIn(tx: Executor, claim: Claim, id: string): Promise<boolean> {
-    return completeWithin(tx, { ...resultOf(claim, id, succeeded), id, worker: this.id });
+    return completeWithin(tx, { ...resultOf(claim, id, succeeded), id, worker: this.id, startedMs: 1 });
   }
 
   /** Stops beating, long ago. */
