@@ -1,6 +1,7 @@
 /** Tasks that Millrace brings along: every worker that serves their queue has them, whatever its app defines. */
 import { runBulk } from "../jobs/bulk.ts";
 import { type AnyTask, task } from "../jobs/task.ts";
+import { type MaintenanceSettings, maintenance } from "./maintenance.ts";
 import type { OrderDesk } from "./orders.ts";
 
 /** Where they wait. Made by the first of their jobs. */
@@ -13,6 +14,7 @@ export const bulkAttempts = 100;
 export function builtInTasks(
   desk: Pick<OrderDesk, "db" | "channel" | "now">,
   queues: readonly string[] | undefined,
+  settings: MaintenanceSettings,
 ): AnyTask[] {
   if (queues !== undefined && !queues.includes(maintenanceQueue)) return [];
   return [
@@ -23,5 +25,6 @@ export function builtInTasks(
       backoff: { delay: "1s", max: "30s" },
       run: (job) => runBulk(desk, job),
     }),
+    maintenance(desk.db, settings),
   ];
 }

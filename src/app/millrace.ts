@@ -18,12 +18,14 @@ import { type Job, type JobStatus, jobStatuses, listJobs } from "../jobs/read-st
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
 import type { Timeline } from "../jobs/timeline.ts";
+import type { Chore } from "../jobs/upkeep.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
-import { builtInTasks } from "./built-in.ts";
+import { builtInTasks, maintenanceQueue } from "./built-in.ts";
 import { BulkOrders } from "./bulk-orders.ts";
 import { type Config, readConfig } from "./config.ts";
+import { type MaintenanceSettings, maintenanceChore, maintenanceTask } from "./maintenance.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
 import { Policies } from "./policies.ts";
 import { version } from "./version.ts";
@@ -135,6 +137,12 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
       random: options.random ?? Math.random,
       maxPayloadBytes,
       maxEnqueuePerMinute,
+      maintenance: {
+        everyMs: config.maintenanceSeconds * 1_000,
+        archiveAfterMs: config.archiveDays * dayMs,
+        pruneAfterMs: config.pruneDays * dayMs,
+        keepFailedMs: config.keepFailedDays * dayMs,
+      },
     });
     // A folder has one process at a time, and we hold its lock: whoever worked on it before is gone, and need not be waited for.
     if (db.kind === "embedded" && options.pglite === undefined) await reapAll(db, mill.channel);
@@ -179,6 +187,7 @@ interface Surroundings {
   readonly random: () => number;
   readonly maxPayloadBytes: number;
   readonly maxEnqueuePerMinute: number | null;
+  readonly maintenance: MaintenanceSettings;
 }
 
 export class Millrace extends BulkOrders {
@@ -187,14 +196,16 @@ export class Millrace extends BulkOrders {
   readonly policies: Policies;
   readonly #enqueuer: Enqueuer;
   readonly #random: () => number;
+  readonly #maintenance: MaintenanceSettings;
   readonly #workers = new Set<Worker>();
   #closed: Promise<void> | undefined;
 
   constructor(app: App, db: Database, surroundings: Surroundings) {
-    const { log, now, random, maxPayloadBytes, maxEnqueuePerMinute } = surroundings;
+    const { log, now, random, maxPayloadBytes, maxEnqueuePerMinute, maintenance } = surroundings;
     super({ app, db, now, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
     this.log = log;
     this.#random = random;
+    this.#maintenance = maintenance;
     const admission = new Admission(db, log, now, maxEnqueuePerMinute);
     this.#enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, admission);
     this.policies = new Policies(db, this.names, this.channel);
@@ -249,7 +260,7 @@ export class Millrace extends BulkOrders {
     const reapMs = within(durationMs(options.reapEvery ?? "5s", "reapEvery"), 50, dayMs);
     const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
     const prepare = async (): Promise<WorkerSetup> => {
-      const all = [...tasks, ...builtInTasks(this, queueNames)];
+      const all = [...tasks, ...builtInTasks(this, queueNames, this.#maintenance)];
       const ids = await this.names.tasks.ids(all.map((task) => task.name));
       return {
         name,
@@ -264,6 +275,7 @@ export class Millrace extends BulkOrders {
         random: this.#random,
         tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
+        chores: this.#choresOf(queueNames),
       };
     };
     const worker = new Worker(name, prepare, this.log);
@@ -281,6 +293,17 @@ export class Millrace extends BulkOrders {
   async explain(id: string): Promise<Explanation> {
     this.mustBeOpen();
     return explainJob(this.db, id, this.app.tasks);
+  }
+
+  /** Whoever would run maintenance also asks for it. */
+  #choresOf(queues: readonly string[] | undefined): Chore[] {
+    const settings = this.#maintenance;
+    if (settings.everyMs === 0 || (queues !== undefined && !queues.includes(maintenanceQueue))) return [];
+    return [
+      maintenanceChore(this.db, settings, (options) =>
+        this.#enqueuer.enqueue(maintenanceTask, null, { queue: maintenanceQueue, maxAttempts: 3, ...options }),
+      ),
+    ];
   }
 
   /** Jobs, a page at a time; `next` is null on the last one. */

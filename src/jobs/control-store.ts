@@ -1,6 +1,6 @@
 /** What people do to queues: pause, resume, clean. Each is one statement, or one per batch: nothing is half done. */
 import type { Database } from "../db/database.ts";
-import { sql } from "../db/sql.ts";
+import { type Sql, sql } from "../db/sql.ts";
 import { recount } from "./stats-store.ts";
 
 /** Pauses a queue; workers are told at once and give back what they have not started. False when it was paused already. */
@@ -42,8 +42,19 @@ export interface Cleaned {
 
 /** Deletes jobs of a queue that finished longer than `graceMs` ago, well or not, in batches of about a thousand. */
 export async function cleanQueue(db: Database, queue: number, graceMs: number): Promise<Cleaned> {
-  let completed = 0;
-  let failed = 0;
+  return { completed: await cleanCompleted(db, queue, graceMs), failed: await cleanFailed(db, queue, graceMs) };
+}
+
+/** What hangs on the jobs of `ids`, wherever they are. */
+const withThem: Sql = sql`
+  attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id),
+  operations as (delete from millrace.operations o using ids where o.job_id = ids.id),
+  decisions as (delete from millrace.policy_decisions d using ids where d.job_id = ids.id),
+  keys as (delete from millrace.idempotency_keys k using ids where k.job_id = ids.id),
+  jobs as (delete from millrace.jobs j using ids where j.id = ids.id)`;
+
+export async function cleanCompleted(db: Database, queue: number, graceMs: number): Promise<number> {
+  let cleaned = 0;
   for (let more = true; more;) {
     const [row] = await db.query<{ jobs: number; batches: number }>(sql`
       with old as (
@@ -55,15 +66,18 @@ export async function cleanQueue(db: Database, queue: number, graceMs: number): 
       ),
       ids as (select unnest(job_ids) as id from old),
       history as (delete from millrace.settled s using old where s.id = old.id returning s.queue, s.finished_at, s.n),
-      attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id),
-      operations as (delete from millrace.operations o using ids where o.job_id = ids.id),
-      keys as (delete from millrace.idempotency_keys k using ids where k.job_id = ids.id),
-      jobs as (delete from millrace.jobs j using ids where j.id = ids.id),
+      archived as (delete from millrace.jobs_archive j using ids where j.id = ids.id),
+      ${withThem},
       ${recount(sql`select queue, finished_at, n from history`)}
       select coalesce(sum(n), 0)::int as jobs, count(*)::int as batches from history`);
-    completed += row?.jobs ?? 0;
+    cleaned += row?.jobs ?? 0;
     more = (row?.batches ?? 0) > 0;
   }
+  return cleaned;
+}
+
+export async function cleanFailed(db: Database, queue: number, graceMs: number): Promise<number> {
+  let cleaned = 0;
   for (let more = true; more;) {
     const [row] = await db.query<{ jobs: number }>(sql`
       with old as (
@@ -71,14 +85,11 @@ export async function cleanQueue(db: Database, queue: number, graceMs: number): 
         where queue = ${queue} and failed_at < now() - ${graceMs}::float8 * interval '1 millisecond'
         order by failed_at limit ${cleanBatch} for update skip locked
       ),
-      letters as (delete from millrace.dead_letters d using old where d.job_id = old.job_id returning d.job_id),
-      attempts as (delete from millrace.attempts a using letters where a.job_id = letters.job_id),
-      operations as (delete from millrace.operations o using letters where o.job_id = letters.job_id),
-      keys as (delete from millrace.idempotency_keys k using letters where k.job_id = letters.job_id),
-      jobs as (delete from millrace.jobs j using letters where j.id = letters.job_id)
-      select count(*)::int as jobs from letters`);
-    failed += row?.jobs ?? 0;
+      ids as (delete from millrace.dead_letters d using old where d.job_id = old.job_id returning d.job_id as id),
+      ${withThem}
+      select count(*)::int as jobs from ids`);
+    cleaned += row?.jobs ?? 0;
     more = (row?.jobs ?? 0) > 0;
   }
-  return { completed, failed };
+  return cleaned;
 }

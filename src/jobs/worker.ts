@@ -12,7 +12,7 @@ import { Runner } from "./runner.ts";
 import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
 import type { AnyTask } from "./task.ts";
-import { type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
+import { type Chore, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
 import { beat, deregister, register } from "./workers-store.ts";
 
 /** A worker with its options read. Times in milliseconds. */
@@ -34,6 +34,8 @@ export interface WorkerSetup {
   readonly reapMs: number;
   readonly log: Log;
   readonly random: () => number;
+  /** What it does on the side beside its own upkeep. */
+  readonly chores: readonly Chore[];
 }
 
 /** A lease this old that we do not know comes from an answer that was lost: no statement lives this long. */
@@ -215,6 +217,7 @@ class Running {
         vacuum(db, () => this.#claimer.claimed, vacuumEveryMs),
         tallies(db, () => this.#claimer.claimed, foldEveryMs),
         ...this.#cancels.chores,
+        ...this.#setup.chores,
       ],
       log,
       random,

@@ -16,7 +16,14 @@ function failingWith(error: Error) {
   const failing = new Millrace(
     defineApp({ tasks: [] }),
     { ...mill.db, query: () => Promise.reject(error), rows: () => Promise.reject(error) },
-    { log: recorder(), now: Date.now, random: Math.random, maxPayloadBytes: 1_000, maxEnqueuePerMinute: null },
+    {
+      log: recorder(),
+      now: Date.now,
+      random: Math.random,
+      maxPayloadBytes: 1_000,
+      maxEnqueuePerMinute: null,
+      maintenance: { everyMs: 0, archiveAfterMs: 0, pruneAfterMs: 0, keepFailedMs: 0 },
+    },
   );
   const log = recorder();
   return { log, call: callerOf(createApi(failing, { log })) };

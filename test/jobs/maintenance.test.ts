@@ -1,6 +1,8 @@
 /** Archive and prune: successes leave the hot table, then history; dead letters and what still runs stay. */
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { type Millrace, task } from "millrace";
+import { maintain, maintenanceChore } from "../../src/app/maintenance.ts";
+import { silent } from "../../src/core/log.ts";
 import { archive, prune, pruneCancelled, sweepUp } from "../../src/jobs/maintenance-store.ts";
 import { sql } from "../../src/db/sql.ts";
 import { rowCounts, useDatabase } from "../support/engine.ts";
@@ -101,6 +103,54 @@ describe("pruning", () => {
     expect(await pruneCancelled(mill.db, 14 * dayMs)).toMatchObject({ jobs: 1, attempts: 1 });
     expect(await mill.job(gone)).toBeUndefined();
     expect(await mill.job(again)).toBeDefined();
+  });
+});
+
+describe("as a job", () => {
+  const settings = { everyMs: 60_000, archiveAfterMs: 7 * dayMs, pruneAfterMs: 7 * dayMs, keepFailedMs: 180 * dayMs };
+  const { signal } = new AbortController();
+
+  test("does all of it, says so in the log, and finds nothing the second time", async () => {
+    await using mill = await file.open([plain]);
+    await completed(mill, 3);
+    await age(mill, 30);
+    const [dead = ""] = await mill.enqueueMany(plain, [1]);
+    const worker = await StoreWorker.register(mill);
+    await worker.settle(await worker.claim(1), { [dead]: { next: "dead", code: "NO" } });
+    await completed(mill, 2);
+    await age(mill, 8);
+    const lines: string[] = [];
+    const info = (_: object, message: string): void => void lines.push(message);
+    expect(await maintain(mill.db, settings, { ...silent, info }, signal)).toEqual({
+      archived: 5,
+      pruned: 3,
+      cleaned: 0,
+    });
+    expect(lines).toEqual([
+      "[maintenance] archived 5 succeeded jobs",
+      "[maintenance] deleted jobs=3 attempts=0 policy_decisions=0",
+    ]);
+    expect(await maintain(mill.db, settings, silent, signal)).toEqual({ archived: 0, pruned: 0, cleaned: 0 });
+    await mill.db.query(sql`update millrace.dead_letters set failed_at = now() - interval '1 day'`);
+    await mill.policies.set("default", { keepFailed: "1h", keepCompleted: "1h" });
+    expect(await maintain(mill.db, settings, silent, signal)).toMatchObject({ cleaned: 3 });
+    expect(await rowCounts(mill.db)).toMatchObject({ jobs: 0, settled: 0, attempts: 0, dead_letters: 0 });
+  });
+
+  test("is asked for once per slot of time by any number of workers, and not while one waits", async () => {
+    await using mill = await file.open([plain]);
+    const enqueue = (options: object) =>
+      mill.enqueue("millrace.maintenance", null, { queue: "maintenance", ...options });
+    const chore = maintenanceChore(mill.db, { ...settings, everyMs: dayMs }, enqueue);
+    await Promise.all([chore.run(), chore.run(), chore.run()]);
+    expect(await mill.stats("maintenance")).toMatchObject([{ waiting: 1 }]);
+    await maintenanceChore(mill.db, { ...settings, everyMs: 1 }, enqueue).run();
+    expect(await mill.stats("maintenance")).toMatchObject([{ waiting: 1 }]);
+    const ran = mill.work();
+    await vi.waitUntil(async () => (await mill.stats("maintenance"))[0]?.completed === 1, { timeout: 20_000 });
+    await ran.stop();
+    await chore.run();
+    expect(await mill.stats("maintenance")).toMatchObject([{ waiting: 0, completed: 1 }]);
   });
 });
 
