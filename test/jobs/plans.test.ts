@@ -8,10 +8,12 @@ import type { Database, Executor } from "../../src/db/database.ts";
 import { Dialect, type Sql, quoteIdent } from "../../src/db/sql.ts";
 import { claimSuspect, closeAndClaim, fromTheHead, lookAround } from "../../src/jobs/claim-store.ts";
 import { cancelJobs, finishRequests, requestsFor } from "../../src/jobs/cancel-store.ts";
+import { nextBatch } from "../../src/jobs/bulk-store.ts";
+import { countDeadLetters } from "../../src/jobs/dead-letters-store.ts";
 import { cleanQueue } from "../../src/jobs/control-store.ts";
 import { insertOnce, insertPlain, insertSpecial } from "../../src/jobs/enqueue-store.ts";
 import { moveJobs, removeJobs, replayJobs, retryJobs } from "../../src/jobs/orders-store.ts";
-import { findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
+import { type JobStatus, findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
 import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
 import { countQueues } from "../../src/jobs/stats-store.ts";
 import { beat, reap } from "../../src/jobs/workers-store.ts";
@@ -33,6 +35,23 @@ const lanes = [
   { rank: -5, ...fromTheHead },
   { rank: 0, runAt: "2026-01-01 00:00:00+00", jobId: idOf(3) },
 ];
+
+/** How far a bulk operation is, by what it walks. */
+const bulkPlaces: readonly (readonly [JobStatus | undefined, readonly string[]])[] = [
+  ["waiting", ["1", "", "-2", "2020-01-01 00:00:00+00", idOf(1)]],
+  ["active", [idOf(1)]],
+  ["failed", [idOf(5_000)]],
+  ["completed", ["5000", idOf(5_000)]],
+  ["cancelled", ["5000"]],
+  [undefined, [idOf(5_000)]],
+];
+const bulkOrder = {
+  id: idOf(900_004),
+  action: "replay",
+  options: {},
+  asOf: "2099-01-01 00:00:00+00",
+  place: null,
+} as const;
 
 const nobody = { by: null, reason: null };
 
@@ -114,6 +133,19 @@ const wide: readonly Statement[] = [
     (db) => listJobs(db, { status, queue: 1, limit: 10 }),
     ["jobs_pkey"],
   ]),
+  ...bulkPlaces.flatMap(([status, place]): Statement[] =>
+    [null, place].map((after) => [
+      `batch of ${status ?? "all"} jobs ${after === null ? "from the beginning" : "further on"}`,
+      (db) => nextBatch(db, { ...bulkOrder, filter: { status, queue: "one", task: "a" }, place: after }, 500),
+      ["jobs_pkey"],
+    ]),
+  ),
+  [
+    "batch of jobs by id",
+    (db) => nextBatch(db, { ...bulkOrder, filter: { ids: [idOf(1), idOf(2)], status: "waiting" } }, 500),
+    ["jobs_pkey", "pending_pkey", "attempts_job", "operations_job"],
+  ],
+  ["count dead letters", (db) => countDeadLetters(db, "task", { queue: 1 }), []],
   ["list jobs of any status", (db) => listJobs(db, { limit: 10, after: [idOf(50_000)] }), ["jobs_pkey"]],
   ["count", (db) => countQueues(db, "one"), ["pending_pkey", "settled_recent", "dead_letters_recent"]],
   ["clean", (db) => cleanQueue(db, 1, 0), ["settled_recent", "attempts_job", "jobs_pkey"]],
@@ -278,6 +310,10 @@ describe.each(tested)("with tables %s", (state, arrange) => {
     const nodes = await plansOf(mill, ours, run);
     expectNoSequentialScan(nodes);
     expectIndexes(nodes, indexes);
+  });
+
+  test.each(wide.filter(([name]) => name.startsWith("batch")))("in our sessions, %s is bounded", async (_, run) => {
+    expectFewRows(await plansOf(mill, ours, run), 10_500);
   });
 
   test.each(hot)("in our sessions, %s reads no more rows than it has to do with", async (_, run) => {
