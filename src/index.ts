@@ -1,11 +1,16 @@
 export { type App, defineApp } from "./app/app.ts";
+export type { BulkFilter, BulkOptions, BulkPreview } from "./app/bulk.ts";
 export { type ListOptions, Millrace, type MillraceOptions, type WorkOptions, millrace } from "./app/millrace.ts";
+export type { CancelOptions, ChangeOptions, OrderOptions, ReplayOptions } from "./app/orders.ts";
 export type { Duration } from "./core/duration.ts";
 export { type ErrorCode, MillraceError, NonRetryableError, RateLimitError, errorCodes } from "./core/errors.ts";
 export type { Log } from "./core/log.ts";
 export type { Backoff } from "./core/retry.ts";
 export type { ForeignTransaction } from "./db/database.ts";
+export type { BulkAction, BulkOperation, BulkStatus } from "./jobs/bulk-store.ts";
+export type { Cancelled } from "./jobs/cancel.ts";
 export type { JobContext } from "./jobs/context.ts";
+export type { DeadLetterCount, DeadLetterGroup } from "./jobs/dead-letters-store.ts";
 export type { Enqueued, EnqueueOptions } from "./jobs/enqueue.ts";
 export type { Because, Explanation } from "./jobs/explain.ts";
 export type { Job, JobStatus } from "./jobs/read-store.ts";

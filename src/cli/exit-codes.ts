@@ -20,6 +20,7 @@ const byCode: Partial<Record<ErrorCode, number>> = {
   TASK_NAME_INVALID: exitCodes.usage,
   TASK_DUPLICATE: exitCodes.usage,
   BAD_REQUEST: exitCodes.usage,
+  FILTER_TOO_WIDE: exitCodes.usage,
   CONFIG_INVALID: exitCodes.usage,
   APP_INVALID: exitCodes.usage,
   DATABASE_UNREACHABLE: exitCodes.database,

@@ -34,7 +34,9 @@ test("with --json an error is one JSON object on standard error", async () => {
 test("without a command it says which there are, and that this was wrong", async () => {
   await using place = await emptyPlace();
   const { code, stdout } = await place.run();
-  expect(stdout).toContain("up|worker|enqueue|jobs|job|explain|timeline|migrate|doctor|config");
+  expect(stdout).toContain(
+    "up|worker|enqueue|jobs|job|policy|explain|timeline|cancel|replay|dlq|bulk|migrate|doctor|config",
+  );
   expect(code).toBe(2);
 });
 

@@ -8,11 +8,13 @@ import type { Database, Executor } from "../../src/db/database.ts";
 import { Dialect, type Sql, quoteIdent } from "../../src/db/sql.ts";
 import { claimSuspect, closeAndClaim, fromTheHead, lookAround } from "../../src/jobs/claim-store.ts";
 import { cancelJobs, finishRequests, requestsFor } from "../../src/jobs/cancel-store.ts";
+import { nextBatch } from "../../src/jobs/bulk-store.ts";
+import { countDeadLetters } from "../../src/jobs/dead-letters-store.ts";
 import { cleanQueue } from "../../src/jobs/control-store.ts";
 import { insertOnce, insertPlain, insertSpecial } from "../../src/jobs/enqueue-store.ts";
 import { type Standing, readLimits, readLine, readServing, readStanding } from "../../src/jobs/explain-store.ts";
 import { moveJobs, removeJobs, replayJobs, retryJobs } from "../../src/jobs/orders-store.ts";
-import { findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
+import { type JobStatus, findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
 import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
 import { readHistory } from "../../src/jobs/timeline-store.ts";
 import { countQueues } from "../../src/jobs/stats-store.ts";
@@ -38,6 +40,24 @@ const lanes = [
 
 /** Where job 50 000 stands, as far as these statements ask. */
 const place = { queueId: 1, taskId: 1, key: "", rank: -1, due: "2999-01-01 00:00:00+00" } as Standing;
+
+/** How far a bulk operation is, by what it walks. */
+const bulkPlaces: readonly (readonly [JobStatus | undefined, readonly string[]])[] = [
+  ["waiting", ["1", "-2", "2020-01-01 00:00:00+00", idOf(1)]],
+  ["active", [idOf(1)]],
+  ["failed", [idOf(5_000)]],
+  ["completed", ["5000", idOf(5_000)]],
+  ["cancelled", ["5000"]],
+  [undefined, [idOf(5_000)]],
+];
+const bulkOrder = {
+  id: idOf(900_004),
+  action: "replay",
+  options: {},
+  asOf: "2099-01-01 00:00:00+00",
+  place: null,
+} as const;
+
 const nobody = { by: null, reason: null };
 
 type Statement = readonly [name: string, run: (db: Database) => Promise<unknown>, indexes: readonly string[]];
@@ -126,6 +146,19 @@ const wide: readonly Statement[] = [
     (db) => listJobs(db, { status, queue: 1, limit: 10 }),
     ["jobs_pkey"],
   ]),
+  ...bulkPlaces.flatMap(([status, place]): Statement[] =>
+    [null, place].map((after) => [
+      `batch of ${status ?? "all"} jobs ${after === null ? "from the beginning" : "further on"}`,
+      (db) => nextBatch(db, { ...bulkOrder, filter: { status, queue: "one", task: "a" }, place: after }, 500),
+      ["jobs_pkey"],
+    ]),
+  ),
+  [
+    "batch of jobs by id",
+    (db) => nextBatch(db, { ...bulkOrder, filter: { ids: [idOf(1), idOf(2)], status: "waiting" } }, 500),
+    ["jobs_pkey", "pending_pkey", "attempts_job", "operations_job"],
+  ],
+  ["count dead letters", (db) => countDeadLetters(db, "task", { queue: 1 }), []],
   ["list jobs of any status", (db) => listJobs(db, { limit: 10, after: [idOf(50_000)] }), ["jobs_pkey"]],
   ["explain by the line", (db) => readLine(db, idOf(50_000), place), ["pending_pkey", "settled_recent"]],
   ["count", (db) => countQueues(db, "one"), ["pending_pkey", "settled_recent", "dead_letters_recent"]],
@@ -291,6 +324,10 @@ describe.each(tested)("with tables %s", (state, arrange) => {
     const nodes = await plansOf(mill, ours, run);
     expectNoSequentialScan(nodes);
     expectIndexes(nodes, indexes);
+  });
+
+  test.each(wide.filter(([name]) => name.startsWith("batch")))("in our sessions, %s is bounded", async (_, run) => {
+    expectFewRows(await plansOf(mill, ours, run), 10_500);
   });
 
   test.each(hot)("in our sessions, %s reads no more rows than it has to do with", async (_, run) => {

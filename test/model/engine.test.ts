@@ -9,6 +9,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Millrace } from "millrace";
+import { finishRequests } from "../../src/jobs/cancel-store.ts";
 import { findJobs } from "../../src/jobs/read-store.ts";
 import { foldTallies } from "../../src/jobs/stats-store.ts";
 import { sql } from "../../src/db/sql.ts";
@@ -77,6 +78,7 @@ const ends: readonly End[] = [
   { next: "dead", code: "NEVER" },
   { next: "again", delayMs: 0 },
   { next: "again", delayMs: hourMs },
+  { next: "cancelled", code: "CANCELLED" },
 ];
 
 /** Each job of a lease with an end, or none. */
@@ -371,6 +373,46 @@ const steps: fc.Arbitrary<Step>[] = [
     (job) => job.place === "pending" && !job.due,
     (_, job) => (job.due = true),
   ),
+  n.map((j) =>
+    step(
+      "cancel a job",
+      (model) => pick(model.jobs.values(), j),
+      async (job, model) => {
+        const done = await mill.cancel(job.id, { within: 0 }).then(
+          ({ status }) => status,
+          (error: { code: string }) => error.code,
+        );
+        const expected = { pending: "cancelled", lease: "cancelling" } as const;
+        expect(done).toBe(job.place in expected ? expected[job.place as "lease"] : "JOB_STATE");
+        if (done !== "JOB_STATE") model.cancel(job.id);
+      },
+    ),
+  ),
+  fc.constant(0).map(() =>
+    step(
+      "finish cancels",
+      () => true,
+      async (_, model) => {
+        await finishRequests(mill.db);
+        model.finishCancels();
+      },
+    ),
+  ),
+  fc.tuple(n, n, fc.integer({ min: -1, max: 1 }), fc.option(fc.boolean())).map(([j, q, priority, due]) =>
+    step(
+      `put a job into ${queueOf(q)}, priority ${priority}, ${due === null ? "same time" : due ? "now" : "later"}`,
+      (model) => pick(model.jobs.values(), j),
+      async (job) => {
+        const time = due === null ? {} : { delay: due ? 0 : hourMs };
+        const done = await mill.change(job.id, { queue: queueOf(q), priority, ...time }).then(
+          () => true,
+          (error: { code: string }) => error.code,
+        );
+        expect(done).toBe(job.place === "pending" ? true : "JOB_STATE");
+        if (done === true) Object.assign(job, { queue: queueOf(q), priority, due: due ?? job.due });
+      },
+    ),
+  ),
   operator(
     "remove",
     (job) => job.place !== "lease",
@@ -430,6 +472,7 @@ async function compare(model: Model): Promise<void> {
       (select string_agg(format('lease %s', l.attempts[array_position(l.job_ids, j.id)]), '+') from millrace.leases l where j.id = any (l.job_ids) and j.id <> all (l.done)),
       (select string_agg('settled', '+') from millrace.settled s where j.id = any (s.job_ids)),
       (select format('dead %s', d.attempt) from millrace.dead_letters d where d.job_id = j.id),
+      (select 'asked' from millrace.cancel_requests c where c.job_id = j.id),
       '|', (select string_agg(case when a.late then 'late ' else '' end || a.outcome || case when a.alone then ' alone' else '' end, ', ' order by a.id)
             from millrace.attempts a where a.job_id = j.id)) as line
     from millrace.jobs j`);
@@ -449,15 +492,23 @@ function lineOf(job: ModelJob): string {
     lease: `lease ${job.attempt}${job.recorded ? " settled" : ""}`,
     settled: "settled",
     dead: `dead ${job.attempt}`,
+    cancelled: "",
   }[job.place];
-  return `${where} |${job.told.length > 0 ? ` ${job.told.join(", ")}` : ""}`;
+  const words = [where, job.asked ? "asked" : ""].filter((word) => word !== "").join(" ");
+  return `${words === "" ? "" : `${words} `}|${job.told.length > 0 ? ` ${job.told.join(", ")}` : ""}`;
 }
 
 /** What readers are told at the end of a sequence. */
 async function compareReaders(model: Model): Promise<void> {
   const jobs = await findJobs(mill.db, [...model.jobs.keys()]);
   const status = (job: ModelJob): string =>
-    ({ pending: job.due ? "waiting" : "delayed", lease: "active", settled: "completed", dead: "failed" })[job.place];
+    ({
+      pending: job.due ? "waiting" : "delayed",
+      lease: "active",
+      settled: "completed",
+      dead: "failed",
+      cancelled: "cancelled",
+    })[job.place];
   const seen = Object.fromEntries(jobs.map(({ id, status: of, attempt }) => [id, `${of} ${attempt}`]));
   expect(seen).toEqual(
     Object.fromEntries([...model.jobs.values()].map((job) => [job.id, `${status(job)} ${job.attempt}`])),
@@ -486,6 +537,7 @@ async function begin(): Promise<{ model: Model; real: Real }> {
     "attempts",
     "dead_letters",
     "operations",
+    "cancel_requests",
     "idempotency_keys",
     "workers",
     "tallies",

@@ -3,16 +3,18 @@ import type { End } from "../support/store-worker.ts";
 
 export interface ModelJob {
   readonly id: string;
-  readonly queue: string;
-  readonly priority: number;
+  queue: string;
+  priority: number;
   readonly max: number;
-  place: "pending" | "lease" | "settled" | "dead";
+  place: "pending" | "lease" | "settled" | "dead" | "cancelled";
   attempt: number;
   /** Pending: may run now. */
   due: boolean;
   suspect: boolean;
   /** In a lease and completed inside a transaction that committed; not reported yet. */
   recorded: boolean;
+  /** Somebody wants it to end, and its worker has yet to say what became of that. */
+  asked: boolean;
   /** An operator gave it attempts beyond its maximum. */
   retried: boolean;
   /** What history tells, oldest first: `failed`, `lost alone`, `late succeeded`, … */
@@ -43,6 +45,7 @@ export class Model {
       attempt: 1,
       suspect: false,
       recorded: false,
+      asked: false,
       retried: false,
       told: [],
     });
@@ -116,7 +119,34 @@ export class Model {
 
   retry(id: string): void {
     const job = this.jobs.get(id) as ModelJob;
-    Object.assign(job, { place: "pending", due: true, suspect: false, attempt: job.attempt + 1, retried: true });
+    Object.assign(job, {
+      place: "pending",
+      due: true,
+      suspect: false,
+      attempt: job.attempt + 1,
+      retried: true,
+      asked: false,
+    });
+  }
+
+  cancel(id: string): void {
+    const job = this.jobs.get(id) as ModelJob;
+    if (job.place === "lease") job.asked = true;
+    else this.#cancelled(job);
+  }
+
+  /** Requests that no worker will answer. */
+  finishCancels(): void {
+    for (const job of this.jobs.values()) {
+      if (!job.asked || job.place === "lease") continue;
+      if (job.place === "pending") this.#cancelled(job);
+      job.asked = false;
+    }
+  }
+
+  #cancelled(job: ModelJob): void {
+    job.told.push("cancelled");
+    Object.assign(job, { place: "cancelled", asked: false });
   }
 
   forget(id: string): void {
@@ -126,8 +156,12 @@ export class Model {
 
   #end(job: ModelJob, end: End): void {
     if (job.recorded || end.next === "done") return void Object.assign(job, { place: "settled", recorded: false });
+    if (end.next === "cancelled") return this.#cancelled(job);
     job.told.push(outcomeOf(end));
-    if (end.next === "dead" || (end.next === "retry" && job.attempt >= job.max)) return this.#move(job.id, "dead");
+    if (end.next === "dead" || (end.next === "retry" && job.attempt >= job.max)) {
+      job.asked = false;
+      return this.#move(job.id, "dead");
+    }
     if (end.next === "retry") job.attempt += 1;
     Object.assign(job, { place: "pending", due: (end.delayMs ?? 0) === 0, suspect: false });
   }
