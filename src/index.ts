@@ -5,6 +5,7 @@ export { type ErrorCode, MillraceError, NonRetryableError, RateLimitError, error
 export type { Log } from "./core/log.ts";
 export type { Backoff } from "./core/retry.ts";
 export type { ForeignTransaction } from "./db/database.ts";
+export type { IsolateOptions } from "./isolate/options.ts";
 export type { JobContext } from "./jobs/context.ts";
 export type { Enqueued, EnqueueOptions } from "./jobs/enqueue.ts";
 export type { Job, JobStatus } from "./jobs/read-store.ts";

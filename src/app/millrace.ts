@@ -9,6 +9,7 @@ import type { Database, ForeignTransaction } from "../db/database.ts";
 import { type PGlite, openEmbedded } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { connectPostgres } from "../db/postgres.ts";
+import { existingModule } from "../isolate/options.ts";
 import {
   type Cleaned,
   cleanQueue,
@@ -236,6 +237,7 @@ export class Millrace {
     const concurrency = wholeNumber(options.concurrency ?? 10, "concurrency", 1, 10_000);
     const leaseMs = within(durationMs(options.lease ?? "10s", "lease"), 250, dayMs);
     const reapMs = within(durationMs(options.reapEvery ?? "5s", "reapEvery"), 50, dayMs);
+    for (const task of tasks) if (task.isolate) existingModule(task.name, task.isolate.module);
     const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
     const prepare = async (): Promise<WorkerSetup> => {
       const ids = await this.names.tasks.ids(tasks.map((task) => task.name));

@@ -119,6 +119,17 @@ export const errorCodes = {
     retryable: true,
     action: "Nothing: the worker stopped and gave the job back without using an attempt.",
   },
+  ISOLATE_CRASHED: {
+    status: 500,
+    retryable: true,
+    action:
+      "Read how the task's thread or process ended; look for process.exit, native modules and promises nobody awaits.",
+  },
+  MEMORY_LIMIT: {
+    status: 500,
+    retryable: true,
+    action: "Make the work smaller, or raise isolate.memoryMb of the task.",
+  },
   POISON: {
     status: 500,
     retryable: false,

@@ -79,6 +79,11 @@ export class Runner {
     this.#starting = false;
   }
 
+  /** Sends back what waits for a thread or process. */
+  interruptQueued(why: Interruption): void {
+    for (const job of this.running) if (job.queued) job.interrupt(why);
+  }
+
   interruptAll(why: Interruption): void {
     for (const job of this.running) job.interrupt(why);
   }
@@ -105,6 +110,15 @@ export class Runner {
     } catch (thrown) {
       this.#finish(job, { thrown });
     }
+  }
+
+  /** Its time begins only now: it had to wait for a thread or process. */
+  begin(job: RunningJob): void {
+    const now = performance.now();
+    job.queued = false;
+    job.startedAt = now;
+    const { timeoutMs } = job;
+    if (timeoutMs > 0 && now + timeoutMs < this.#deadlineAt) this.#watch(now, now + timeoutMs);
   }
 
   #finish(job: RunningJob, ended: { thrown: unknown } | undefined): void {
@@ -143,13 +157,14 @@ export class Runner {
     const now = performance.now();
     let next = Number.POSITIVE_INFINITY;
     for (const job of this.running) {
-      if (job.timeoutMs === 0) continue;
+      if (job.timeoutMs === 0 || job.queued) continue;
       const deadline = job.startedAt + job.timeoutMs;
       if (deadline > now) next = Math.min(next, deadline);
       else if (job.interrupted === undefined) {
         job.interrupt("timeout");
         next = Math.min(next, now + hungAfterMs);
-      } else if (now < deadline + hungAfterMs) next = Math.min(next, deadline + hungAfterMs);
+      } else if (job.definition?.isolate) continue; // it will be killed
+      else if (now < deadline + hungAfterMs) next = Math.min(next, deadline + hungAfterMs);
       else if (!this.hung.has(job)) {
         this.hung.add(job);
         this.#log.error(

@@ -7,7 +7,9 @@ import { type Duration, durationMs, wholeMs } from "../core/duration.ts";
 import type { Log } from "../core/log.ts";
 import type { Database, Subscription } from "../db/database.ts";
 import { Claimer } from "./claimer.ts";
+import { IsolatedTasks } from "./isolated.ts";
 import { Runner } from "./runner.ts";
+import type { RunningJob } from "./running.ts";
 import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
 import type { AnyTask } from "./task.ts";
@@ -129,6 +131,7 @@ class Running {
   readonly #setup: WorkerSetup;
   readonly #settler: Settler;
   readonly #claimer: Claimer;
+  readonly #isolated: IsolatedTasks;
   readonly #stopping: () => boolean;
   #id = 0;
   #subscription: Subscription | undefined;
@@ -150,9 +153,15 @@ class Running {
       this.#settler.finished(job, now, ended);
       this.#claimer.pump();
     });
+    this.#isolated = new IsolatedTasks(
+      log,
+      () => this.runner.concurrency,
+      (job) => this.runner.begin(job),
+    );
     const host = {
       log,
       random,
+      runIsolated: (job: RunningJob) => this.#isolated.run(job),
       completeWithin: (
         tx: Parameters<Database["adopt"]>[0],
         job: { id: string; attempt: number; startedAt: number; lease: { id: string; claimedAt: number } },
@@ -213,11 +222,13 @@ class Running {
   async stop(withinMs: number): Promise<Stopped> {
     const { log, name, db, channel } = this.#setup;
     this.#claimer.stop();
+    this.runner.interruptQueued("shutdown");
     if (!(await this.#claimer.untilQuiet(withinMs))) {
       this.runner.interruptAll("shutdown");
       // Tasks that honour their signal need a moment to say so; those that do not would keep us here for ever.
       await this.#claimer.untilQuiet(1_000);
     }
+    await this.#isolated.close();
     const hung = this.runner.running.size;
     const giveUpAt = performance.now() + lastWordsMs;
     const over = (): boolean => performance.now() > giveUpAt;
