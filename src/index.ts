@@ -8,6 +8,8 @@ export type { ForeignTransaction } from "./db/database.ts";
 export type { IsolateOptions } from "./isolate/options.ts";
 export type { JobContext } from "./jobs/context.ts";
 export type { Enqueued, EnqueueOptions } from "./jobs/enqueue.ts";
+export type { Registry } from "./jobs/registry.ts";
+export type { HeldJob, WorkerInfo, WorkerState } from "./jobs/registry-store.ts";
 export type { Job, JobStatus } from "./jobs/read-store.ts";
 export type { QueueStats } from "./jobs/stats-store.ts";
 export { type AnyTask, type InputOf, type OutputOf, type Task, type TaskOptions, task } from "./jobs/task.ts";

@@ -6,9 +6,8 @@ import { type Log, silent } from "../core/log.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
 import type { Database, ForeignTransaction } from "../db/database.ts";
-import { type PGlite, openEmbedded } from "../db/embedded.ts";
+import type { PGlite } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
-import { connectPostgres } from "../db/postgres.ts";
 import { existingModule } from "../isolate/options.ts";
 import {
   type Cleaned,
@@ -21,14 +20,17 @@ import {
 } from "../jobs/control-store.ts";
 import { type EnqueueOptions, Enqueuer, type Enqueued } from "../jobs/enqueue.ts";
 import { Names } from "../jobs/names.ts";
+import { Registry } from "../jobs/registry.ts";
+import type { WorkerInfo } from "../jobs/registry-store.ts";
 import { type Job, type JobStatus, findJobs, jobStatuses, listJobs } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
-import { type Config, readConfig } from "./config.ts";
+import { readConfig } from "./config.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
+import { open } from "./open.ts";
 import { version } from "./version.ts";
 
 /** Everything has a default; what is not given comes from the environment (docs/reference/configuration.md). */
@@ -132,31 +134,6 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
   }
 }
 
-async function open(options: MillraceOptions, config: Config, log: Log): Promise<Database> {
-  const schema = options.schema ?? config.schema;
-  if (!/^[A-Za-z_][A-Za-z0-9_]{0,47}$/.test(schema))
-    throw new MillraceError(
-      "OPTION_INVALID",
-      `schema must be an identifier of at most 48 characters, not ${JSON.stringify(schema)}.`,
-    );
-  const url =
-    options.databaseUrl === undefined && options.pglite === undefined && options.dataDir === undefined
-      ? config.databaseUrl
-      : options.databaseUrl;
-  if (url === undefined || url === null) {
-    const dataDir = options.dataDir === undefined ? config.dataDir : (options.dataDir ?? undefined);
-    return openEmbedded({ schema, pglite: options.pglite, dataDir: options.pglite ? undefined : dataDir });
-  }
-  return connectPostgres({
-    url,
-    schema,
-    log,
-    poolSize: wholeNumber(options.poolSize ?? config.poolSize, "poolSize", 2, 500),
-    pooler: options.pooler ?? config.pooler,
-    listenUrl: options.listenUrl ?? config.listenUrl,
-  });
-}
-
 interface Surroundings {
   readonly log: Log;
   readonly now: () => number;
@@ -169,6 +146,8 @@ export class Millrace {
   /** The door to the database, for rooms of Millrace and for tests. */
   readonly db: Database;
   readonly names: Names;
+  /** Who runs jobs, and the orders for each of them. */
+  readonly registry: Registry;
   readonly log: Log;
   /** Largest input of a job, as JSON. */
   readonly maxPayloadBytes: number;
@@ -186,6 +165,7 @@ export class Millrace {
     this.maxPayloadBytes = maxPayloadBytes;
     this.names = new Names(db);
     this.channel = `millrace_${db.schema}`;
+    this.registry = new Registry(db, this.channel);
     this.#random = random;
     this.#enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes);
   }
@@ -336,6 +316,23 @@ export class Millrace {
   async remove(id: string): Promise<void> {
     if (await removeJob(this.db, await this.#existing(id))) return;
     throw await this.#wrongState(id, "removed", "not active");
+  }
+
+  /** Every worker that has not stopped, and those that did within a day. */
+  async workers(): Promise<WorkerInfo[]> {
+    this.#mustBeOpen();
+    return this.registry.list();
+  }
+
+  /** Lets every worker there is now claim nothing more. Returns those that did not drain before. */
+  async drain(options: { by?: string } = {}): Promise<number[]> {
+    this.#mustBeOpen();
+    return this.registry.drainAll(options);
+  }
+
+  async undrain(options: { by?: string } = {}): Promise<number[]> {
+    this.#mustBeOpen();
+    return this.registry.resumeAll(options);
   }
 
   /** Stops this object's workers, then closes the connections. */

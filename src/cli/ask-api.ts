@@ -3,11 +3,11 @@ import { type ErrorCode, MillraceError, errorCodes } from "../core/errors.ts";
 
 const answerWithinMs = 30_000;
 
-/** With a body it is a POST. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
-export async function ask<Answer>(base: string, path: string, body?: object): Promise<Answer> {
+/** With a body it is a POST, unless `method` says otherwise. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
+export async function ask<Answer>(base: string, path: string, body?: object, method = "POST"): Promise<Answer> {
   const request: RequestInit = { signal: AbortSignal.timeout(answerWithinMs) };
   if (body !== undefined) {
-    request.method = "POST";
+    request.method = method;
     request.headers = { "Content-Type": "application/json" };
     request.body = JSON.stringify(body);
   }

@@ -17,6 +17,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   enqueue: async () => (await import("./enqueue.ts")).enqueue,
   jobs: async () => (await import("./jobs.ts")).jobs,
   job: async () => (await import("./job.ts")).job,
+  workers: async () => (await import("./workers.ts")).workers,
+  drain: async () => (await import("./drain.ts")).drain,
   migrate: async () => (await import("./migrate.ts")).migrate,
   doctor: async () => (await import("./doctor.ts")).doctor,
   config: async () => (await import("./config.ts")).config,

@@ -37,6 +37,10 @@ export const errorCodes = {
   JOB_NOT_FOUND: { status: 404, action: "Check the id; the job may have been removed or cleaned." },
   JOB_STATE: { status: 409, action: "Look at the job's status first; the message says which status the action needs." },
   QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },
+  WORKER_NOT_FOUND: {
+    status: 404,
+    action: "Check the id: `millrace workers` lists them; a stopped one takes no orders.",
+  },
   ROUTE_NOT_FOUND: { status: 404, action: "Check method and path against the README." },
   METHOD_NOT_ALLOWED: { status: 405, action: "Use one of the methods in the Allow header." },
   UNSUPPORTED_MEDIA_TYPE: {

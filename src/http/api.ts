@@ -12,6 +12,7 @@ import { jobRoutes } from "./jobs.ts";
 import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
 import { queueRoutes } from "./queues.ts";
+import { workerRoutes } from "./workers.ts";
 
 interface ApiOptions {
   /** The folder whose disk `/health/test` looks at. Default: the working folder. */
@@ -43,6 +44,7 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     )
     .route("/", jobRoutes(mill))
     .route("/", queueRoutes(mill))
+    .route("/", workerRoutes(mill))
     .route("/", pageRoutes());
 }
 

@@ -55,7 +55,9 @@ function thread({ memoryMb }: IsolateRule, module: string, hear: (message: FromI
     kill: () => void worker.terminate(),
     dismiss: () => void worker.terminate(),
     ended: new Promise((resolve) => {
-      worker.once("exit", (code) => resolve({ how: `exited with code ${code}${error}`, outOfMemory }));
+      worker.once("exit", (code) =>
+        resolve({ how: `exited with code ${code}${outOfMemory ? "" : error}`, outOfMemory }),
+      );
     }),
   };
 }

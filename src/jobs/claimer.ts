@@ -99,16 +99,19 @@ export class Claimer {
     this.#taskIds = setup.otherTasks === "leave" ? [...setup.tasks.keys()] : null;
   }
 
+  /** Also after `stop`. */
   start(): void {
     this.#open = true;
-    this.pump();
+    this.lookAgain();
   }
 
   /** Claims nothing more; what was claimed and not started goes back. */
   stop(): void {
     this.#open = false;
     clearTimeout(this.#timer);
+    this.#timerAt = Number.POSITIVE_INFINITY;
     clearTimeout(this.#strandedTimer);
+    this.#strandedTimer = undefined;
     this.freeBuffered();
   }
 

@@ -14,7 +14,7 @@ import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
 import type { AnyTask } from "./task.ts";
 import { type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
-import { beat, deregister, register } from "./workers-store.ts";
+import { type Orders, beat, deregister, register } from "./workers-store.ts";
 
 /** A worker with its options read. Times in milliseconds. */
 export interface WorkerSetup {
@@ -43,6 +43,8 @@ const orphanAgeMs = 90_000;
 const lastWordsMs = 10_000;
 const vacuumEveryMs = 3_000;
 const foldEveryMs = 10_000;
+/** How long a worker that is recycled waits for what runs. */
+const recycleWithin = "20s";
 
 export interface Stopped {
   /** Jobs given back unstarted or unfinished; they run elsewhere without having used an attempt. */
@@ -55,6 +57,8 @@ export class Worker {
   readonly name: string;
   readonly #log: Log;
   readonly #ready: Promise<Running | undefined>;
+  /** Resolves when it has stopped because it was ordered to be recycled; else never. */
+  readonly recycled: Promise<Stopped>;
   #stopping = false;
   #stopped: Promise<Stopped> | undefined;
   #running: Running | undefined;
@@ -63,7 +67,11 @@ export class Worker {
   constructor(name: string, setup: () => Promise<WorkerSetup>, log: Log) {
     this.name = name;
     this.#log = log;
-    this.#ready = this.#start(setup);
+    let recycle!: () => void;
+    this.recycled = new Promise((resolve) => {
+      recycle = () => resolve(this.stop({ within: recycleWithin }));
+    });
+    this.#ready = this.#start(setup, recycle);
   }
 
   /** Resolves when the worker is registered and listening; until the database answers, it keeps trying. */
@@ -92,11 +100,11 @@ export class Worker {
     await this.stop();
   }
 
-  async #start(prepare: () => Promise<WorkerSetup>): Promise<Running | undefined> {
+  async #start(prepare: () => Promise<WorkerSetup>, recycle: () => void): Promise<Running | undefined> {
     const stopped = (): boolean => this.#stopping;
     const setup = await untilDone("starting the worker", prepare, stopped, this.#log);
     if (setup === undefined) return undefined;
-    const running = new Running(setup, stopped);
+    const running = new Running(setup, stopped, recycle);
     if (!(await running.start())) return undefined;
     this.#running = running;
     return running;
@@ -133,14 +141,19 @@ class Running {
   readonly #claimer: Claimer;
   readonly #isolated: IsolatedTasks;
   readonly #stopping: () => boolean;
+  readonly #recycle: () => void;
   #id = 0;
+  #draining = false;
+  /** Beats one after the other: two that find themselves dead would register twice. */
+  #beating: Promise<void> = Promise.resolve();
   #subscription: Subscription | undefined;
   #upkeep: Upkeep | undefined;
 
-  constructor(setup: WorkerSetup, stopping: () => boolean) {
+  constructor(setup: WorkerSetup, stopping: () => boolean, recycle: () => void) {
     const { db, channel, log, random } = setup;
     this.#setup = setup;
     this.#stopping = stopping;
+    this.#recycle = recycle;
     this.#settler = new Settler(
       db,
       channel,
@@ -198,7 +211,7 @@ class Running {
     if (registered === undefined) return false;
     this.#subscription = await db.listen(
       channel,
-      (payload) => this.#claimer.hear(payload),
+      (payload) => this.#hear(payload),
       () => this.#claimer.lookAgain(),
     );
     this.#upkeep = keepUp(
@@ -221,8 +234,7 @@ class Running {
 
   async stop(withinMs: number): Promise<Stopped> {
     const { log, name, db, channel } = this.#setup;
-    this.#claimer.stop();
-    this.runner.interruptQueued("shutdown");
+    this.#rest();
     if (!(await this.#claimer.untilQuiet(withinMs))) {
       this.runner.interruptAll("shutdown");
       // Tasks that honour their signal need a moment to say so; those that do not would keep us here for ever.
@@ -234,6 +246,7 @@ class Running {
     const over = (): boolean => performance.now() > giveUpAt;
     await untilDone("settling the last results", () => this.#settler.drain(), over, log);
     await this.#upkeep?.stop();
+    await this.#beating;
     await this.#subscription?.close();
     this.#settler.close();
     this.runner.close();
@@ -255,14 +268,58 @@ class Running {
       pid: process.pid,
       tasks: otherTasks === "leave" ? [...tasks.keys()] : null,
       concurrency: this.runner.concurrency,
+      draining: this.#draining,
     });
     return this.#id;
   }
 
-  async #beat(): Promise<void> {
+  /** A NOTIFY: an order for this worker, or something for the claimer. */
+  #hear(payload: string): void {
+    if (!payload.startsWith("worker:")) return this.#claimer.hear(payload);
+    if (payload !== `worker:${this.#id}`) return;
+    this.#beat().catch((error: unknown) => this.#setup.log.debug({ err: error }, "orders are read with the next beat"));
+  }
+
+  #obey({ draining, concurrency, recycle }: Orders): void {
+    if (this.#stopping()) return;
+    const { log, name } = this.#setup;
+    if (draining !== this.#draining) {
+      this.#draining = draining;
+      log.info({ worker: name }, draining ? "worker drains: it claims nothing more" : "worker claims again");
+      if (draining) this.#rest();
+      else this.#claimer.start();
+    }
+    if (concurrency !== null && concurrency !== this.runner.concurrency) {
+      log.info(
+        { worker: name, concurrency, before: this.runner.concurrency },
+        "worker runs another number of jobs at once",
+      );
+      this.runner.concurrency = concurrency;
+      this.#claimer.pump();
+      void this.#beat().catch(() => undefined); // so that the registry says so
+    }
+    if (!recycle) return;
+    log.info({ worker: name }, "worker is recycled: it ends what runs, and stops");
+    this.#recycle();
+  }
+
+  /** Claims nothing more; what has not begun goes back. */
+  #rest(): void {
+    this.#claimer.stop();
+    this.runner.interruptQueued("shutdown");
+  }
+
+  #beat(): Promise<void> {
+    const beat = this.#beating.then(() => this.#beatOnce());
+    this.#beating = beat.catch(() => undefined);
+    return beat;
+  }
+
+  async #beatOnce(): Promise<void> {
     const { db, channel, log, name } = this.#setup;
     const { unanswered } = this.#claimer;
-    const { alive, oldLeases } = await beat(db, this.#id, orphanAgeMs);
+    const { alive, oldLeases, orders } = await beat(db, this.#id, this.runner.concurrency, orphanAgeMs);
+    if (orders) this.#obey(orders);
     if (!alive) {
       log.error(
         { worker: name },
