@@ -34,7 +34,7 @@ export const drain = command({
       const changed = await door.orderAll(order);
       const waits = args.wait === true && order === "drain";
       if (!args.json)
-        print(`${counted(changed.length, "worker")} ${order === "drain" ? "told to drain" : "claim again"}.`);
+        print(`${counted(changed.length, "worker")} told to ${order === "drain" ? "drain" : "claim again"}.`);
       const sizes = waits ? await untilNothingRuns(door, args.json === true) : undefined;
       if (args.json) return printJson({ order, changed, ...sizes });
       if (sizes) print("Nothing runs. What waits stays in its queues; `millrace drain resume` lets it run.");
