@@ -158,19 +158,21 @@ export class Pool {
   }
 
   #begin(seat: Seat): void {
-    const attempt = this.#queue.shift();
-    if (attempt === undefined) return;
-    const { work } = attempt;
-    this.#sit(seat, attempt);
-    seat.turn += 1;
-    work.began();
-    try {
-      seat.vessel.tell({ say: "run", turn: seat.turn, job: work.job });
-    } catch (cause) {
-      const { task } = work.job;
-      const message = `The input of task "${task}" cannot be sent to a ${this.#setup.rule.in}: ${(cause as Error).message}`;
-      this.#stand(seat);
-      this.#fail(attempt, new NonRetryableError(message, { cause }));
+    while (seat.state === "free") {
+      const attempt = this.#queue.shift();
+      if (attempt === undefined) return;
+      const { work } = attempt;
+      this.#sit(seat, attempt);
+      seat.turn += 1;
+      work.began();
+      try {
+        seat.vessel.tell({ say: "run", turn: seat.turn, job: work.job });
+      } catch (cause) {
+        const { task } = work.job;
+        const message = `The input of task "${task}" cannot be sent to a ${this.#setup.rule.in}: ${(cause as Error).message}`;
+        this.#stand(seat);
+        this.#fail(attempt, new NonRetryableError(message, { cause }));
+      }
     }
   }
 
@@ -250,18 +252,22 @@ export class Pool {
   }
 
   #kill(seat: Seat): void {
+    this.#leave(seat);
+    seat.vessel.kill();
+  }
+
+  #dismiss(seat: Seat): void {
+    this.#leave(seat);
+    seat.vessel.dismiss();
+  }
+
+  #leave(seat: Seat): void {
     seat.state = "leaving";
     clearTimeout(seat.timer);
     seat.timer = setTimeout(() => {
       this.#setup.log.error({}, `a ${this.#setup.rule.in} was killed and does not end: native code runs in it`);
       seat.giveUp({ how: "was killed and does not end", outOfMemory: false });
     }, killPatienceMs);
-    seat.vessel.kill();
-  }
-
-  #dismiss(seat: Seat): void {
-    seat.state = "leaving";
-    seat.vessel.dismiss();
   }
 
   #fail(attempt: Attempt, error: Error): void {
