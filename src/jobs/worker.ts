@@ -268,7 +268,7 @@ class Running {
       pid: process.pid,
       tasks: otherTasks === "leave" ? [...tasks.keys()] : null,
       concurrency: this.runner.concurrency,
-      draining: this.#draining,
+      former: this.#id,
     });
     return this.#id;
   }

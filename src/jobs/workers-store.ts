@@ -11,17 +11,22 @@ export interface WorkerFacts {
   readonly tasks: readonly number[] | null;
   readonly concurrency: number;
   readonly leaseMs: number;
-  /** It was ordered to drain in a former registration of its own. */
-  readonly draining?: boolean;
+  /** Its registration before this one, whose orders still hold. */
+  readonly former?: number;
 }
 
 /** A new row for each start: the id of a dead worker must never come back to life and hide what it held. */
 export async function register(db: Database, worker: WorkerFacts): Promise<number> {
+  const { former = 0 } = worker;
   const [row] = await db.query<{ id: number }>(sql`
-    insert into millrace.workers (name, host, pid, version, queues, tasks, concurrency, lease_ms, draining)
+    insert into millrace.workers (name, host, pid, version, queues, tasks, concurrency, lease_ms,
+      draining, wanted_concurrency, recycle_asked_at)
     values (${worker.name}, ${worker.host}, ${worker.pid}, ${worker.version},
             ${worker.queues && arrayLiteral(worker.queues)}::int[], ${worker.tasks && arrayLiteral(worker.tasks)}::int[],
-            ${worker.concurrency}, ${worker.leaseMs}, ${worker.draining ?? false})
+            ${worker.concurrency}, ${worker.leaseMs},
+            coalesce((select draining from millrace.workers where id = ${former}), false),
+            (select wanted_concurrency from millrace.workers where id = ${former}),
+            (select recycle_asked_at from millrace.workers where id = ${former}))
     returning id`);
   return (row as { id: number }).id;
 }

@@ -46,8 +46,8 @@ async function open(isolate: IsolateOptions, timeout?: "300ms") {
 async function ended(mill: Millrace, id: string, attempt = 1): Promise<Job> {
   const rows = sql`select count(*)::int as n from millrace.attempts where job_id = ${id}::uuid and attempt >= ${attempt}`;
   return vi.waitFor(async () => {
-    const job = (await mill.job(id)) as Job;
     const [row] = await mill.db.query<{ n: number }>(rows);
+    const job = (await mill.job(id)) as Job;
     if (job.status !== "completed") expect(row?.n).toBeGreaterThan(0);
     return job;
   }, patience);
