@@ -34,7 +34,7 @@ test("with --json an error is one JSON object on standard error", async () => {
 test("without a command it says which there are, and that this was wrong", async () => {
   await using place = await emptyPlace();
   const { code, stdout } = await place.run();
-  expect(stdout).toContain("up|worker|enqueue|jobs|job|migrate|doctor|config");
+  expect(stdout).toContain("up|worker|enqueue|jobs|job|workers|drain|migrate|doctor|config");
   expect(code).toBe(2);
 });
 

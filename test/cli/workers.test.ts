@@ -46,7 +46,7 @@ test("up and worker can be looked at, drained, resumed, told another concurrency
 
   await place.run("enqueue", "act", '{"n":1}');
   await up.says(/acted apart.*"n":1/);
-  await up.says(/jobs given up.*once is enough/); // the handler's NonRetryableError is ours
+  await up.says(/jobs given up.*NON_RETRYABLE/); // the handler's NonRetryableError is ours
 
   expect((await place.run("workers", "drain", String(id))).stdout).toBe(
     `Worker ${id}: claims nothing more, and ends what runs.`,
