@@ -17,6 +17,7 @@ interface Room {
 const rooms: Readonly<Record<string, Room>> = {
   core: { floor: 0, types: ["@standard-schema/spec"] },
   db: { floor: 1, packages: ["pg", "@electric-sql/pglite"] },
+  isolate: { floor: 1, packages: ["tsx"] },
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
   schedules: { floor: 3 },
   callbacks: { floor: 3 },
@@ -28,7 +29,7 @@ const rooms: Readonly<Record<string, Room>> = {
   app: { floor: 5, packages: ["zod"], types: ["@standard-schema/spec"] },
   http: { floor: 6, packages: ["hono", "@hono/node-server", "zod"] },
   console: { floor: 6, packages: ["hono"] },
-  cli: { floor: 7, packages: ["citty", "pino", "pino-pretty", "tsx", "@hono/node-server"] },
+  cli: { floor: 7, packages: ["citty", "pino", "pino-pretty", "@hono/node-server"] },
   adapters: {
     floor: 8,
     annex: ["core", "db", "jobs"],
@@ -37,7 +38,20 @@ const rooms: Readonly<Record<string, Room>> = {
   bullmq: { floor: 8, annex: ["core", "db", "jobs", "app"] },
   testing: {
     floor: 8,
-    annex: ["core", "db", "jobs", "schedules", "callbacks", "ingest", "cache", "vault", "retention", "watch", "app"],
+    annex: [
+      "core",
+      "db",
+      "isolate",
+      "jobs",
+      "schedules",
+      "callbacks",
+      "ingest",
+      "cache",
+      "vault",
+      "retention",
+      "watch",
+      "app",
+    ],
   },
 };
 

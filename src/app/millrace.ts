@@ -5,15 +5,17 @@ import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import type { Database, ForeignTransaction } from "../db/database.ts";
-import { type PGlite, openEmbedded } from "../db/embedded.ts";
+import type { PGlite } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
-import { connectPostgres } from "../db/postgres.ts";
 import { Admission } from "../jobs/admission.ts";
 import { explainJob, timelineOfJob } from "../jobs/answers.ts";
 import { type Cleaned, cleanQueue, pauseQueue, resumeQueue } from "../jobs/control-store.ts";
+import { existingModule } from "../isolate/options.ts";
 import { type EnqueueOptions, Enqueuer, type Enqueued } from "../jobs/enqueue.ts";
 import type { Explanation } from "../jobs/explain.ts";
 import { Names } from "../jobs/names.ts";
+import type { WorkerInfo } from "../jobs/registry-store.ts";
+import { Registry } from "../jobs/registry.ts";
 import { type Job, type JobStatus, jobStatuses, listJobs } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
@@ -24,9 +26,10 @@ import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
 import { builtInTasks, maintenanceQueue } from "./built-in.ts";
 import { BulkOrders } from "./bulk-orders.ts";
-import { type Config, readConfig } from "./config.ts";
+import { readConfig } from "./config.ts";
 import { type MaintenanceSettings, maintenanceChore, maintenanceTask } from "./maintenance.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
+import { open } from "./open.ts";
 import { Policies } from "./policies.ts";
 import { version } from "./version.ts";
 
@@ -156,31 +159,6 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
   }
 }
 
-async function open(options: MillraceOptions, config: Config, log: Log): Promise<Database> {
-  const schema = options.schema ?? config.schema;
-  if (!/^[A-Za-z_][A-Za-z0-9_]{0,47}$/.test(schema))
-    throw new MillraceError(
-      "OPTION_INVALID",
-      `schema must be an identifier of at most 48 characters, not ${JSON.stringify(schema)}.`,
-    );
-  const url =
-    options.databaseUrl === undefined && options.pglite === undefined && options.dataDir === undefined
-      ? config.databaseUrl
-      : options.databaseUrl;
-  if (url === undefined || url === null) {
-    const dataDir = options.dataDir === undefined ? config.dataDir : (options.dataDir ?? undefined);
-    return openEmbedded({ schema, pglite: options.pglite, dataDir: options.pglite ? undefined : dataDir });
-  }
-  return connectPostgres({
-    url,
-    schema,
-    log,
-    poolSize: wholeNumber(options.poolSize ?? config.poolSize, "poolSize", 2, 500),
-    pooler: options.pooler ?? config.pooler,
-    listenUrl: options.listenUrl ?? config.listenUrl,
-  });
-}
-
 interface Surroundings {
   readonly log: Log;
   readonly now: () => number;
@@ -191,6 +169,8 @@ interface Surroundings {
 }
 
 export class Millrace extends BulkOrders {
+  /** Who runs jobs, and the orders for each of them. */
+  readonly registry: Registry;
   readonly log: Log;
   /** Limits, admission and retention of queues. */
   readonly policies: Policies;
@@ -204,6 +184,7 @@ export class Millrace extends BulkOrders {
     const { log, now, random, maxPayloadBytes, maxEnqueuePerMinute, maintenance } = surroundings;
     super({ app, db, now, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
     this.log = log;
+    this.registry = new Registry(db, this.channel);
     this.#random = random;
     this.#maintenance = maintenance;
     const admission = new Admission(db, log, now, maxEnqueuePerMinute);
@@ -258,6 +239,7 @@ export class Millrace extends BulkOrders {
     const concurrency = wholeNumber(options.concurrency ?? 10, "concurrency", 1, 10_000);
     const leaseMs = within(durationMs(options.lease ?? "10s", "lease"), 250, dayMs);
     const reapMs = within(durationMs(options.reapEvery ?? "5s", "reapEvery"), 50, dayMs);
+    for (const task of tasks) if (task.isolate) existingModule(task.name, task.isolate.module);
     const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
     const prepare = async (): Promise<WorkerSetup> => {
       const all = [...tasks, ...builtInTasks(this, queueNames, this.#maintenance)];
@@ -357,6 +339,23 @@ export class Millrace extends BulkOrders {
   async clean(queue: string, grace: Duration = "24h"): Promise<Cleaned> {
     this.mustBeOpen();
     return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"));
+  }
+
+  /** Every worker that has not stopped, and those that did within a day. */
+  async workers(): Promise<WorkerInfo[]> {
+    this.mustBeOpen();
+    return this.registry.list();
+  }
+
+  /** Lets every worker there is now claim nothing more. Returns those that did not drain before. */
+  async drain(options: { by?: string } = {}): Promise<number[]> {
+    this.mustBeOpen();
+    return this.registry.drainAll(options);
+  }
+
+  async undrain(options: { by?: string } = {}): Promise<number[]> {
+    this.mustBeOpen();
+    return this.registry.resumeAll(options);
   }
 
   /** Stops this object's workers, then closes the connections. */

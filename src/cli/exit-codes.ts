@@ -11,6 +11,8 @@ export const exitCodes = {
   database: 3,
   /** The schema is not the one this version works with: behind or newer. */
   schema: 4,
+  /** A worker that was ordered to be recycled holds a job that cannot be stopped: start the process again. */
+  restart: 5,
 } as const;
 
 const byCode: Partial<Record<ErrorCode, number>> = {

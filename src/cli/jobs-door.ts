@@ -21,7 +21,7 @@ import { hasData } from "./open-database.ts";
 import { announcedApi } from "./running-api.ts";
 
 /** Times are Dates here and texts when they came over HTTP. */
-type Wire<Item> = Item extends Date
+export type Wire<Item> = Item extends Date
   ? Date | string
   : Item extends readonly (infer Each)[]
     ? readonly Wire<Each>[]
@@ -76,14 +76,23 @@ export const doorArguments = {
   ...everyCommand,
 } as const satisfies ArgsDef;
 
-interface DoorOptions {
+export interface DoorOptions {
   readonly url?: string | undefined;
   /** App module, for its tasks. */
   readonly app?: string | undefined;
 }
 
 /** Throws `DATABASE_*`, and `EMBEDDED_IN_USE` when the process that holds the data has no API. Never changes the schema. */
-export async function openJobs({ url, app }: DoorOptions): Promise<JobsDoor> {
+export function openJobs(options: DoorOptions): Promise<JobsDoor> {
+  return openDoor(options, direct, overHttp);
+}
+
+/** The same for any door that has both ways. */
+export async function openDoor<Door>(
+  { url, app }: DoorOptions,
+  direct: (mill: Millrace) => Door,
+  overHttp: (url: string) => Door,
+): Promise<Door> {
   if (url !== undefined) return overHttp(url);
   const config = readConfig(process.env);
   if (!hasData(config)) {

@@ -1,17 +1,11 @@
-/**
- * Loads an app module: TypeScript as it is written, no build step.
- *
- * tsx hooks into this process's own module loader, so the module's `import "millrace"` and this file's are one and the same: its
- * `MillraceError` is ours. The paths of our own tsconfig.json, which name our sources, must not apply to it.
- */
+/** Loads an app module: TypeScript as it is written, no build step. */
 import { existsSync } from "node:fs";
-import { register as registerHook } from "node:module";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { register as registerTypescript } from "tsx/esm/api";
 import { type App, isApp } from "../app/app.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
+import { loadTypescript } from "../isolate/typescript.ts";
 
 export interface AppModule {
   readonly path: string;
@@ -40,20 +34,8 @@ export async function loadApp(given: string | undefined): Promise<AppModule> {
   return { path, app, start: start as AppModule["start"] };
 }
 
-/**
- * A TypeScript file is an ES module, whatever its package.json says or fails to say. As CommonJS it could not load this package
- * while this package loads it, and would be given a second copy.
- */
-const typescriptIsEsm = `export async function resolve(specifier, context, next) {
-  const found = await next(specifier, context);
-  const commonjs = found.format?.startsWith("commonjs") && /\\.tsx?([?#]|$)/.test(found.url);
-  return commonjs ? { ...found, format: "module" } : found;
-}`;
-
 async function load(path: string): Promise<Record<string, unknown>> {
-  const ownSettings = new URL("../../tsconfig.json", import.meta.url);
-  registerTypescript(existsSync(ownSettings) ? { tsconfig: false } : {});
-  registerHook(`data:text/javascript,${encodeURIComponent(typescriptIsEsm)}`);
+  loadTypescript();
   try {
     return (await import(pathToFileURL(resolve(path)).href)) as Record<string, unknown>;
   } catch (cause) {

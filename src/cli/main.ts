@@ -24,6 +24,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   replay: async () => (await import("./replay.ts")).replay,
   dlq: async () => (await import("./dlq.ts")).dlq,
   bulk: async () => (await import("./bulk.ts")).bulk,
+  workers: async () => (await import("./workers.ts")).workers,
+  drain: async () => (await import("./drain.ts")).drain,
   migrate: async () => (await import("./migrate.ts")).migrate,
   doctor: async () => (await import("./doctor.ts")).doctor,
   config: async () => (await import("./config.ts")).config,

@@ -105,11 +105,9 @@ function changesOf(args: Given): Record<string, unknown> {
 
 function textOf(value: unknown, name: string): string {
   if (value === null || value === undefined) return "";
-  if (typeof value === "object") {
-    const { max, per_ms: perMs } = value as { max: number; per_ms: number };
-    return `${max}/${describeMs(perMs)}`;
-  }
-  return name.endsWith("_ms") ? describeMs(Number(value)) : String(value);
+  if (typeof value === "number") return name.endsWith("_ms") ? describeMs(value) : String(value);
+  const { max, per_ms: perMs } = value as { max: number; per_ms: number };
+  return `${max}/${describeMs(perMs)}`;
 }
 
 const columns = [

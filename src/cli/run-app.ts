@@ -57,12 +57,11 @@ export async function runApp(
     introduce({ mill, module, config, urls, terminal, log });
     await module.start?.(mill);
     const progress = await Progress.begin(mill, { terminal, log, url: urls[0] });
-    const worker = startWorker(mill, config);
-    await stop;
+    const { worker, stuck } = await keepWorking(mill, config, stop);
     progress.stop();
     await api?.close(closeWithinMs);
     const { hung } = await worker.stop({ within: stopWithin });
-    if (hung > 0) process.exitCode = exitCodes.failed;
+    if (hung > 0) process.exitCode = stuck ? exitCodes.restart : exitCodes.failed;
   } finally {
     withdrawApi(config);
     await api?.close(closeWithinMs);
@@ -87,6 +86,26 @@ async function openApi(
   });
   if (mill.db.kind === "embedded") announceApi(config, api.urls[0] as string);
   return api;
+}
+
+/** A worker that is recycled starts anew, until somebody wants an end. `stuck`: it could not, since a job ignores its signal. */
+async function keepWorking(
+  mill: Millrace,
+  config: Config,
+  stop: Promise<void>,
+): Promise<{ worker: Worker; stuck: boolean }> {
+  for (;;) {
+    const worker = startWorker(mill, config);
+    const recycled = await Promise.race([stop, worker.recycled]);
+    if (!recycled) return { worker, stuck: false };
+    if (recycled.hung > 0) {
+      mill.log.error(
+        { hung: recycled.hung },
+        "jobs that ignore their signal end only with this process; it exits to be started again",
+      );
+      return { worker, stuck: true };
+    }
+  }
 }
 
 function startWorker(mill: Millrace, config: Config): Worker {

@@ -47,6 +47,10 @@ export const errorCodes = {
   JOB_STATE: { status: 409, action: "Look at the job's status first; the message says which status the action needs." },
   QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },
   POLICY_NOT_FOUND: { status: 404, action: "Set a policy first; a queue without one has no limits." },
+  WORKER_NOT_FOUND: {
+    status: 404,
+    action: "Check the id: `millrace workers` lists them; a stopped one takes no orders.",
+  },
   ROUTE_NOT_FOUND: { status: 404, action: "Check method and path against the README." },
   METHOD_NOT_ALLOWED: { status: 405, action: "Use one of the methods in the Allow header." },
   UNSUPPORTED_MEDIA_TYPE: {
@@ -133,6 +137,17 @@ export const errorCodes = {
     status: 503,
     retryable: true,
     action: "Nothing: the worker stopped and gave the job back without using an attempt.",
+  },
+  ISOLATE_CRASHED: {
+    status: 500,
+    retryable: true,
+    action:
+      "Read how the task's thread or process ended; look for process.exit, native modules and promises nobody awaits.",
+  },
+  MEMORY_LIMIT: {
+    status: 500,
+    retryable: true,
+    action: "Make the work smaller, or raise isolate.memoryMb of the task.",
   },
   POISON: {
     status: 500,

@@ -17,6 +17,7 @@ import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
 import { policyRoutes } from "./policies.ts";
 import { queueRoutes } from "./queues.ts";
+import { workerRoutes } from "./workers.ts";
 
 interface ApiOptions {
   /** The folder whose disk `/health/test` looks at. Default: the working folder. */
@@ -53,6 +54,7 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     .route("/", bulkRoutes(mill))
     .route("/", queueRoutes(mill))
     .route("/", policyRoutes(mill))
+    .route("/", workerRoutes(mill))
     .route("/", pageRoutes());
 }
 

@@ -10,6 +10,7 @@ import { Conditions } from "./conditions.ts";
 import { Idleness } from "./idleness.ts";
 import { type Lane, Lanes } from "./lanes.ts";
 import { Ledger, Lease } from "./ledger.ts";
+import { wanted } from "./prefetch.ts";
 import { runSuspects } from "./quarantine.ts";
 import { type Host, RunningJob } from "./running.ts";
 import type { Runner } from "./runner.ts";
@@ -33,10 +34,6 @@ export interface ClaimerSetup {
   readonly subscription: () => Subscription | undefined;
 }
 
-/** Jobs per claim at most: beyond it a statement gains little (docs/decisions/0003). */
-const batch = 1_000;
-/** Claimed and not started at most. */
-const aheadMax = 2_000;
 const turnsMax = 2;
 /** After going idle, look once more: an enqueue that began before may commit without knowing that we sleep. */
 const secondLookMs = 20;
@@ -93,16 +90,19 @@ export class Claimer {
     );
   }
 
+  /** Also after `stop`. */
   start(): void {
     this.#open = true;
-    this.pump();
+    this.lookAgain();
   }
 
   /** Claims nothing more; what was claimed and not started goes back. */
   stop(): void {
     this.#open = false;
     clearTimeout(this.#timer);
+    this.#timerAt = Number.POSITIVE_INFINITY;
     clearTimeout(this.#strandedTimer);
+    this.#strandedTimer = undefined;
     this.freeBuffered();
   }
 
@@ -176,7 +176,7 @@ export class Claimer {
       return;
     }
     while (this.#turns < turnsMax) {
-      const want = this.#want(now);
+      const want = wanted(this.#runner, this.#requested, this.#turnMs, now);
       if (want === 0) return;
       const lane = this.#lanes.next();
       if (lane === undefined) return this.#rest(now);
@@ -193,15 +193,6 @@ export class Claimer {
   /** Slots that nothing claimed or asked for will take. */
   get #slots(): number {
     return this.#runner.free - this.#runner.buffered - this.#requested;
-  }
-
-  /** How many jobs to claim now: the free slots, and as many more as will start before the next claim is answered. */
-  #want(now: number): number {
-    this.#runner.measure(now);
-    const horizonMs = Math.min(Math.max(3 * this.#turnMs, 10), 100);
-    const ahead = Math.min(Math.floor(this.#runner.rate * horizonMs), aheadMax);
-    const want = this.#runner.free + ahead - this.#runner.buffered - this.#requested;
-    return want < Math.max(1, ahead / 2) ? 0 : Math.min(want, batch);
   }
 
   async #turn(lane: Lane | undefined, limit: number): Promise<void> {

@@ -6,7 +6,7 @@ import type { PolicyRow, StoredPolicy } from "./policy-store.ts";
 import { highestPriority } from "./task.ts";
 
 /** At most `max` starts in any window of `per`. */
-export interface Rate {
+interface Rate {
   max: number;
   per: Duration;
 }

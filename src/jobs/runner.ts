@@ -82,6 +82,11 @@ export class Runner {
     this.#starting = false;
   }
 
+  /** Sends back what waits for a thread or process. */
+  interruptQueued(why: Interruption): void {
+    for (const job of this.running) if (job.queued) job.interrupt(why);
+  }
+
   interruptAll(why: Interruption): void {
     for (const job of this.running) job.interrupt(why);
   }
@@ -124,6 +129,15 @@ export class Runner {
     }
   }
 
+  /** Its time begins only now: it had to wait for a thread or process. */
+  begin(job: RunningJob): void {
+    const now = performance.now();
+    job.queued = false;
+    job.startedAt = now;
+    const { timeoutMs } = job;
+    if (timeoutMs > 0) this.#watchBy(now + timeoutMs);
+  }
+
   #finish(job: RunningJob, ended: { thrown: unknown } | undefined): void {
     if (!this.running.delete(job)) return; // a thenable that settles twice
     const now = performance.now();
@@ -164,14 +178,15 @@ export class Runner {
     const now = performance.now();
     let next = Number.POSITIVE_INFINITY;
     for (const job of this.running) {
-      if (job.timeoutMs === 0 && job.interrupted !== "cancelled") continue;
+      if (job.queued || (job.timeoutMs === 0 && job.interrupted !== "cancelled")) continue;
       // A cancelled job has no deadline any more: its attempt ends as cancelled, however late.
       const deadline = job.interrupted === "cancelled" ? job.interruptedAt : job.startedAt + job.timeoutMs;
       if (deadline > now) next = Math.min(next, deadline);
       else if (job.interrupted === undefined) {
         job.interrupt("timeout");
         next = Math.min(next, now + hungAfterMs);
-      } else if (now < deadline + hungAfterMs) next = Math.min(next, deadline + hungAfterMs);
+      } else if (job.definition?.isolate) continue; // it will be killed
+      else if (now < deadline + hungAfterMs) next = Math.min(next, deadline + hungAfterMs);
       else if (!this.hung.has(job)) {
         this.hung.add(job);
         const why = job.interrupted === "cancelled" ? "it was cancelled" : "its timeout";

@@ -16,6 +16,8 @@ export interface Host {
   readonly log: Log;
   readonly random: () => number;
   completeWithin(tx: ForeignTransaction, job: RunningJob): Promise<boolean>;
+  /** Runs a task that is not to run in this thread. */
+  runIsolated(job: RunningJob): Promise<unknown>;
 }
 
 /** Why a running job was asked to end. */
@@ -50,6 +52,10 @@ export class RunningJob implements JobContext {
   /** performance.now() at the start of `run`. */
   startedAt = 0;
   completed = false;
+  /** Started, and waiting for a thread or process of its own: its time has not begun. */
+  queued = false;
+  /** Hears of the interruption. Unlike `signal`, it does not tell that the task has looked. */
+  onInterrupt: ((reason: Error) => void) | undefined;
 
   constructor(row: ClaimedRow, lease: Lease, definition: AnyTask | undefined, host: Host) {
     this.place = row[0] - 1;
@@ -69,16 +75,21 @@ export class RunningJob implements JobContext {
     const { definition } = this;
     if (definition === undefined)
       throw new MillraceError("UNKNOWN_JOB_TYPE", "This worker's app defines no task of this job's name.");
-    if (definition.schema === undefined) return definition.run(this as JobContext as JobContext<never>);
+    if (definition.schema === undefined) return this.#run(definition);
     const valid = validate(definition.name, definition.schema, this.input);
     if (!(valid instanceof Promise)) {
       this.#input = valid;
-      return definition.run(this as JobContext as JobContext<never>);
+      return this.#run(definition);
     }
     return valid.then((value: unknown) => {
       this.#input = value;
-      return definition.run(this as JobContext as JobContext<never>);
+      return this.#run(definition);
     });
+  }
+
+  #run(definition: AnyTask): unknown {
+    if (definition.isolate) return this.#host.runIsolated(this);
+    return definition.run(this as JobContext as JobContext<never>);
   }
 
   get timeoutMs(): number {
@@ -95,6 +106,12 @@ export class RunningJob implements JobContext {
     this.#interrupted = why;
     this.interruptedAt = performance.now();
     this.#abort?.abort(interruption(why, this.timeoutMs));
+    this.onInterrupt?.(interruption(why, this.timeoutMs));
+  }
+
+  /** The task, which runs elsewhere, looked at its signal there. */
+  looked(): void {
+    this.#abort ??= new AbortController();
   }
 
   /** The result of an attempt that ended, normally (`thrown` absent) or by throwing. */

@@ -4,6 +4,7 @@ import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { checkedName, refuseUnknown, wholeNumber } from "../core/options.ts";
 import { type Backoff, type BackoffRule, backoffRule } from "../core/retry.ts";
+import { type IsolateKind, type IsolateOptions, type IsolateRule, isolateRule } from "../isolate/options.ts";
 import type { JobContext } from "./context.ts";
 
 export interface TaskOptions<Schema extends StandardSchemaV1 | undefined, Output> {
@@ -21,7 +22,12 @@ export interface TaskOptions<Schema extends StandardSchemaV1 | undefined, Output
   timeout?: Duration;
   /** Higher runs first, -32 767 to 32 767. Default 0. */
   priority?: number;
-  run: (context: JobContext<OutputOf<Schema>>) => Output | Promise<Output>;
+  /**
+   * Run in a thread or a process of its own, which can be killed when it ignores its signal and whose crash is this job's alone.
+   * `run` is then the URL of a module, `new URL("./resize.ts", import.meta.url)`, whose default export is the function.
+   */
+  isolate?: IsolateKind | IsolateOptions;
+  run: ((context: JobContext<OutputOf<Schema>>) => Output | Promise<Output>) | URL | string;
 }
 
 /** What a caller passes in, before the schema has transformed it. */
@@ -38,6 +44,9 @@ export interface Task<Input = unknown, Output = unknown> {
   readonly backoff: BackoffRule;
   readonly timeoutMs: number;
   readonly priority: number;
+  /** Absent: `run` runs in the worker itself. */
+  readonly isolate: IsolateRule | undefined;
+  /** Of an isolated task, what stands in for its module. */
   readonly run: (context: JobContext<never>) => unknown;
   /** Only for the compiler: what goes in and what comes out. */
   readonly types?: { readonly input: (input: Input) => void; readonly output: Output };
@@ -54,6 +63,7 @@ const known: ReadonlySet<string> = new Set([
   "backoff",
   "timeout",
   "priority",
+  "isolate",
   "run",
 ]);
 
@@ -67,8 +77,7 @@ export function task<Schema extends StandardSchemaV1 | undefined = undefined, Ou
 ): Task<InputOf<Schema>, Awaited<Output>> {
   const name = checkedName(options.name, "task");
   refuseUnknown(`task "${name}"`, options, known);
-  if (typeof options.run !== "function")
-    throw new MillraceError("OPTION_INVALID", `task "${name}": run must be a function.`);
+  const isolate = isolateRule(name, options.isolate, options.run);
   if (options.input !== undefined && !("~standard" in Object(options.input))) {
     throw new MillraceError(
       "OPTION_INVALID",
@@ -83,8 +92,15 @@ export function task<Schema extends StandardSchemaV1 | undefined = undefined, Ou
     backoff: backoffRule(options.backoff),
     timeoutMs: durationMs(options.timeout ?? defaultTimeoutMs, `task "${name}": timeout`),
     priority: wholeNumber(options.priority ?? 0, `task "${name}": priority`, -highestPriority, highestPriority),
-    run: options.run as (context: JobContext<never>) => unknown,
+    isolate,
+    run: isolate ? notHere(name) : (options.run as (context: JobContext<never>) => unknown),
   });
+}
+
+function notHere(task: string): () => never {
+  return () => {
+    throw new MillraceError("OPTION_INVALID", `Task "${task}" runs in a thread or process of its own only.`);
+  };
 }
 
 /** Runs a schema. Returns the value it made of the input, or throws `BAD_PAYLOAD` with every issue in one sentence. */

@@ -8,12 +8,14 @@ import type { Log } from "../core/log.ts";
 import type { Database, Subscription } from "../db/database.ts";
 import { Cancels } from "./cancels.ts";
 import { Claimer } from "./claimer.ts";
+import { IsolatedTasks } from "./isolated.ts";
 import { Runner } from "./runner.ts";
+import type { RunningJob } from "./running.ts";
 import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
 import type { AnyTask } from "./task.ts";
 import { type Chore, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
-import { beat, deregister, register } from "./workers-store.ts";
+import { type Orders, beat, deregister, register } from "./workers-store.ts";
 
 /** A worker with its options read. Times in milliseconds. */
 export interface WorkerSetup {
@@ -44,6 +46,8 @@ const orphanAgeMs = 90_000;
 const lastWordsMs = 10_000;
 const vacuumEveryMs = 3_000;
 const foldEveryMs = 10_000;
+/** How long a worker that is recycled waits for what runs. */
+const recycleWithin = "20s";
 
 export interface Stopped {
   /** Jobs given back unstarted or unfinished; they run elsewhere without having used an attempt. */
@@ -56,6 +60,8 @@ export class Worker {
   readonly name: string;
   readonly #log: Log;
   readonly #ready: Promise<Running | undefined>;
+  /** Resolves when it has stopped because it was ordered to be recycled; else never. */
+  readonly recycled: Promise<Stopped>;
   #stopping = false;
   #stopped: Promise<Stopped> | undefined;
   #running: Running | undefined;
@@ -64,7 +70,11 @@ export class Worker {
   constructor(name: string, setup: () => Promise<WorkerSetup>, log: Log) {
     this.name = name;
     this.#log = log;
-    this.#ready = this.#start(setup);
+    let recycle!: () => void;
+    this.recycled = new Promise((resolve) => {
+      recycle = () => resolve(this.stop({ within: recycleWithin }));
+    });
+    this.#ready = this.#start(setup, recycle);
   }
 
   /** Resolves when the worker is registered and listening; until the database answers, it keeps trying. */
@@ -93,11 +103,11 @@ export class Worker {
     await this.stop();
   }
 
-  async #start(prepare: () => Promise<WorkerSetup>): Promise<Running | undefined> {
+  async #start(prepare: () => Promise<WorkerSetup>, recycle: () => void): Promise<Running | undefined> {
     const stopped = (): boolean => this.#stopping;
     const setup = await untilDone("starting the worker", prepare, stopped, this.#log);
     if (setup === undefined) return undefined;
-    const running = new Running(setup, stopped);
+    const running = new Running(setup, stopped, recycle);
     if (!(await running.start())) return undefined;
     this.#running = running;
     return running;
@@ -133,15 +143,21 @@ class Running {
   readonly #settler: Settler;
   readonly #claimer: Claimer;
   readonly #cancels: Cancels;
+  readonly #isolated: IsolatedTasks;
   readonly #stopping: () => boolean;
+  readonly #recycle: () => void;
   #id = 0;
+  #draining = false;
+  /** Beats one after the other: two that find themselves dead would register twice. */
+  #beating: Promise<void> = Promise.resolve();
   #subscription: Subscription | undefined;
   #upkeep: Upkeep | undefined;
 
-  constructor(setup: WorkerSetup, stopping: () => boolean) {
+  constructor(setup: WorkerSetup, stopping: () => boolean, recycle: () => void) {
     const { db, channel, log, random } = setup;
     this.#setup = setup;
     this.#stopping = stopping;
+    this.#recycle = recycle;
     this.#settler = new Settler(
       db,
       channel,
@@ -168,9 +184,15 @@ class Running {
       pump: () => this.#claimer.pump(),
     };
     this.#cancels = new Cancels(hearing, this.runner, this.#settler);
+    this.#isolated = new IsolatedTasks(
+      log,
+      () => this.runner.concurrency,
+      (job) => this.runner.begin(job),
+    );
     const host = {
       log,
       random,
+      runIsolated: (job: RunningJob) => this.#isolated.run(job),
       completeWithin: (
         tx: Parameters<Database["adopt"]>[0],
         job: { id: string; attempt: number; startedAt: number; lease: { id: string; claimedAt: number } },
@@ -207,7 +229,7 @@ class Running {
     if (registered === undefined) return false;
     this.#subscription = await db.listen(
       channel,
-      (payload) => this.#cancels.hear(payload) || this.#claimer.hear(payload),
+      (payload) => this.#hear(payload),
       () => this.#claimer.lookAgain(),
     );
     this.#upkeep = keepUp(
@@ -232,17 +254,19 @@ class Running {
 
   async stop(withinMs: number): Promise<Stopped> {
     const { log, name, db, channel } = this.#setup;
-    this.#claimer.stop();
+    this.#rest();
     if (!(await this.#claimer.untilQuiet(withinMs))) {
       this.runner.interruptAll("shutdown");
       // Tasks that honour their signal need a moment to say so; those that do not would keep us here for ever.
       await this.#claimer.untilQuiet(1_000);
     }
+    await this.#isolated.close();
     const hung = this.runner.running.size;
     const giveUpAt = performance.now() + lastWordsMs;
     const over = (): boolean => performance.now() > giveUpAt;
     await untilDone("settling the last results", () => this.#settler.drain(), over, log);
     await this.#upkeep?.stop();
+    await this.#beating;
     await this.#subscription?.close();
     this.#cancels.close();
     this.#settler.close();
@@ -265,14 +289,59 @@ class Running {
       pid: process.pid,
       tasks: otherTasks === "leave" ? [...tasks.keys()] : null,
       concurrency: this.runner.concurrency,
+      former: this.#id,
     });
     return this.#id;
   }
 
-  async #beat(): Promise<void> {
+  /** A NOTIFY: an order for this worker, or something for the claimer. */
+  #hear(payload: string): void {
+    if (this.#cancels.hear(payload)) return;
+    if (!payload.startsWith("worker:")) return this.#claimer.hear(payload);
+    if (payload !== `worker:${this.#id}`) return;
+    this.#beat().catch((error: unknown) => this.#setup.log.debug({ err: error }, "orders are read with the next beat"));
+  }
+
+  #obey({ draining, concurrency, recycle }: Orders): void {
+    if (this.#stopping()) return;
+    const { log, name } = this.#setup;
+    if (draining !== this.#draining) {
+      this.#draining = draining;
+      log.info({ worker: name }, draining ? "worker drains: it claims nothing more" : "worker claims again");
+      if (draining) this.#rest();
+      else this.#claimer.start();
+    }
+    if (concurrency !== null && concurrency !== this.runner.concurrency) {
+      log.info(
+        { worker: name, concurrency, before: this.runner.concurrency },
+        "worker runs another number of jobs at once",
+      );
+      this.runner.concurrency = concurrency;
+      this.#claimer.pump();
+      void this.#beat().catch(() => undefined); // so that the registry says so
+    }
+    if (!recycle) return;
+    log.info({ worker: name }, "worker is recycled: it ends what runs, and stops");
+    this.#recycle();
+  }
+
+  /** Claims nothing more; what has not begun goes back. */
+  #rest(): void {
+    this.#claimer.stop();
+    this.runner.interruptQueued("shutdown");
+  }
+
+  #beat(): Promise<void> {
+    const beat = this.#beating.then(() => this.#beatOnce());
+    this.#beating = beat.catch(() => undefined);
+    return beat;
+  }
+
+  async #beatOnce(): Promise<void> {
     const { db, channel, log, name } = this.#setup;
     const { unanswered } = this.#claimer;
-    const { alive, oldLeases } = await beat(db, this.#id, orphanAgeMs);
+    const { alive, oldLeases, orders } = await beat(db, this.#id, this.runner.concurrency, orphanAgeMs);
+    if (orders) this.#obey(orders);
     if (!alive) {
       log.error(
         { worker: name },

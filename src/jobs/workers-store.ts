@@ -12,17 +12,32 @@ export interface WorkerFacts {
   readonly tasks: readonly number[] | null;
   readonly concurrency: number;
   readonly leaseMs: number;
+  /** Its registration before this one, whose orders still hold. */
+  readonly former?: number;
 }
 
 /** A new row for each start: the id of a dead worker must never come back to life and hide what it held. */
 export async function register(db: Database, worker: WorkerFacts): Promise<number> {
+  const { former = 0 } = worker;
   const [row] = await db.query<{ id: number }>(sql`
-    insert into millrace.workers (name, host, pid, version, queues, tasks, concurrency, lease_ms)
+    insert into millrace.workers (name, host, pid, version, queues, tasks, concurrency, lease_ms,
+      draining, wanted_concurrency, recycle_asked_at)
     values (${worker.name}, ${worker.host}, ${worker.pid}, ${worker.version},
             ${worker.queues && arrayLiteral(worker.queues)}::int[], ${worker.tasks && arrayLiteral(worker.tasks)}::int[],
-            ${worker.concurrency}, ${worker.leaseMs})
+            ${worker.concurrency}, ${worker.leaseMs},
+            coalesce((select draining from millrace.workers where id = ${former}), false),
+            (select wanted_concurrency from millrace.workers where id = ${former}),
+            (select recycle_asked_at from millrace.workers where id = ${former}))
     returning id`);
   return (row as { id: number }).id;
+}
+
+/** What operators want of a worker. */
+export interface Orders {
+  readonly draining: boolean;
+  /** Null: nobody asked for another than its own. */
+  readonly concurrency: number | null;
+  readonly recycle: boolean;
 }
 
 export interface Beat {
@@ -30,17 +45,21 @@ export interface Beat {
   readonly alive: boolean;
   /** Leases of ours older than asked. */
   readonly oldLeases: string[];
+  readonly orders: Orders | undefined;
 }
 
-export async function beat(db: Database, worker: number, leaseAgeMs: number): Promise<Beat> {
-  const [row] = await db.query<{ alive: number; old: string[] | null }>(sql`
+/** Says that it lives and how many jobs it runs at once; hears its orders. */
+export async function beat(db: Database, worker: number, concurrency: number, leaseAgeMs: number): Promise<Beat> {
+  const [row] = await db.query<{ orders: Orders | null; old: string[] | null }>(sql`
     with beating as (
-      update millrace.workers set beat_at = now() where id = ${worker} and stopped_at is null returning id
+      update millrace.workers set beat_at = now(), concurrency = ${concurrency}
+      where id = ${worker} and stopped_at is null returning draining, wanted_concurrency, recycle_asked_at
     )
-    select (select count(*)::int from beating) as alive,
+    select (select json_build_object('draining', draining, 'concurrency', wanted_concurrency, 'recycle', recycle_asked_at is not null)
+            from beating) as orders,
            (select array_agg(id::text) from millrace.leases
             where worker = ${worker} and claimed_at <= now() - ${leaseAgeMs}::float8 * interval '1 millisecond') as old`);
-  return { alive: row?.alive === 1, oldLeases: row?.old ?? [] };
+  return { alive: row?.orders != null, oldLeases: row?.old ?? [], orders: row?.orders ?? undefined };
 }
 
 /** Says whether this worker would hear a NOTIFY with nothing else to do. */

@@ -136,7 +136,7 @@ const hot: readonly Statement[] = [
     ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job", "settled_ids", "idempotency_keys_job"],
   ],
   ["reap", (db) => reap(db, "c", 0), ["jobs_pkey", "attempts_job", "settled_lease"]],
-  ["beat", (db) => beat(db, 1, 90_000), []],
+  ["beat", (db) => beat(db, 1, 10, 90_000), []],
 ];
 
 /** Statements over many jobs. Where sequential scans are allowed, one may be right for them. */

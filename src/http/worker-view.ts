@@ -1,0 +1,24 @@
+/** Workers as the API and the command line show them. */
+import type { WorkerInfo } from "../jobs/registry-store.ts";
+
+export function workerItem(worker: WorkerInfo) {
+  const { id, name, state, host, pid, version, queues, tasks, concurrency, active, recycling } = worker;
+  return {
+    id,
+    name,
+    state,
+    host,
+    pid,
+    version,
+    queues,
+    tasks,
+    concurrency,
+    active,
+    jobs: worker.jobs,
+    recycling,
+    started_at: worker.startedAt,
+    beat_at: worker.beatAt,
+    beat_age_ms: Math.round(worker.beatAgeMs),
+    stopped_at: worker.stoppedAt,
+  };
+}

@@ -1,0 +1,72 @@
+/** Who runs jobs, and what an operator may order them to do. An order reaches its worker at once, or with its next heartbeat. */
+import { MillraceError } from "../core/errors.ts";
+import { wholeNumber } from "../core/options.ts";
+import type { Database } from "../db/database.ts";
+import {
+  type WorkerInfo,
+  isAtWork,
+  listWorkers,
+  orderConcurrency,
+  orderDrain,
+  orderRecycle,
+} from "./registry-store.ts";
+
+interface OrderOptions {
+  /** Who orders it, for the audit. */
+  by?: string;
+}
+
+export class Registry {
+  readonly #db: Database;
+  readonly #channel: string;
+
+  constructor(db: Database, channel: string) {
+    this.#db = db;
+    this.#channel = channel;
+  }
+
+  /** Every worker that has not stopped, and those that did within a day. */
+  list(): Promise<WorkerInfo[]> {
+    return listWorkers(this.#db);
+  }
+
+  /** Lets a worker claim nothing more; what it has not started goes back, what runs ends. False when it drained already. */
+  drain(worker: number, options: OrderOptions = {}): Promise<boolean> {
+    return this.#setDraining(worker, true, options);
+  }
+
+  /** Lets it claim again. False when it did not drain. */
+  resume(worker: number, options: OrderOptions = {}): Promise<boolean> {
+    return this.#setDraining(worker, false, options);
+  }
+
+  /** The same for every worker there is now. Returns those for which it changed something. */
+  drainAll(options: OrderOptions = {}): Promise<number[]> {
+    return orderDrain(this.#db, this.#channel, null, true, options.by ?? null);
+  }
+
+  resumeAll(options: OrderOptions = {}): Promise<number[]> {
+    return orderDrain(this.#db, this.#channel, null, false, options.by ?? null);
+  }
+
+  /** Drains it, waits 20 s for what runs, interrupts the rest; then it stops and, under the CLI, starts anew. */
+  async recycle(worker: number, options: OrderOptions = {}): Promise<void> {
+    if (!(await orderRecycle(this.#db, this.#channel, worker, options.by ?? null))) throw notFound(worker);
+  }
+
+  /** How many jobs it runs at once, from now on until it ends. */
+  async setConcurrency(worker: number, concurrency: number, options: OrderOptions = {}): Promise<void> {
+    const wanted = wholeNumber(concurrency, "concurrency", 1, 10_000);
+    if (!(await orderConcurrency(this.#db, this.#channel, worker, wanted, options.by ?? null))) throw notFound(worker);
+  }
+
+  async #setDraining(worker: number, draining: boolean, { by }: OrderOptions): Promise<boolean> {
+    const changed = await orderDrain(this.#db, this.#channel, worker, draining, by ?? null);
+    if (changed.length === 0 && !(await isAtWork(this.#db, worker))) throw notFound(worker);
+    return changed.length > 0;
+  }
+}
+
+function notFound(worker: number): MillraceError {
+  return new MillraceError("WORKER_NOT_FOUND", `There is no worker ${worker} at work.`);
+}

@@ -1,0 +1,106 @@
+import { task } from "millrace";
+import { expect, test, vi } from "vitest";
+import { sql } from "../../src/db/sql.ts";
+import { createApi } from "../../src/http/api.ts";
+import { gate, tally, useDatabase } from "../support/engine.ts";
+import { callerOf, recorder } from "./caller.ts";
+
+const file = useDatabase();
+
+/** An API over a schema of its own, with a worker that runs one job until it is let go. */
+async function setUp() {
+  const started = tally<string>();
+  const letGo = gate();
+  const hold = task({
+    name: "hold",
+    async run({ id }) {
+      started.add(id);
+      await letGo.opened;
+    },
+  });
+  const mill = await file.open([hold]);
+  const worker = mill.work({ name: "one", concurrency: 2 });
+  const { id: job } = await mill.enqueue(hold, {});
+  await started.reached(1);
+  const call = callerOf(createApi(mill, { log: recorder() }));
+  const list = async () => (await call<{ workers: Record<string, unknown>[] }>("/api/workers")).body.workers;
+  const [{ id }] = (await list()) as [{ id: number }];
+  return { mill, worker, job, id, call, list, letGo };
+}
+
+test("lists workers with what they hold", async () => {
+  const { mill, job, list, letGo } = await setUp();
+  await using _ = mill;
+  expect(await list()).toEqual([
+    expect.objectContaining({
+      name: "one",
+      state: "running",
+      pid: process.pid,
+      queues: null,
+      tasks: ["hold"],
+      concurrency: 2,
+      active: 1,
+      jobs: [{ id: job, task: "hold", since: expect.stringMatching(/^\d{4}-.*Z$/) }],
+      beat_age_ms: expect.any(Number),
+      stopped_at: null,
+    }),
+  ]);
+  letGo.open();
+});
+
+test("drains, resumes and changes the concurrency of one", async () => {
+  const { mill, id, call, list, letGo } = await setUp();
+  await using _ = mill;
+  expect(await call(`/api/workers/${id}/drain`, { json: { by: "ada" } })).toMatchObject({
+    status: 200,
+    body: { changed: true, id },
+  });
+  expect(await call(`/api/workers/${id}/drain`, { method: "POST" })).toMatchObject({ body: { changed: false } });
+  expect(await list()).toMatchObject([{ state: "draining" }]);
+  expect(await call(`/api/workers/${id}/resume`, { method: "POST" })).toMatchObject({ body: { changed: true } });
+  const patched = await call(`/api/workers/${id}`, { method: "PATCH", json: { concurrency: 7 } });
+  expect(patched).toMatchObject({ status: 200, body: { concurrency: 7 } });
+  await vi.waitFor(async () => expect(await list()).toMatchObject([{ state: "running", concurrency: 7 }]), 20_000);
+  expect(await mill.db.query(sql`select by from millrace.audit order by id limit 1`)).toEqual([{ by: "ada" }]);
+  letGo.open();
+});
+
+test("drains and resumes all", async () => {
+  const { mill, id, call, list, letGo } = await setUp();
+  await using _ = mill;
+  expect((await call("/api/drain", { method: "POST" })).body).toMatchObject({ success: true, changed: [id] });
+  expect(await list()).toMatchObject([{ state: "draining" }]);
+  expect((await call("/api/drain/resume", { method: "POST" })).body).toMatchObject({ changed: [id] });
+  letGo.open();
+});
+
+test("recycles one, which then stops", async () => {
+  const { mill, worker, id, call, list, letGo } = await setUp();
+  await using _ = mill;
+  expect(await call(`/api/workers/${id}/recycle`, { method: "POST" })).toMatchObject({ status: 200, body: { id } });
+  letGo.open();
+  await worker.recycled;
+  expect(await list()).toMatchObject([{ state: "stopped" }]);
+});
+
+test("refuses orders for nobody, and odd ones", async () => {
+  const { mill, id, call, letGo } = await setUp();
+  await using _ = mill;
+  expect(await call("/api/workers/999999/drain", { method: "POST" })).toMatchObject({
+    status: 404,
+    body: { code: "WORKER_NOT_FOUND" },
+  });
+  expect(await call("/api/workers/one/drain", { method: "POST" })).toMatchObject({
+    status: 400,
+    body: { code: "BAD_REQUEST" },
+  });
+  expect(await call(`/api/workers/${id}`, { method: "PATCH", json: {} })).toMatchObject({
+    status: 400,
+    body: { code: "BAD_REQUEST" },
+  });
+  expect(await call(`/api/workers/${id}`, { method: "PATCH", json: { concurrency: 0 } })).toMatchObject({
+    status: 400,
+    body: { code: "OPTION_INVALID" },
+  });
+  letGo.open();
+});
