@@ -371,6 +371,18 @@ describe("a job that is not due", () => {
     expect(why.summary).toMatch(sentence(`Retry scheduled after ${code}: attempt 2 of 5 is due at <T> (in 10 min).`));
   });
 
+  test("keeps its reason when it is only moved within its line", async () => {
+    await using mill = await file.open([plain]);
+    const worker = await StoreWorker.register(mill);
+    const { id } = await mill.enqueue(plain, {});
+    await worker.settle(await worker.claim(1), { [id]: { next: "retry", code: "FLAKY", delayMs: 600_000 } });
+    const { id: asked } = await mill.enqueue(plain, {}, { delay: "1h" });
+    await mill.db.query(sql`
+      insert into millrace.operations (job_id, action, by, run_at) select job_id, 'reprioritise', 'ada', run_at from millrace.pending`);
+    expect((await mill.explain(id)).because).toBe("RETRY_SCHEDULED");
+    expect((await mill.explain(asked)).because).toBe("NOT_DUE");
+  });
+
   test("was put off by its task", async () => {
     await using mill = await file.open([plain]);
     const worker = await StoreWorker.register(mill);
@@ -584,10 +596,10 @@ describe("a job that is over", () => {
     const { id } = await mill.enqueue(plain, {});
     await mill.db.query(sql`delete from millrace.pending`);
     await mill.db.query(sql`
-      insert into millrace.attempts (job_id, queue, attempt, outcome, error_message) values (${id}::uuid, 1, 1, 'cancelled', 'no need')`);
-    expect((await mill.explain(id)).summary).toMatch(sentence("Cancelled at <T> (<A>) because no need."));
+      insert into millrace.attempts (job_id, queue, attempt, outcome, error_message) values (${id}::uuid, 1, 1, 'cancelled', 'No need.')`);
+    expect((await mill.explain(id)).summary).toMatch(sentence("Cancelled at <T> (<A>): No need."));
     await mill.db.query(
-      sql`insert into millrace.operations (job_id, action, by, reason) values (${id}::uuid, 'cancel', 'ada', 'obsolete')`,
+      sql`insert into millrace.operations (job_id, action, by, reason) values (${id}::uuid, 'cancel', 'ada', 'obsolete'), (${id}::uuid, 'replay', 'bob', null)`,
     );
     expect(await mill.explain(id)).toMatchObject({
       status: "cancelled",
