@@ -60,7 +60,7 @@ describe("a job that is due and does not run", () => {
       also: [
         {
           because: "IN_LINE",
-          summary: 'Next in line of queue "default". 0 workers with 0 places hold 0 jobs.',
+          summary: 'Next in line of queue "default".',
         },
       ],
       facts: expect.objectContaining({ workersRunning: 0, lastName: null }),
