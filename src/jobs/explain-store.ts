@@ -49,11 +49,10 @@ export interface Standing {
   readonly moverCode: string | null;
   readonly moverName: string | null;
   readonly moverReason: string | null;
-  /** The last operation of a person. */
-  readonly operation: string | null;
-  readonly operationAt: Date | null;
-  readonly operationBy: string | null;
-  readonly operationReason: string | null;
+  /** Somebody's last cancel, whether it was done at once or asked of a worker. */
+  readonly cancelNoted: boolean;
+  readonly cancelledBy: string | null;
+  readonly cancelledReason: string | null;
   /** Ended attempts, but for the success, that counted; and those that failed. Of the newest 10 000. */
   readonly ended: number;
   readonly failed: number;
@@ -161,7 +160,7 @@ export async function readStanding(db: Database, id: string): Promise<Standing |
            w.beat_at + w.lease_ms * interval '1 millisecond' as "leaseEndsAt", w.ended as "workerEnded",
            c.at as "cancelAskedAt", c.by as "cancelAskedBy", c.reason as "cancelReason", c.ignored_at as "cancelIgnoredAt",
            moved.what as "movedBy", moved.at as "movedAt", moved.error_code as "moverCode", moved.by as "moverName", moved.reason as "moverReason",
-           done.action as operation, done.at as "operationAt", done.by as "operationBy", done.reason as "operationReason",
+           cancel.at is not null as "cancelNoted", cancel.by as "cancelledBy", cancel.reason as "cancelledReason",
            past.ended, past.failed, error.error_code as "errorCode", error.error_message as "errorMessage"
     from j join millrace.queues q on q.id = j.queue
     left join lateral (
@@ -174,15 +173,17 @@ export async function readStanding(db: Database, id: string): Promise<Standing |
     ) runs on true
     left join lateral (select * from millrace.workers where id = runs.worker limit 1) w on true
     left join lateral (select * from millrace.cancel_requests where job_id = j.id limit 1) c on true
-    left join lateral (
+    left join lateral ( -- the first to say so: who moves a job within its line repeats its time
       select * from (
-        (select a.outcome as what, a.finished_at as at, a.error_code, null::text as by, null::text as reason
-         from millrace.attempts a where a.job_id = j.id and a.retry_at is not null and not a.late order by a.id desc limit 1)
+        select a.outcome as what, a.finished_at as at, a.error_code, null::text as by, null::text as reason
+        from millrace.attempts a where a.job_id = j.id and a.retry_at = j.due_at and not a.late
         union all
-        (select o.action, o.at, null, o.by, o.reason from millrace.operations o where o.job_id = j.id and o.run_at is not null order by o.id desc limit 1)
-      ) m order by m.at desc limit 1
+        select o.action, o.at, null, o.by, o.reason from millrace.operations o where o.job_id = j.id and o.run_at = j.due_at
+      ) m where j.due_at <> j.run_at order by m.at limit 1
     ) moved on true
-    left join lateral (select o.action, o.at, o.by, o.reason from millrace.operations o where o.job_id = j.id order by o.id desc limit 1) done on true
+    left join lateral (
+      select o.at, o.by, o.reason from millrace.operations o where o.job_id = j.id and o.action = 'cancel' order by o.id desc limit 1
+    ) cancel on true
     cross join lateral (
       select count(*) filter (where one.counts)::int as ended, count(*) filter (where one.counts and one.outcome not in ('succeeded', 'cancelled'))::int as failed
       from (

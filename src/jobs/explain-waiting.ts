@@ -161,10 +161,11 @@ function inLine({ job, standing: { key, keyed }, serving }: Observation, line: L
   const place = more ? null : ahead + 1;
   const where = key === "" ? `queue "${job.queue}"` : `key "${key}" in queue "${job.queue}"`;
   const turns = keyed ? " The queue's concurrency keys take turns." : "";
+  const takers = serving === undefined ? 0 : serving.serving - serving.leaving;
   const busy =
-    serving === undefined
+    serving === undefined || takers === 0
       ? ""
-      : ` ${many(serving.serving - serving.leaving, "worker")} with ${many(serving.places, "place")} ${serving.serving - serving.leaving === 1 ? "holds" : "hold"} ${many(serving.held, "job")}.`;
+      : ` ${many(takers, "worker")} with ${many(serving.places, "place")} ${takers === 1 ? "holds" : "hold"} ${many(serving.held, "job")}.`;
   const summary =
     place === 1
       ? `Next in line of ${where}.${turns}${busy}`

@@ -263,14 +263,13 @@ function gaveUp(seen: Observation): Reason {
   };
 }
 
-function cancelled(job: Job, { now, operation, operationAt, operationBy, operationReason }: Standing): Reason {
-  const known = operation?.startsWith("cancel") === true;
-  const at = known ? operationAt : job.finishedAt;
-  const [by, reason] = known ? [operationBy, operationReason] : [null, job.lastErrorMessage];
+function cancelled(job: Job, { now, cancelNoted, cancelledBy: by, cancelledReason: reason }: Standing): Reason {
+  const at = job.finishedAt === null ? "" : ` at ${when(job.finishedAt, now)}`;
+  const why = cancelNoted ? byWhom(null, reason) : job.lastErrorMessage === null ? "" : `: ${job.lastErrorMessage}`;
   return {
     because: "CANCELLED",
-    summary: `Cancelled${byWhom(by, null)}${at === null ? "" : ` at ${when(at, now)}`}${byWhom(null, reason)}.`,
+    summary: `Cancelled${byWhom(by, null)}${at}${why.replace(/\.$/, "")}.`,
     whatNext: "Nothing: it is over. Enqueue it again, or replay it, if it should run after all.",
-    facts: { by, reason, at },
+    facts: { by, reason, at: job.finishedAt },
   };
 }

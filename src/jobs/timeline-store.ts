@@ -19,12 +19,14 @@ type Told =
 export interface HistoryRow {
   readonly told: Told;
   readonly at: Date;
+  /** The same in microseconds since 1970, to sort by: much happens within a millisecond. */
+  readonly atUs: number;
   /** Unique among the entries of this kind. */
   readonly id: string;
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-/** The newest `limit` entries of each kind, in no order; none when there is no such job. One statement: all of it was true at once. */
+/** The newest `limit` entries of each kind, oldest first; none when there is no such job. One statement: all of it was true at once. */
 export async function readHistory(db: Database, id: string, limit: number): Promise<HistoryRow[]> {
   return db.query<HistoryRow>(sql`
     with job as materialized (
@@ -35,48 +37,50 @@ export async function readHistory(db: Database, id: string, limit: number): Prom
       from millrace.jobs_archive where id = ${id}::uuid
       limit 1
     )
-    select 'enqueued' as told, j.created_at as at, j.id::text as id, jsonb_build_object(
-             'queue', (select name from millrace.queues where id = j.queue), 'task', (select name from millrace.tasks where id = j.task),
-             'run_at', j.run_at, 'priority', j.priority, 'max_attempts', j.max_attempts, 'key', j.key, 'replay_of', j.replay_of) as body
-    from job j
-    union all
-    (select 'attempt', a.finished_at, a.id::text, jsonb_build_object(
-              'attempt', a.attempt, 'outcome', a.outcome, 'worker', (select name from millrace.workers where id = a.worker),
-              'started_at', a.started_at, 'finished_at', a.finished_at, 'error_code', a.error_code, 'error_message', a.error_message,
-              'retry_at', a.retry_at, 'late', a.late)
-     from millrace.attempts a where a.job_id = ${id}::uuid order by a.id desc limit ${limit}::int)
-    union all
-    (select 'success', done.started_at + done.took, s.id::text, jsonb_build_object(
-              'worker', (select name from millrace.workers where id = s.worker),
-              'started_at', done.started_at, 'finished_at', done.started_at + done.took)
-     from millrace.settled s cross join lateral (
-       select s.claimed_at + s.started_ms[array_position(s.job_ids, ${id}::uuid)] * interval '1 millisecond' as started_at,
-              s.took_ms[array_position(s.job_ids, ${id}::uuid)] * interval '1 millisecond' as took
-     ) done
-     where s.ids @> ${id}::uuid and ${id}::uuid = any (s.job_ids) limit ${limit}::int)
-    union all
-    select 'running', l.claimed_at, l.id::text, jsonb_build_object(
-             'attempt', l.attempts[array_position(l.job_ids, ${id}::uuid)], 'worker', w.name, 'started_at', l.claimed_at)
-    from millrace.leases l left join millrace.workers w on w.id = l.worker
-    where ${id}::uuid = any (l.job_ids) and ${id}::uuid <> all (l.done)
-    union all
-    (select 'decision', d.at, d.id::text, jsonb_build_object('decision', d.decision, 'reason_code', d.reason_code, 'details', d.details)
-     from millrace.policy_decisions d where d.job_id = ${id}::uuid order by d.id desc limit ${limit}::int)
-    union all
-    (select 'operation', o.at, o.id::text, jsonb_build_object('action', o.action, 'by', o.by, 'reason', o.reason, 'run_at', o.run_at)
-     from millrace.operations o where o.job_id = ${id}::uuid order by o.id desc limit ${limit}::int)
-    union all
-    select 'cancel', c.at, c.job_id::text, jsonb_build_object('by', c.by, 'reason', c.reason, 'ignored_at', c.ignored_at)
-    from millrace.cancel_requests c where c.job_id = ${id}::uuid
-    union all
-    select 'dead', d.failed_at, d.job_id::text, jsonb_build_object('attempt', d.attempt, 'reason', d.reason, 'error_code', d.error_code)
-    from millrace.dead_letters d where d.job_id = ${id}::uuid
-    union all
-    (select 'replay', r.created_at, r.id::text, '{}'::jsonb
-     from millrace.jobs r where r.replay_of = ${id}::uuid order by r.id desc limit ${limit}::int)
-    union all
-    (select 'replay', r.created_at, r.id::text, '{}'::jsonb
-     from millrace.jobs_archive r where r.replay_of = ${id}::uuid order by r.id desc limit ${limit}::int)
-    union all
-    select 'archived', j.archived_at, j.id::text, '{}'::jsonb from job j where j.archived_at is not null`);
+    select e.*, (extract(epoch from e.at) * 1000000)::float8 as "atUs" from (
+      select 'enqueued' as told, j.created_at as at, j.id::text as id, jsonb_build_object(
+               'queue', (select name from millrace.queues where id = j.queue), 'task', (select name from millrace.tasks where id = j.task),
+               'run_at', j.run_at, 'priority', j.priority, 'max_attempts', j.max_attempts, 'key', j.key, 'replay_of', j.replay_of) as body
+      from job j
+      union all
+      (select 'attempt', a.finished_at, a.id::text, jsonb_build_object(
+                'attempt', a.attempt, 'outcome', a.outcome, 'worker', (select name from millrace.workers where id = a.worker),
+                'started_at', a.started_at, 'finished_at', a.finished_at, 'error_code', a.error_code, 'error_message', a.error_message,
+                'retry_at', a.retry_at, 'late', a.late)
+       from millrace.attempts a where a.job_id = ${id}::uuid order by a.id desc limit ${limit}::int)
+      union all
+      (select 'success', done.started_at + done.took, s.id::text, jsonb_build_object(
+                'worker', (select name from millrace.workers where id = s.worker),
+                'started_at', done.started_at, 'finished_at', done.started_at + done.took)
+       from millrace.settled s cross join lateral (
+         select s.claimed_at + s.started_ms[array_position(s.job_ids, ${id}::uuid)] * interval '1 millisecond' as started_at,
+                s.took_ms[array_position(s.job_ids, ${id}::uuid)] * interval '1 millisecond' as took
+       ) done
+       where s.ids @> ${id}::uuid and ${id}::uuid = any (s.job_ids) limit ${limit}::int)
+      union all
+      select 'running', l.claimed_at, l.id::text, jsonb_build_object(
+               'attempt', l.attempts[array_position(l.job_ids, ${id}::uuid)], 'worker', w.name, 'started_at', l.claimed_at)
+      from millrace.leases l left join millrace.workers w on w.id = l.worker
+      where ${id}::uuid = any (l.job_ids) and ${id}::uuid <> all (l.done)
+      union all
+      (select 'decision', d.at, d.id::text, jsonb_build_object('decision', d.decision, 'reason_code', d.reason_code, 'details', d.details)
+       from millrace.policy_decisions d where d.job_id = ${id}::uuid order by d.id desc limit ${limit}::int)
+      union all
+      (select 'operation', o.at, o.id::text, jsonb_build_object('action', o.action, 'by', o.by, 'reason', o.reason, 'run_at', o.run_at)
+       from millrace.operations o where o.job_id = ${id}::uuid order by o.id desc limit ${limit}::int)
+      union all
+      select 'cancel', c.at, c.job_id::text, jsonb_build_object('by', c.by, 'reason', c.reason, 'ignored_at', c.ignored_at)
+      from millrace.cancel_requests c where c.job_id = ${id}::uuid
+      union all
+      select 'dead', d.failed_at, d.job_id::text, jsonb_build_object('attempt', d.attempt, 'reason', d.reason, 'error_code', d.error_code)
+      from millrace.dead_letters d where d.job_id = ${id}::uuid
+      union all
+      (select 'replay', r.created_at, r.id::text, '{}'::jsonb
+       from millrace.jobs r where r.replay_of = ${id}::uuid order by r.id desc limit ${limit}::int)
+      union all
+      (select 'replay', r.created_at, r.id::text, '{}'::jsonb
+       from millrace.jobs_archive r where r.replay_of = ${id}::uuid order by r.id desc limit ${limit}::int)
+      union all
+      select 'archived', j.archived_at, j.id::text, '{}'::jsonb from job j where j.archived_at is not null
+    ) e order by e.at`);
 }

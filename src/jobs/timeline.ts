@@ -99,8 +99,10 @@ const order: Readonly<Record<StoryEntry["kind"], number>> = {
 
 export function timelineOf(job: Job, history: readonly HistoryRow[]): Timeline {
   const all = history
-    .map((row) => entryOf(row, job))
-    .sort((a, b) => a.at.getTime() - b.at.getTime() || order[a.kind] - order[b.kind]);
+    .filter((row) => !repeated(row, history))
+    .map((row) => ({ atUs: row.atUs, entry: entryOf(row, job) }))
+    .sort((a, b) => a.atUs - b.atUs || order[a.entry.kind] - order[b.entry.kind])
+    .map(({ entry }) => entry);
   const story = all.filter((entry, i) => entry.kind === "Enqueued" || i >= all.length - storyMax);
   const attempts = story.filter((entry) => entry.kind === "Attempt").map((entry) => only(entry));
   const error = attempts.findLast(({ errorCode }) => errorCode !== null);
@@ -120,6 +122,12 @@ export function timelineOf(job: Job, history: readonly HistoryRow[]): Timeline {
     story,
     note: cut ? `Only the newest ${storyMax} entries are shown.` : null,
   };
+}
+
+/** A cancel of a running job is an operation and, until it is answered, a request; that tells more. */
+function repeated({ told, atUs, body }: HistoryRow, history: readonly HistoryRow[]): boolean {
+  if (told !== "operation" || body["action"] !== "cancel") return false;
+  return history.some((other) => other.told === "cancel" && other.atUs === atUs);
 }
 
 /** What to do about how a job stands: about its last error, unless it went well in the end. */
@@ -195,7 +203,8 @@ function attemptOf(id: string, body: HistoryRow["body"], status: Attempt["status
     status,
     startedAt,
     finishedAt,
-    tookMs: startedAt && finishedAt ? finishedAt.getTime() - startedAt.getTime() : null,
+    // Started by the worker's watch, finished by the database's.
+    tookMs: startedAt && finishedAt ? Math.max(0, finishedAt.getTime() - startedAt.getTime()) : null,
     worker: text(body["worker"]),
     errorCode,
     errorMessage: text(body["error_message"]),

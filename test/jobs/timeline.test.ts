@@ -162,6 +162,19 @@ test("what storm control decided, and that somebody wants it to end", async () =
   ]);
 });
 
+test("a cancel that waits for its task is told once, and so is one that is over", async () => {
+  await using mill = await file.open([plain]);
+  const worker = await StoreWorker.register(mill);
+  const { id } = await mill.enqueue(plain, {});
+  await worker.claim(1);
+  await mill.db.query(sql`
+    with asked as (insert into millrace.cancel_requests (job_id, by) values (${id}::uuid, 'ada'))
+    insert into millrace.operations (job_id, action, by) values (${id}::uuid, 'cancel', 'ada')`);
+  expect(kinds(await mill.timeline(id))).toEqual(["Enqueued", "Attempt", "CancelRequested"]);
+  await mill.db.query(sql`delete from millrace.cancel_requests`);
+  expect(kinds(await mill.timeline(id))).toEqual(["Enqueued", "Attempt", "Operation"]);
+});
+
 test("a replay names its origin, and the origin its replays, archived or not", async () => {
   await using mill = await file.open([plain]);
   const { id: origin } = await mill.enqueue(plain, {});
@@ -210,7 +223,13 @@ test("a story of thousands is cut to the newest thousand, and says so", async ()
 
 test("what happened in the same moment is told in one order: decisions before attempts", () => {
   const at = new Date(0);
-  const row = (told: HistoryRow["told"], body: HistoryRow["body"] = {}): HistoryRow => ({ told, at, id: "1", body });
+  const row = (told: HistoryRow["told"], body: HistoryRow["body"] = {}): HistoryRow => ({
+    told,
+    at,
+    atUs: 0,
+    id: "1",
+    body,
+  });
   const job = {
     id: "x",
     queue: "q",
@@ -244,6 +263,17 @@ test("what happened in the same moment is told in one order: decisions before at
   ]);
   expect(told.suggestedAction).toBe(errorCodes.POISON.action);
   expect(summaries(told)[3]).toBe("Attempt 1 failed: X.");
+});
+
+test("within a millisecond, microseconds decide", () => {
+  const job = { id: "x", queue: "q", task: "t", status: "waiting" } as Job;
+  const attempt = { at: new Date(0), id: "1", told: "attempt", body: { outcome: "snoozed", attempt: 1 } } as const;
+  const promoted = { at: new Date(0), id: "1", told: "operation", body: { action: "promote" } } as const;
+  const told = timelineOf(job, [
+    { ...attempt, atUs: 7 },
+    { ...promoted, atUs: 5 },
+  ]);
+  expect(kinds(told)).toEqual(["Operation", "Attempt"]);
 });
 
 describe("what to do about an error code", () => {
