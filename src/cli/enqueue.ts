@@ -26,6 +26,11 @@ export const enqueue = command({
     "max-attempts": { type: "string", valueHint: "number", description: "Total tries" },
     timeout: { type: "string", valueHint: "duration", description: "For one attempt" },
     key: { type: "string", description: "Idempotency key: a second job of this task under it is not made" },
+    "concurrency-key": {
+      type: "string",
+      valueHint: "key",
+      description: "Jobs of one key are limited together and take turns with others",
+    },
     tags: { type: "string", valueHint: "a,b", description: "Words to find the job by" },
     app: {
       type: "string",
@@ -44,6 +49,7 @@ export const enqueue = command({
       maxAttempts: wholeOption(args["max-attempts"], "max-attempts"),
       timeout: args.timeout as Duration | undefined,
       idempotencyKey: args.key,
+      concurrencyKey: args["concurrency-key"],
       tags: args.tags?.split(",").map((tag) => tag.trim()),
     });
     const jobs = await openJobs(args);

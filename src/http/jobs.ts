@@ -33,6 +33,8 @@ const enqueueBody = z.strictObject({
   timeout: duration.nullish(),
   idempotencyKey: z.string().nullish(),
   tags: z.array(z.string()).nullish(),
+  concurrencyKey: z.string().nullish(),
+  concurrency_key: z.string().nullish(),
 });
 
 const listQuery = z.strictObject({
@@ -87,11 +89,12 @@ function enqueueOptions(c: ApiContext, body: z.infer<typeof enqueueBody>): Enque
   const { queue, delay, priority, backoff, timeout, tags } = body;
   const runAt = either(body, "runAt", "run_at");
   const maxAttempts = either(body, "maxAttempts", "max_attempts");
+  const concurrencyKey = either(body, "concurrencyKey", "concurrency_key");
   const header = c.req.header("idempotency-key");
   if (header !== undefined && body.idempotencyKey && header !== body.idempotencyKey)
     throw new MillraceError("BAD_REQUEST", "The Idempotency-Key header and idempotencyKey name two different keys.");
   const idempotencyKey = header ?? body.idempotencyKey;
-  return given({ queue, delay, runAt, priority, maxAttempts, backoff, timeout, idempotencyKey, tags });
+  return given({ queue, delay, runAt, priority, maxAttempts, backoff, timeout, idempotencyKey, tags, concurrencyKey });
 }
 
 function listOptions(query: z.infer<typeof listQuery>): ListOptions {

@@ -37,7 +37,7 @@ const keysMax = 200;
 const fullPauseMs = 500;
 
 /** What is left of a rate limit: uses within the last `perMs`, and when the oldest of them leaves it. */
-const used = (kind: string, key: Sql, queue: number, perMs: Sql): Sql => sql`
+export const used = (kind: string, key: Sql, queue: number, perMs: Sql): Sql => sql`
   lateral (
     select coalesce(sum(e.n) filter (where e.at > now() - per.span), 0)::int as n,
            min(e.at) filter (where e.at > now() - per.span) + per.span as frees_at

@@ -5,6 +5,7 @@
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
 import { type Job, findJobs } from "./read-store.ts";
+import { used } from "./careful-store.ts";
 import { dueTime, lineOf } from "./settle-store.ts";
 
 /** The job's surroundings: its queue, its lease, what was done to it last. Times by the database's clock. */
@@ -267,17 +268,6 @@ export async function readLine(db: Database, id: string, { queueId, key, rank, d
   return row as Line;
 }
 
-/** As `claimWithCare` reads it: uses within the last `perMs`, and when the oldest of them leaves the window. */
-const used = (kind: string, key: string, queue: number, perMs: Sql): Sql => sql`
-  lateral (
-    select coalesce(sum(e.n) filter (where e.at > now() - per.span), 0)::int as n,
-           min(e.at) filter (where e.at > now() - per.span) + per.span as frees_at
-    from (select ${perMs} * interval '1 millisecond' as span) per
-    left join millrace.rate_windows w on w.queue = ${queue}::int and w.kind = ${kind} and w.key = ${key}
-    left join unnest(w.at, w.n) as e (at, n) on true
-    group by per.span
-  )`;
-
 /** Who runs in the queue, or under a key of it, the longest first. A queue with limits has one lease per job. */
 const holders = (queue: number, underKey: Sql): Sql => sql`
   (select coalesce(jsonb_agg(jsonb_build_object('job_id', h.job_id, 'worker', h.name, 'since', h.claimed_at) order by h.claimed_at, h.job_id), '[]')
@@ -298,9 +288,9 @@ export async function readLimits(db: Database, { queueId, key }: Standing): Prom
            (select d.reason_code from millrace.policy_decisions d where d.queue = q.id order by d.id desc limit 1) as decision,
            ${holders(queueId, sql`true`)} as holders, ${holders(queueId, sql`l.key = ${key}`)} as "keyHolders"
     from millrace.queues q left join millrace.queue_policies p on p.queue = q.id
-    cross join ${used("rate", "", queueId, sql`coalesce(p.rate_per_ms, 0)`)} rate
-    cross join ${used("rate", key, queueId, sql`coalesce(p.key_rate_per_ms, 0)`)} by_key
-    cross join ${used("attempts", "", queueId, sql`60000`)} attempts
+    cross join ${used("rate", sql`''`, queueId, sql`coalesce(p.rate_per_ms, 0)`)} rate
+    cross join ${used("rate", sql`${key}`, queueId, sql`coalesce(p.key_rate_per_ms, 0)`)} by_key
+    cross join ${used("attempts", sql`''`, queueId, sql`60000`)} attempts
     where q.id = ${queueId}::int`);
   return row as Limits;
 }
