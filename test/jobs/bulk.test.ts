@@ -275,6 +275,45 @@ describe("what matches", () => {
     },
   );
 
+  test("few among many are found, however many rows or settled batches lie between them", async () => {
+    await using mill = await file.open([plain]);
+    const few = { tags: ["few"] };
+    await mill.enqueueMany(plain, [1], few);
+    await mill.enqueueMany(plain, many(6_000, 1));
+    await mill.enqueueMany(plain, [1], few);
+    expect(await bulk(mill, "replay", { tag: "few" }, { queue: "a" })).toMatchObject({ lookedAt: 2, changed: 2 });
+    expect(await bulk(mill, "reprioritise", { tag: "few", queue: "default" }, { priority: 1 })).toMatchObject({
+      lookedAt: 2,
+      changed: 2,
+    });
+    // settled one by one, most of them in another queue
+    await mill.db.query(sql`
+      with taken as (delete from millrace.pending returning job_id, queue),
+      numbered as (select job_id, queue, row_number() over (order by job_id) as n from taken)
+      insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
+      select n, case when n in (1, 900) or n > 1500 then queue else -1 end, 1, now(), 1, 1, millrace.uuidrange(job_id, job_id, '[]'), array[job_id], '{1}', '{1}'
+      from numbered order by n`);
+    const [{ n = 0 } = {}] = await mill.db.query<{ n: number }>(sql`
+      select count(*)::int as n from millrace.settled s join millrace.jobs j on j.id = s.job_ids[1] and j.queue = s.queue
+      join millrace.queues q on q.id = s.queue where q.name = 'default'`);
+    expect(await bulk(mill, "remove", { status: "completed", queue: "default" })).toMatchObject({
+      expected: n,
+      lookedAt: n,
+      changed: n,
+    });
+    const sizes = await rowCounts(mill.db);
+    expect(sizes["jobs"]).toBe(6_000 + 4 + 3 - n); // with the jobs of the three operations
+  });
+
+  test("of large settled batches, too", async () => {
+    await using mill = await file.open([plain]);
+    await ended(mill, plain, many(900, succeeded));
+    await ended(mill, plain, many(700, succeeded));
+    const bigger = await bulk(mill, "remove", { status: "completed" }, { perSecond: 1_000 });
+    expect(bigger).toMatchObject({ expected: 1_600, lookedAt: 1_600, changed: 1_600 });
+    expect(await mill.stats("default")).toMatchObject([{ completed: 0 }]);
+  });
+
   test("jobs that come after it was begun are not touched", async () => {
     await using mill = await file.open([plain]);
     const [again = ""] = await ended(mill, plain, [dead()]);
