@@ -3,9 +3,9 @@ import { type ErrorCode, MillraceError, errorCodes } from "../core/errors.ts";
 
 const answerWithinMs = 30_000;
 
-/** With a body it is a POST. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
-export async function ask<Answer>(base: string, path: string, body?: object): Promise<Answer> {
-  const request: RequestInit = { signal: AbortSignal.timeout(answerWithinMs) };
+/** With a body it is a POST; `extraMs`: what the answer may take beyond the usual. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
+export async function ask<Answer>(base: string, path: string, body?: object, extraMs = 0): Promise<Answer> {
+  const request: RequestInit = { signal: AbortSignal.timeout(answerWithinMs + extraMs) };
   if (body !== undefined) {
     request.method = "POST";
     request.headers = { "Content-Type": "application/json" };

@@ -12,7 +12,7 @@ type Wire<Item> = { readonly [Key in keyof Item]: Date extends Item[Key] ? Item[
 export type BulkItem = Wire<ReturnType<typeof bulkView>>;
 export type Preview = ReturnType<typeof previewView>;
 
-export interface DeadLetterGroups {
+interface DeadLetterGroups {
   readonly group: DeadLetterGroup;
   readonly groups: readonly {
     readonly value: string;

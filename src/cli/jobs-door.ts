@@ -8,6 +8,7 @@ import { readConfig } from "../app/config.ts";
 import { type ListOptions, type Millrace, millrace } from "../app/millrace.ts";
 import type { CancelOptions, ReplayOptions } from "../app/orders.ts";
 import { MillraceError } from "../core/errors.ts";
+import { durationMs } from "../core/duration.ts";
 import { jobDetail, jobItem } from "../http/job-view.ts";
 import type { Cancelled } from "../jobs/cancel.ts";
 import type { EnqueueOptions } from "../jobs/enqueue.ts";
@@ -133,11 +134,10 @@ function overHttp(url: string): JobsDoor {
     },
     find: (id) => ask(url, `/jobs/${encodeURIComponent(id)}`),
     enqueue: (task, input, options) => ask(url, "/jobs", { task, input, ...options }),
-    cancel: (id, { within, ...options }) =>
-      ask(url, `/jobs/${encodeURIComponent(id)}/cancel`, {
-        ...options,
-        ...(within === undefined ? {} : { wait: within }),
-      }),
+    cancel(id, { within, ...options }) {
+      const extraMs = Math.min(within === undefined ? 0 : durationMs(within, "wait"), 60_000);
+      return ask(url, `/jobs/${encodeURIComponent(id)}/cancel`, given({ ...options, wait: within }), extraMs);
+    },
     replay: (id, options) => ask(url, `/jobs/${encodeURIComponent(id)}/replay`, options),
     ...bulkOverHttp(url),
     async close() {},

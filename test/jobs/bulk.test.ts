@@ -293,9 +293,10 @@ describe("what matches", () => {
       insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
       select n, case when n in (1, 900) or n > 1500 then queue else -1 end, 1, now(), 1, 1, millrace.uuidrange(job_id, job_id, '[]'), array[job_id], '{1}', '{1}'
       from numbered order by n`);
-    const [{ n = 0 } = {}] = await mill.db.query<{ n: number }>(sql`
+    const [found] = await mill.db.query<{ n: number }>(sql`
       select count(*)::int as n from millrace.settled s join millrace.jobs j on j.id = s.job_ids[1] and j.queue = s.queue
       join millrace.queues q on q.id = s.queue where q.name = 'default'`);
+    const { n } = found as { n: number };
     expect(await bulk(mill, "remove", { status: "completed", queue: "default" })).toMatchObject({
       expected: n,
       lookedAt: n,
