@@ -7,7 +7,8 @@ export { type ErrorCode, MillraceError, NonRetryableError, RateLimitError, error
 export type { Log } from "./core/log.ts";
 export type { Backoff } from "./core/retry.ts";
 export type { ForeignTransaction } from "./db/database.ts";
-export type { BulkAction, BulkOperation, BulkStatus } from "./jobs/bulk-store.ts";
+export type { BulkOperation, BulkStatus } from "./jobs/bulk-store.ts";
+export type { BulkAction } from "./jobs/bulk-walk-store.ts";
 export type { Cancelled } from "./jobs/cancel.ts";
 export type { IsolateOptions } from "./isolate/options.ts";
 export type { JobContext } from "./jobs/context.ts";

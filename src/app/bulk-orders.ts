@@ -2,15 +2,8 @@
 import { MillraceError } from "../core/errors.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
-import {
-  type BulkAction,
-  type BulkOperation,
-  countMatching,
-  countMax,
-  findBulks,
-  insertBulk,
-  stopBulk,
-} from "../jobs/bulk-store.ts";
+import { type BulkOperation, findBulks, insertBulk, stopBulk } from "../jobs/bulk-store.ts";
+import { type BulkAction, countMatching, countMax } from "../jobs/bulk-walk-store.ts";
 import {
   type DeadLetterCount,
   type DeadLetterGroup,

@@ -3,7 +3,7 @@ import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { checkedName, didYouMean, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
-import { type BulkAction, type StoredFilter, type StoredOptions, bulkActions } from "../jobs/bulk-store.ts";
+import { type BulkAction, type StoredFilter, type StoredOptions, bulkActions } from "../jobs/bulk-walk-store.ts";
 import { readInstant } from "../jobs/enqueue.ts";
 import { type JobStatus, jobStatuses } from "../jobs/read-store.ts";
 import { highestPriority } from "../jobs/task.ts";

@@ -5,16 +5,19 @@ const answerWithinMs = 30_000;
 
 export type Method = "GET" | "POST" | "PATCH" | "DELETE";
 
-/** With a body it is a POST, unless it says otherwise. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
+/**
+ * With a body it is a POST, unless it says otherwise; `extraMs`: what the answer may take beyond the usual. Throws what the API says, and `OPTION_INVALID` when nothing answers there.
+ */
 export async function ask<Answer>(
   base: string,
   path: string,
   body?: object,
   method: Method = body === undefined ? "GET" : "POST",
+  extraMs = 0,
 ): Promise<Answer> {
   let response: Response;
   try {
-    const signal = AbortSignal.timeout(answerWithinMs);
+    const signal = AbortSignal.timeout(answerWithinMs + extraMs);
     response = await fetch(base.replace(/\/+$/, "") + path, { ...requestOf(method, body), signal });
   } catch (cause) {
     const reason = ((cause as Error).cause as Error | undefined)?.message ?? (cause as Error).message;

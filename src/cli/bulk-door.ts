@@ -2,7 +2,7 @@
 import type { BulkFilter, BulkOptions } from "../app/bulk.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { begunView, bulkView, type previewView } from "../http/bulk-view.ts";
-import type { BulkAction } from "../jobs/bulk-store.ts";
+import type { BulkAction } from "../jobs/bulk-walk-store.ts";
 import type { DeadLetterGroup } from "../jobs/dead-letters-store.ts";
 import { given } from "./arguments.ts";
 import { ask } from "./ask-api.ts";

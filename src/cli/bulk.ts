@@ -2,7 +2,7 @@
 import type { ArgsDef } from "citty";
 import type { BulkFilter, BulkOptions } from "../app/bulk.ts";
 import type { Duration } from "../core/duration.ts";
-import { bulkActions } from "../jobs/bulk-store.ts";
+import { bulkActions } from "../jobs/bulk-walk-store.ts";
 import { jobStatuses } from "../jobs/read-store.ts";
 import { given, invalid, signature, signatureArguments, wholeOption, wordOption } from "./arguments.ts";
 import type { BulkItem, Preview } from "./bulk-door.ts";

@@ -8,6 +8,7 @@ import { readConfig } from "../app/config.ts";
 import { type ListOptions, type Millrace, millrace } from "../app/millrace.ts";
 import type { CancelOptions, ReplayOptions } from "../app/orders.ts";
 import { MillraceError } from "../core/errors.ts";
+import { durationMs } from "../core/duration.ts";
 import { explanationView, timelineView } from "../http/answers-view.ts";
 import { jobDetail, jobItem } from "../http/job-view.ts";
 import type { Cancelled } from "../jobs/cancel.ts";
@@ -159,11 +160,10 @@ function overHttp(url: string): JobsDoor {
     timeline: (id) => ask(url, `/jobs/${encodeURIComponent(id)}/timeline`),
     explain: (id) => ask(url, `/jobs/${encodeURIComponent(id)}/explain`),
     enqueue: (task, input, options) => ask(url, "/jobs", { task, input, ...options }),
-    cancel: (id, { within, ...options }) =>
-      ask(url, `/jobs/${encodeURIComponent(id)}/cancel`, {
-        ...options,
-        ...(within === undefined ? {} : { wait: within }),
-      }),
+    cancel(id, { within, ...options }) {
+      const extraMs = Math.min(within === undefined ? 0 : durationMs(within, "wait"), 60_000);
+      return ask(url, `/jobs/${encodeURIComponent(id)}/cancel`, given({ ...options, wait: within }), "POST", extraMs);
+    },
     replay: (id, options) => ask(url, `/jobs/${encodeURIComponent(id)}/replay`, options),
     ...bulkOverHttp(url),
     async close() {},

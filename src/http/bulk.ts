@@ -3,7 +3,7 @@ import { type Context, Hono } from "hono";
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
-import { bulkActions } from "../jobs/bulk-store.ts";
+import { bulkActions } from "../jobs/bulk-walk-store.ts";
 import { begunView, bulkFilter, bulkView, filterOf, pace } from "./bulk-view.ts";
 import type { ApiEnv } from "./env.ts";
 import { placement, signature } from "./orders.ts";

@@ -7,7 +7,17 @@ import type { EnqueueOptions } from "../jobs/enqueue.ts";
 import { status } from "./bulk-view.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 import { jobDetail, pageOf } from "./job-view.ts";
-import { bodyBytes, duration, either, given, instant, readBody, readJobId, readQuery } from "./read.ts";
+import {
+  bodyBytes,
+  duration,
+  either,
+  given,
+  instant,
+  readBody,
+  readJobId,
+  readOptionalBody,
+  readQuery,
+} from "./read.ts";
 
 /** Our names and those of runbook 004, side by side. Ranges are the engine's to check. */
 const enqueueBody = z.strictObject({
@@ -37,6 +47,7 @@ const enqueueBody = z.strictObject({
   concurrency_key: z.string().nullish(),
 });
 
+const retryBody = z.strictObject({ by: z.string().nullish(), reason: z.string().nullish() });
 const listQuery = z.strictObject({
   queue: z.string().optional(),
   task: z.string().optional(),
@@ -76,7 +87,8 @@ export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
     })
     .post("/jobs/:id/retry", async (c) => {
       const id = readJobId(c);
-      await mill.retry(id);
+      const { by, reason } = await readOptionalBody(c, retryBody, maxBodyBytes);
+      await mill.retry(id, given({ by, reason }));
       return c.json({ success: true, message: `Job ${id} waits to run again.`, job_id: id, id });
     })
     .delete("/jobs/:id", async (c) => {

@@ -2,6 +2,7 @@
 import { Hono } from "hono";
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
+import { durationMs } from "../core/duration.ts";
 import { jobItem } from "./job-view.ts";
 import type { ApiEnv } from "./env.ts";
 import { bodyBytes, duration, either, given, instant, readBody, readJobId, readOptionalBody } from "./read.ts";
@@ -23,13 +24,16 @@ const changeBody = z.strictObject({ ...signature, ...placement });
 const replayBody = changeBody.extend({ input: z.unknown().optional(), payload_json: z.unknown().optional() });
 
 const maxBodyBytes = 65_536;
+/** A request is not kept longer than this, whatever it says. */
+const longestWaitMs = 60_000;
 
 export function orderRoutes(mill: Millrace): Hono<ApiEnv> {
   return new Hono<ApiEnv>()
     .post("/jobs/:id/cancel", async (c) => {
       const id = readJobId(c);
       const { by, reason, wait } = await readOptionalBody(c, cancelBody, maxBodyBytes);
-      const { status, ignored } = await mill.cancel(id, given({ by, reason, within: wait }));
+      const within = wait === undefined || wait === null ? wait : Math.min(durationMs(wait, "wait"), longestWaitMs);
+      const { status, ignored } = await mill.cancel(id, given({ by, reason, within }));
       return c.json({ job_id: id, id, status, ignored }, status === "cancelling" ? 202 : 200);
     })
     .patch("/jobs/:id", async (c) => {

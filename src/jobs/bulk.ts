@@ -2,7 +2,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { uuidv7 } from "../core/uuid.ts";
 import type { Database, Executor } from "../db/database.ts";
-import { type LockedBulk, advanceBulk, endStopped, lockBulk, nextBatch } from "./bulk-store.ts";
+import { type LockedBulk, advanceBulk, endStopped, lockBulk } from "./bulk-store.ts";
+import { nextBatch } from "./bulk-walk-store.ts";
 import { type Signature, cancelJobs } from "./cancel-store.ts";
 import type { JobContext } from "./context.ts";
 import { moveJobs, removeJobs, replayJobs, retryJobs } from "./orders-store.ts";

@@ -13,8 +13,8 @@ export interface Cancelled {
 /** Between two looks at a job that was asked to end, in ms. */
 const lookMinMs = 10;
 const lookMaxMs = 100;
-/** A job that is between two places is looked at again at once, so often at most. */
-const triesMax = 100;
+/** A job that moves while it is looked for is looked for again at once, so often at most. */
+const missesMax = 100;
 
 const ended: ReadonlySet<JobStatus> = new Set(["completed", "failed", "cancelled"]);
 
@@ -29,7 +29,7 @@ export async function cancelJob(
   const giveUpAt = performance.now() + withinMs;
   let asked = false;
   let pauseMs = lookMinMs;
-  for (let tries = 1; ; tries += 1) {
+  for (let misses = 0; ;) {
     // Again each time: asked to end, it may have been given back instead, and waits.
     const outcome = (await cancelJobs(db, channel, [id], signature, true)).get(id);
     if (outcome === "cancelled") return { status: "cancelled", ignored: false };
@@ -37,9 +37,11 @@ export async function cancelJob(
     if (outcome === undefined) {
       const status = (await findJobs(db, [id]))[0]?.status;
       if (status === undefined || ended.has(status)) return asked && status ? { status, ignored: false } : undefined;
-      if (tries < triesMax) continue;
+      misses += 1;
+      if (misses < missesMax) continue;
       return undefined;
     }
+    misses = 0;
     const leftMs = giveUpAt - performance.now();
     if (leftMs <= 0) return { status: "cancelling", ignored: (await wasIgnored(db, id)) ?? false };
     await new Promise((resolve) => setTimeout(resolve, Math.min(pauseMs, leftMs)));

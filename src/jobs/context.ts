@@ -12,7 +12,7 @@ export interface JobContext<Input = unknown> {
   /** From 1. */
   readonly attempt: number;
   readonly maxAttempts: number;
-  /** Aborted on timeout and when the worker must stop. Pass it to everything that takes one. */
+  /** Aborted on timeout, when somebody cancels the job, and when the worker must stop. Pass it to everything that takes one. */
   readonly signal: AbortSignal;
   /** The worker's log, with this job's id, task and attempt. */
   readonly log: Log;

@@ -1,6 +1,6 @@
 /** Dead letters counted by what they have in common: what to look at first, and what one bulk operation can set right. */
 import type { Database } from "../db/database.ts";
-import { type Sql, sql } from "../db/sql.ts";
+import { type Sql, join, sql } from "../db/sql.ts";
 
 export const deadLetterGroups = ["reason", "error_code", "task", "queue"] as const;
 export type DeadLetterGroup = (typeof deadLetterGroups)[number];
@@ -36,11 +36,16 @@ export async function countDeadLetters(
   group: DeadLetterGroup,
   { queue, task, reason, errorCode }: DeadLetterFilter,
 ): Promise<DeadLetterCount[]> {
+  const conditions = [
+    sql`true`,
+    ...(queue === undefined ? [] : [sql`d.queue = ${queue}::int`]),
+    ...(task === undefined ? [] : [sql`d.task = ${task}::int`]),
+    ...(reason === undefined ? [] : [sql`d.reason = ${reason}::text`]),
+    ...(errorCode === undefined ? [] : [sql`d.error_code = ${errorCode}::text`]),
+  ];
   return db.query<DeadLetterCount>(sql`
     select ${columns[group]} as value, count(*)::float8 as count, min(d.failed_at) as oldest, max(d.failed_at) as newest
     from millrace.dead_letters d
-    where (${queue ?? null}::int is null or d.queue = ${queue ?? null}::int) and (${task ?? null}::int is null or d.task = ${task ?? null}::int)
-      and (${reason ?? null}::text is null or d.reason = ${reason ?? null}::text)
-      and (${errorCode ?? null}::text is null or d.error_code = ${errorCode ?? null}::text)
+    where ${join(conditions, sql` and `)}
     group by ${keys[group]} order by count desc, value limit ${groupsMax}`);
 }

@@ -4,7 +4,8 @@ import { type AnyTask, type Millrace, task } from "millrace";
 import type { BulkFilter, BulkOptions } from "../../src/app/bulk.ts";
 import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
-import type { BulkAction, BulkOperation } from "../../src/jobs/bulk-store.ts";
+import type { BulkOperation } from "../../src/jobs/bulk-store.ts";
+import type { BulkAction } from "../../src/jobs/bulk-walk-store.ts";
 import { runBulk } from "../../src/jobs/bulk.ts";
 import { silent } from "../../src/core/log.ts";
 import { foldAll, gate, places, rowCounts, tally, useDatabase } from "../support/engine.ts";
@@ -271,6 +272,46 @@ describe("what matches", () => {
       expect(Object.values(await census(mill))).toEqual([1]);
     },
   );
+
+  test("few among many are found, however many rows or settled batches lie between them", async () => {
+    await using mill = await file.open([plain]);
+    const few = { tags: ["few"] };
+    await mill.enqueueMany(plain, [1], few);
+    await mill.enqueueMany(plain, many(6_000, 1));
+    await mill.enqueueMany(plain, [1], few);
+    expect(await bulk(mill, "replay", { tag: "few" }, { queue: "a" })).toMatchObject({ lookedAt: 2, changed: 2 });
+    expect(await bulk(mill, "reprioritise", { tag: "few", queue: "default" }, { priority: 1 })).toMatchObject({
+      lookedAt: 2,
+      changed: 2,
+    });
+    // settled one by one, most of them in another queue
+    await mill.db.query(sql`
+      with taken as (delete from millrace.pending returning job_id, queue),
+      numbered as (select job_id, queue, row_number() over (order by job_id) as n from taken)
+      insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
+      select n, case when n in (1, 900) or n > 1500 then queue else -1 end, 1, now(), 1, 1, millrace.uuidrange(job_id, job_id, '[]'), array[job_id], '{1}', '{1}'
+      from numbered order by n`);
+    const [found] = await mill.db.query<{ n: number }>(sql`
+      select count(*)::int as n from millrace.settled s join millrace.jobs j on j.id = s.job_ids[1] and j.queue = s.queue
+      join millrace.queues q on q.id = s.queue where q.name = 'default'`);
+    const { n } = found as { n: number };
+    expect(await bulk(mill, "remove", { status: "completed", queue: "default" })).toMatchObject({
+      expected: n,
+      lookedAt: n,
+      changed: n,
+    });
+    const sizes = await rowCounts(mill.db);
+    expect(sizes["jobs"]).toBe(6_000 + 4 + 3 - n); // with the jobs of the three operations
+  });
+
+  test("of large settled batches, too", async () => {
+    await using mill = await file.open([plain]);
+    await ended(mill, plain, many(900, succeeded));
+    await ended(mill, plain, many(700, succeeded));
+    const bigger = await bulk(mill, "remove", { status: "completed" }, { perSecond: 1_000 });
+    expect(bigger).toMatchObject({ expected: 1_600, lookedAt: 1_600, changed: 1_600 });
+    expect(await mill.stats("default")).toMatchObject([{ completed: 0 }]);
+  });
 
   test("jobs that come after it was begun are not touched", async () => {
     await using mill = await file.open([plain]);

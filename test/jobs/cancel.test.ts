@@ -218,6 +218,21 @@ describe("a cancel that its worker never answers", () => {
     expect(await mill.job(id)).toMatchObject({ status: "waiting" });
   });
 
+  test("is forgotten by an operator's retry when the job was given up with its worker", async () => {
+    await using mill = await file.open([plain]);
+    const worker = await StoreWorker.register(mill);
+    const { id } = await mill.enqueue(plain, {}, { maxAttempts: 1 });
+    await worker.claim(1);
+    await mill.cancel(id, now);
+    await worker.die();
+    await reapNow(mill);
+    expect(await mill.job(id)).toMatchObject({ status: "failed", deadLetterReason: "MAX_ATTEMPTS_EXCEEDED" });
+    expect(await requests(mill)).toBe(1);
+    await mill.retry(id);
+    expect(await finishRequests(mill.db)).toBe(0);
+    expect(await mill.job(id)).toMatchObject({ status: "waiting" });
+  });
+
   test("is forgotten when the job is removed", async () => {
     await using mill = await file.open([plain]);
     const worker = await StoreWorker.register(mill);

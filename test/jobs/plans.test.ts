@@ -8,7 +8,7 @@ import type { Database, Executor } from "../../src/db/database.ts";
 import { Dialect, type Sql, quoteIdent } from "../../src/db/sql.ts";
 import { claimSuspect, closeAndClaim, fromTheHead, lookAround } from "../../src/jobs/claim-store.ts";
 import { cancelJobs, finishRequests, requestsFor } from "../../src/jobs/cancel-store.ts";
-import { nextBatch } from "../../src/jobs/bulk-store.ts";
+import { nextBatch } from "../../src/jobs/bulk-walk-store.ts";
 import { countDeadLetters } from "../../src/jobs/dead-letters-store.ts";
 import { cleanQueue } from "../../src/jobs/control-store.ts";
 import { insertOnce, insertPlain, insertSpecial } from "../../src/jobs/enqueue-store.ts";
