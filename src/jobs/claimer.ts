@@ -93,7 +93,7 @@ export class Claimer {
   /** Also after `stop`. */
   start(): void {
     this.#open = true;
-    this.lookAgain();
+    this.pump();
   }
 
   /** Claims nothing more; what was claimed and not started goes back. */

@@ -309,7 +309,10 @@ class Running {
       this.#draining = draining;
       log.info({ worker: name }, draining ? "worker drains: it claims nothing more" : "worker claims again");
       if (draining) this.#rest();
-      else this.#claimer.start();
+      else {
+        this.#claimer.start();
+        this.#claimer.lookAgain();
+      }
     }
     if (concurrency !== null && concurrency !== this.runner.concurrency) {
       log.info(
