@@ -171,7 +171,7 @@ export class Claimer {
 
   #claim(now: number): void {
     if (this.#sweep.isDue(now, this.#idleness.said)) this.#look();
-    if (now >= this.#suspectsAt && (now >= this.#ordinaryUntil || !this.#lanes.anyDue)) {
+    if (now >= this.#suspectsAt) {
       void this.#quarantine();
       return;
     }
@@ -187,7 +187,8 @@ export class Claimer {
   }
 
   get #suspectsAt(): number {
-    return Math.max(this.#lanes.suspectDueAt, this.#suspectsFrom);
+    const ordinaryUntil = this.#lanes.anyDue || !this.quiet ? this.#ordinaryUntil : 0;
+    return Math.max(this.#lanes.suspectDueAt, this.#suspectsFrom, ordinaryUntil);
   }
 
   /** Slots that nothing claimed or asked for will take. */

@@ -286,7 +286,7 @@ describe("what matches", () => {
     });
     // settled one by one, most of them in another queue
     await mill.db.query(sql`
-      with taken as (delete from millrace.pending returning job_id, queue),
+      with taken as (delete from millrace.pending returning job_id, abs(line) as queue),
       numbered as (select job_id, queue, row_number() over (order by job_id) as n from taken)
       insert into millrace.settled (lease, queue, worker, claimed_at, n, took_ms_sum, ids, job_ids, started_ms, took_ms)
       select n, case when n in (1, 900) or n > 1500 then queue else -1 end, 1, now(), 1, 1, millrace.uuidrange(job_id, job_id, '[]'), array[job_id], '{1}', '{1}'

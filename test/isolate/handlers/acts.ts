@@ -12,7 +12,10 @@ const acts: Readonly<Record<string, (context: JobContext<Act>) => unknown>> = {
   tell({ input, id, task, queue, attempt, maxAttempts, log }) {
     log.info({ input, id, task, queue, attempt, maxAttempts, pid: process.pid, threadId }, "here");
   },
-  wait: ({ input }) => pause(input.ms),
+  wait({ input, log }) {
+    log.info({}, "waiting");
+    return pause(input.ms);
+  },
   obey({ signal, log }) {
     log.info({ pid: process.pid, threadId }, "obeying");
     return new Promise((_, reject) => {
