@@ -11,6 +11,8 @@ const recordsPerSecond = 20;
 export class Admission {
   /** For queues without a limit of their own; null: none. */
   readonly perMinute: number | null;
+  /** Hears of queues that have no rules any more. */
+  onFree: (queue: number) => void = () => undefined;
   readonly #db: Database;
   readonly #log: Log;
   readonly #now: () => number;
@@ -45,6 +47,7 @@ export class Admission {
         if (bytes > maxBytes) denied.set(job, tooLarge(bytes, maxBytes));
       }
     }
+    if (gate.max_payload_bytes === null && gate.max_per_minute === null && gate.priority === null) this.onFree(queue);
     const fitting = jobs.filter((job) => !denied.has(job));
     const room = gate.max_per_minute === null ? fitting.length : Math.max(gate.max_per_minute - gate.count, 0);
     const admitted = together && (denied.size > 0 || room < fitting.length) ? [] : fitting.slice(0, room);

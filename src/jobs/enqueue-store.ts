@@ -65,6 +65,11 @@ const wake = (channel: string, always: boolean): Sql => sql`
 const guarded = (queues: Sql): Sql =>
   sql`exists (select from millrace.queues q where q.id = any (${queues}) and q.guarded)`;
 
+const guardedMark = "millrace:guarded";
+/** Fails the statement when a queue has rules: no number is named like this. Asking first, inside it, costs a tenth of a small insert. */
+const refusal = (queues: string): Sql =>
+  sql`(select (${guardedMark} || name)::int from millrace.queues where id = any (${queues}::int[]) and guarded limit 1)`;
+
 /**
  * Inserts plain jobs: due now, no options. False, and nothing inserted, when a queue has rules about that and they are not `admitted`. A batch that was inserted before, by a try whose answer was lost, is left as it is: ids
  * are made by the caller, and a batch is repeated whole. (`on conflict do nothing` would say so per row, at a WAL record each.)
@@ -81,35 +86,35 @@ export async function insertPlain(
   const priorities = arrayLiteral(jobs.map((job) => job.priority));
   const attempts = arrayLiteral(jobs.map((job) => job.maxAttempts));
   const inputs = textArrayLiteral(jobs.map((job) => job.input));
-  const insert = db.rows<[number, boolean]>(sql`
-    with gate as materialized (select ${admitted}::boolean or not ${guarded(sql`${queues}::int[]`)} as open),
-    asked as (
+  const insert = db.rows(sql`
+    with asked as (
       insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, input)
       select id, queue, task, priority, max_attempts, now(), input
       from unnest(${ids}::uuid[], ${queues}::int[], ${tasks}::int[], ${priorities}::smallint[], ${attempts}::smallint[], ${inputs}::jsonb[])
         as given (id, queue, task, priority, max_attempts, input)
-      where (select open from gate)
     ),
     waits as (
       insert into millrace.pending (line, rank, run_at, job_id, task, attempt)
       select queue, -priority, now(), id, task, 1
       from unnest(${ids}::uuid[], ${queues}::int[], ${tasks}::int[], ${priorities}::smallint[]) as given (id, queue, task, priority)
-      where (select open from gate)
     ),
     woken as (
       select pg_notify(${channel}, lanes.queue || ':' || -lanes.priority || ':0')
       from (select distinct queue, priority from unnest(${queues}::int[], ${priorities}::smallint[]) as given (queue, priority)) lanes
-      where (select open from gate) and exists (
+      where exists (
         select from millrace.workers w
         where w.stopped_at is null and w.idle and (w.queues is null or lanes.queue = any (w.queues))
       )
     )
-    select (select count(*)::int from woken), open from gate`);
-  const [row] = await insert.catch((error: { code?: unknown; constraint?: unknown }) => {
-    if (error.code !== "23505" || error.constraint !== "jobs_pkey") throw error;
-    return [];
-  });
-  return row?.[1] ?? true;
+    select (select count(*)::int from woken), ${admitted ? sql`null` : refusal(queues)}`);
+  try {
+    await insert;
+  } catch (error) {
+    const { code, constraint, message = "" } = error as { code?: unknown; constraint?: unknown; message?: string };
+    if (code === "22P02" && message.includes(guardedMark)) return false;
+    if (code !== "23505" || constraint !== "jobs_pkey") throw error;
+  }
+  return true;
 }
 
 /** Inserts jobs of any kind. `always` sends the NOTIFY without asking who is idle; see `wake`. False: as for `insertPlain`. */

@@ -7,6 +7,7 @@ import { type Backoff, backoffRule } from "../core/retry.ts";
 import { uuidv7 } from "../core/uuid.ts";
 import { type Database, type Executor, type ForeignTransaction, isTransient } from "../db/database.ts";
 import { type Admission, tooLarge } from "./admission.ts";
+import { batches } from "./batches.ts";
 import {
   type IdempotencyKey,
   type NewJob,
@@ -65,11 +66,8 @@ const known: ReadonlySet<string> = new Set([
 ]);
 const none: EnqueueOptions = Object.freeze({});
 const dayMs = 86_400_000;
-/** One statement takes at most this many jobs, and this many characters of input. */
-const batchMax = 1_000;
 /** Inserts under way at once: the server writes one to disk while the next is gathered. */
 const insertsMax = 2;
-const batchChars = 8_000_000;
 
 /** A job but for its id and input. */
 type Order = Omit<NewJob, "id" | "input">;
@@ -87,6 +85,8 @@ export class Enqueuer {
   readonly #now: () => number;
   readonly #maxPayloadBytes: number;
   readonly #admission: Admission;
+  /** Queues known to have rules. */
+  readonly #guarded = new Set<number>();
   readonly #orders = new Map<AnyTask | string, Order>();
   #waiting: Waiting[] = [];
   #inserts = 0;
@@ -105,6 +105,7 @@ export class Enqueuer {
     this.#now = now;
     this.#maxPayloadBytes = maxPayloadBytes;
     this.#admission = admission;
+    admission.onFree = (queue) => this.#guarded.delete(queue);
   }
 
   /** Resolves when the job is durable. A task given by name only is not validated here; the worker that runs it does. */
@@ -166,7 +167,7 @@ export class Enqueuer {
     insert: (into: Executor, jobs: readonly NewJob[], admitted: boolean) => Promise<boolean>,
   ): Promise<void> {
     const into = tx === undefined ? this.#db : this.#db.adopt(tx);
-    if (this.#admission.perMinute === null && (await reached(tx, () => insert(into, jobs, false)))) return;
+    if (await this.#isFree(jobs, () => reached(tx, () => insert(into, jobs, false)))) return;
     const admit = (within: Executor) =>
       this.#admission.admit(within, jobs, true, async (some) => void (await insert(within, some, true)));
     const denied = await reached(tx, () => (tx === undefined ? this.#db.transaction(admit) : admit(into)));
@@ -256,8 +257,7 @@ export class Enqueuer {
   async #insertBatch(batch: readonly Waiting[]): Promise<void> {
     try {
       const jobs = batch.map(({ job }) => job);
-      const free = this.#admission.perMinute === null;
-      if (free && (await reached(undefined, () => insertPlain(this.#db, this.#channel, jobs))))
+      if (await this.#isFree(jobs, () => reached(undefined, () => insertPlain(this.#db, this.#channel, jobs))))
         for (const { resolve } of batch) resolve();
       else await this.#insertByRules(batch);
     } catch (error) {
@@ -265,6 +265,14 @@ export class Enqueuer {
       // One of them is not to PostgreSQL's taste; the others must not suffer for it.
       for (const one of batch) await this.#insertBatch([one]);
     }
+  }
+
+  /** Whether the jobs went in without asking anybody. */
+  async #isFree(jobs: readonly NewJob[], insert: () => Promise<boolean>): Promise<boolean> {
+    if (this.#admission.perMinute !== null || jobs.some(({ queue }) => this.#guarded.has(queue))) return false;
+    if (await insert()) return true;
+    for (const { queue } of jobs) this.#guarded.add(queue);
+    return false;
   }
 
   /** Jobs of several callers, queue by queue: as many as the queue's rules let in. */
@@ -354,23 +362,6 @@ function checkedKey(text: unknown, name: string): string {
   // Half surrogate pairs would all be stored as the same replacement character.
   if (typeof text === "string" && /^[^\0\p{Surrogate}]{1,255}$/u.test(text)) return text;
   throw new MillraceError("OPTION_INVALID", `${name} must be a text of 1 to 255 characters.`);
-}
-
-function batches<Item>(items: readonly Item[], chars: (item: Item) => number): Item[][] {
-  const result: Item[][] = [];
-  let batch: Item[] = [];
-  let size = 0;
-  for (const item of items) {
-    if (batch.length === batchMax || (batch.length > 0 && size + chars(item) > batchChars)) {
-      result.push(batch);
-      batch = [];
-      size = 0;
-    }
-    batch.push(item);
-    size += chars(item);
-  }
-  if (batch.length > 0) result.push(batch);
-  return result;
 }
 
 /**
