@@ -7,13 +7,13 @@ import { callerOf, recorder } from "./caller.ts";
 
 const file = useDatabase();
 
-/** An API over a schema of its own, with `ok` and `broken` run once each on queue `work`, and one job waiting on `idle`. */
+/** An API over a schema of its own, with `ok` and `broken` run once each on queue `mail`, and one job waiting on `idle`. */
 async function setUp() {
   const ran = tally<string>();
-  const ok = task({ name: "ok", queue: "work", run: () => ran.add("ok") });
+  const ok = task({ name: "ok", queue: "mail", run: () => ran.add("ok") });
   const broken = task({
     name: "broken",
-    queue: "work",
+    queue: "mail",
     run() {
       ran.add("broken");
       throw new NonRetryableError("broken");
@@ -30,7 +30,7 @@ async function setUp() {
 }
 
 const none = { waiting: 0, active: 0, completed: 0, failed: 0, delayed: 0, paused: false };
-const work = { ...none, name: "work", completed: 1, failed: 1, total: 2 };
+const mail = { ...none, name: "mail", completed: 1, failed: 1, total: 2 };
 const idle = { ...none, name: "idle", waiting: 1, total: 1 };
 
 describe("stats", () => {
@@ -40,8 +40,8 @@ describe("stats", () => {
 
     const all = await call("/api/queue/stats");
     expect(all.status).toBe(200);
-    expect(all.body).toEqual({ success: true, stats: [idle, work], timestamp: expect.stringMatching(/^\d{4}-.*Z$/) });
-    expect((await call("/api/queue/work/stats")).body).toMatchObject({ success: true, stats: [work] });
+    expect(all.body).toEqual({ success: true, stats: [idle, mail], timestamp: expect.stringMatching(/^\d{4}-.*Z$/) });
+    expect((await call("/api/queue/mail/stats")).body).toMatchObject({ success: true, stats: [mail] });
   });
 });
 
@@ -82,11 +82,11 @@ describe("one queue", () => {
   test("keeps what ended less than a day ago when cleaned, and everything else when told", async () => {
     const { mill, call } = await setUp();
     await using _ = mill;
-    const clean = (query: string) => call(`/api/queue/work/clean${query}`, { method: "POST" });
+    const clean = (query: string) => call(`/api/queue/mail/clean${query}`, { method: "POST" });
 
     expect(await clean("")).toMatchObject({ status: 200, body: { success: true, completed: 0, failed: 0 } });
     expect(await clean("?grace=0")).toMatchObject({ status: 200, body: { success: true, completed: 1, failed: 1 } });
-    expect((await call("/api/queue/work/stats")).body).toMatchObject({ stats: [{ total: 0 }] });
+    expect((await call("/api/queue/mail/stats")).body).toMatchObject({ stats: [{ total: 0 }] });
     for (const query of ["?grace=-1", "?grace=1d", "?grase=1"]) expect((await clean(query)).status).toBe(400);
   });
 
@@ -99,7 +99,7 @@ describe("one queue", () => {
       expect(answer).toMatchObject({ status: 404, body: { code: "QUEUE_NOT_FOUND" } });
     }
     expect(await call("/api/queue/nowhere/stats")).toMatchObject({ status: 404, body: { code: "QUEUE_NOT_FOUND" } });
-    expect((await mill.stats()).map(({ name }) => name)).toEqual(["idle", "work"]);
+    expect((await mill.stats()).map(({ name }) => name)).toEqual(["idle", "mail"]);
     for (const name of ["%00", "two%20words", "-x"])
       expect(await call(`/api/queue/${name}/stats`)).toMatchObject({
         status: 400,
@@ -113,16 +113,16 @@ describe("all queues", () => {
     const { mill, call } = await setUp();
     await using _ = mill;
     const paused = async () => (await mill.stats()).map((queue) => queue.paused);
-    await mill.pause("work");
+    await mill.pause("mail");
 
     expect(await call("/api/queue/pause-all", { method: "POST" })).toMatchObject({
       status: 200,
-      body: { success: true, queues: ["idle", "work"], changed: ["idle"] },
+      body: { success: true, queues: ["idle", "mail"], changed: ["idle"] },
     });
     expect(await paused()).toEqual([true, true]);
     expect(await call("/api/queue/resume-all", { method: "POST" })).toMatchObject({
       status: 200,
-      body: { success: true, changed: ["idle", "work"] },
+      body: { success: true, changed: ["idle", "mail"] },
     });
     expect(await paused()).toEqual([false, false]);
     expect(await call("/api/queue/clean-all?grace=0", { method: "POST" })).toMatchObject({
