@@ -6,9 +6,8 @@ import type { BulkAction } from "../jobs/bulk-walk-store.ts";
 import type { DeadLetterGroup } from "../jobs/dead-letters-store.ts";
 import { given } from "./arguments.ts";
 import { ask } from "./ask-api.ts";
+import type { Wire } from "./door.ts";
 
-/** Times are Dates here and texts when they came over HTTP. */
-type Wire<Item> = { readonly [Key in keyof Item]: Date extends Item[Key] ? Item[Key] | string : Item[Key] };
 export type BulkItem = Wire<ReturnType<typeof bulkView>>;
 export type Preview = ReturnType<typeof previewView>;
 

@@ -7,7 +7,8 @@ import { jobStatuses } from "../jobs/read-store.ts";
 import { given, invalid, signature, signatureArguments, wholeOption, wordOption } from "./arguments.ts";
 import type { BulkItem, Preview } from "./bulk-door.ts";
 import { command } from "./command.ts";
-import { doorArguments, openJobs } from "./jobs-door.ts";
+import { doorArguments } from "./door.ts";
+import { openJobs } from "./jobs-door.ts";
 import { counted, facts, fromNow, paint, print, printJson, table } from "./print.ts";
 
 const words = [...bulkActions, "list", "show", "stop"] as const;

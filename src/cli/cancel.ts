@@ -2,7 +2,8 @@
 import type { Duration } from "../core/duration.ts";
 import { given, jobId, signature, signatureArguments } from "./arguments.ts";
 import { command } from "./command.ts";
-import { doorArguments, openJobs } from "./jobs-door.ts";
+import { doorArguments } from "./door.ts";
+import { openJobs } from "./jobs-door.ts";
 import { print, printJson } from "./print.ts";
 
 export const cancel = command({

@@ -5,7 +5,8 @@ import { given, invalid, signatureArguments, wholeOption, wordOption } from "./a
 import { beginOptions, filterArguments, filterOf, paceArguments, tell } from "./bulk.ts";
 import { command } from "./command.ts";
 import { tableOf } from "./jobs.ts";
-import { type JobsDoor, doorArguments, openJobs } from "./jobs-door.ts";
+import { doorArguments } from "./door.ts";
+import { type JobsDoor, openJobs } from "./jobs-door.ts";
 import { fromNow, paint, print, printJson, table } from "./print.ts";
 
 const words = ["list", "retry", "replay", "purge"] as const;

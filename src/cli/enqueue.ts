@@ -3,7 +3,8 @@ import { text } from "node:stream/consumers";
 import type { Duration } from "../core/duration.ts";
 import { given, readJson, wholeOption } from "./arguments.ts";
 import { command } from "./command.ts";
-import { doorArguments, openJobs } from "./jobs-door.ts";
+import { doorArguments } from "./door.ts";
+import { openJobs } from "./jobs-door.ts";
 import { print, printJson } from "./print.ts";
 
 export const enqueue = command({

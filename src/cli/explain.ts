@@ -1,33 +1,15 @@
 /** `millrace explain <id>`: why a job is where it is, and what would move it. */
-import { isUuid } from "../core/uuid.ts";
-import { invalid } from "./arguments.ts";
-import { command } from "./command.ts";
-import { type JobExplanation, doorArguments, openJobs } from "./jobs-door.ts";
-import { facts, fromNow, oneLine, print, printJson } from "./print.ts";
+import type { explanationView } from "../http/answers-view.ts";
+import type { Wire } from "./door.ts";
+import { facts, fromNow, oneLine } from "./print.ts";
+import { showJob } from "./show-job.ts";
 
-export const explain = command({
-  meta: { name: "explain", description: "Say why a job is where it is, and what would move it" },
-  args: {
-    id: { type: "positional", required: true, description: "Its id" },
-    ...doorArguments,
-  },
-  async run({ args }) {
-    if (!isUuid(args.id)) throw invalid(`"${args.id}" is not the id of a job: ids are UUIDs.`);
-    const door = await openJobs(args);
-    try {
-      const found = await door.explain(args.id);
-      if (args.json) printJson(found);
-      else print(describe(found));
-    } finally {
-      await door.close();
-    }
-  },
-});
+export const explain = showJob("explain", "Say why a job is where it is, and what would move it", "/explain", describe);
 
 /** Longest sentence on a terminal: an error message may have 8 KiB. */
 const longest = 1_000;
 
-function describe(found: JobExplanation): string {
+function describe(found: Wire<ReturnType<typeof explanationView>>): string {
   const due = found.next_run_at;
   const error = found.last_error;
   return facts([

@@ -1,29 +1,12 @@
 /** `millrace job <id>`: everything about one job. */
-import { jobId } from "./arguments.ts";
-import { command } from "./command.ts";
-import { type JobDetail, doorArguments, openJobs } from "./jobs-door.ts";
-import { facts, fromNow, print, printJson } from "./print.ts";
+import type { jobDetail } from "../http/job-view.ts";
+import type { Wire } from "./door.ts";
+import { facts, fromNow } from "./print.ts";
+import { showJob } from "./show-job.ts";
 
-export const job = command({
-  meta: { name: "job", description: "Show one job" },
-  args: {
-    id: { type: "positional", required: true, description: "Its id" },
-    ...doorArguments,
-  },
-  async run({ args }) {
-    const id = jobId(args.id);
-    const door = await openJobs(args);
-    try {
-      const found = await door.find(id);
-      if (args.json) printJson(found);
-      else print(describe(found));
-    } finally {
-      await door.close();
-    }
-  },
-});
+export const job = showJob("job", "Show one job", "", describe);
 
-function describe(found: JobDetail): string {
+function describe(found: Wire<ReturnType<typeof jobDetail>>): string {
   const now = Date.now();
   const when = (time: Date | string | null): string | null =>
     time === null ? null : `${new Date(time).toISOString()}  (${fromNow(time, now)})`;

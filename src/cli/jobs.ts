@@ -2,7 +2,8 @@
 import { jobStatuses } from "../jobs/read-store.ts";
 import { given, wholeOption, wordOption } from "./arguments.ts";
 import { command } from "./command.ts";
-import { type JobItem, doorArguments, openJobs } from "./jobs-door.ts";
+import { doorArguments } from "./door.ts";
+import { type JobItem, openJobs } from "./jobs-door.ts";
 import { fromNow, oneLine, paint, print, printJson, table } from "./print.ts";
 
 export const jobs = command({

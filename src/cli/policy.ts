@@ -3,7 +3,8 @@ import { describeMs } from "../core/duration.ts";
 import { openApi } from "./api-door.ts";
 import { given, invalid, wholeOption } from "./arguments.ts";
 import { command } from "./command.ts";
-import { doorArguments } from "./jobs-door.ts";
+import { doorArguments } from "./door.ts";
+
 import { facts, print, printJson, table } from "./print.ts";
 
 interface PolicyView {

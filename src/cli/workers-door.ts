@@ -4,7 +4,7 @@ import type { Millrace } from "../app/millrace.ts";
 import { workerItem } from "../http/worker-view.ts";
 import type { QueueStats } from "../jobs/stats-store.ts";
 import { ask } from "./ask-api.ts";
-import { type DoorOptions, type Wire, doorArguments, openDoor } from "./jobs-door.ts";
+import { type DoorOptions, type Wire, doorArguments, openDoor } from "./door.ts";
 
 export type WorkerItem = Wire<ReturnType<typeof workerItem>>;
 
