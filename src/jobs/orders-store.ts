@@ -173,8 +173,11 @@ export async function removeJobs(db: Executor, ids: readonly string[]): Promise<
       where p.line = d.line and p.rank = -d.priority and p.run_at = d.run_at and p.job_id = d.id returning p.job_id
     ),
     dead as (delete from millrace.dead_letters where job_id in (select id from doomed) returning job_id),
+    archived as materialized (
+      select id from millrace.jobs_archive where id = any (${arrayLiteral(ids)}::uuid[]) order by id for update
+    ),
     history as materialized (
-      select d.id, s.id as batch from doomed d
+      select d.id, s.id as batch from (select id from doomed union all select id from archived) d
       cross join lateral (select s.id from millrace.settled s where s.ids @> d.id and d.id = any (s.job_ids) limit 1) s
     ),
     ended as (
@@ -202,7 +205,8 @@ export async function removeJobs(db: Executor, ids: readonly string[]): Promise<
       from shorter where s.id = shorter.batch returning s.queue, s.finished_at, cardinality(shorter.ids) as n
     ),
     ${recount(sql`select queue, finished_at, n from shortened`)},
-    jobs as (delete from millrace.jobs where id in (select id from gone) returning id)
-    select id::text from jobs`);
+    jobs as (delete from millrace.jobs where id in (select id from gone) returning id),
+    put_away as (delete from millrace.jobs_archive where id in (select id from gone) returning id)
+    select id::text from jobs union all select id::text from put_away`);
   return idsOf(rows);
 }

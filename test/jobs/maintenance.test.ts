@@ -46,6 +46,22 @@ describe("archiving", () => {
     expect(await mill.stats("default")).toMatchObject([{ completed: 8, waiting: 1 }]);
   });
 
+  test("leaves a job that can be looked at, replayed and removed, and that lists leave out", async () => {
+    await using mill = await file.open([plain]);
+    const [id = "", other = ""] = await completed(mill, 2);
+    await age(mill, 8);
+    await archive(mill.db, 7 * dayMs);
+    expect(await mill.job(id)).toMatchObject({ id, status: "completed" });
+    expect((await mill.timeline(id)).attempts).toMatchObject([{ status: "succeeded" }]);
+    const { id: fresh } = await mill.replay(id);
+    expect(await mill.job(fresh)).toMatchObject({ status: "waiting", replayOf: id, input: 0 });
+    expect((await mill.jobs({ status: "completed" })).jobs).toEqual([]);
+    await mill.remove(id);
+    expect(await mill.job(id)).toBeUndefined();
+    expect(await mill.job(other)).toMatchObject({ status: "completed" });
+    expect(await mill.stats("default")).toMatchObject([{ completed: 1 }]);
+  });
+
   test("goes on in batches of about a thousand jobs", async () => {
     await using mill = await file.open([plain]);
     for (let n = 0; n < 5; n += 1) await completed(mill, 400);

@@ -121,6 +121,16 @@ test(
       every: 100,
     });
     const survivors = crew.living;
+    // What the last victims held may have been done by others before they were missed.
+    await until(
+      "who died is known as lost",
+      async () =>
+        (await observer.number(
+          "select count(*) from millrace.workers where stopped_at is null and pid <> all ($1::int[])",
+          [survivors.map(({ pid }) => pid)],
+        )) === 0,
+      { within: 4 * leaseMs, every: 100 },
+    );
     const stopped = await Promise.all(survivors.map((child) => child.stop()));
     await Promise.all(kept);
 
