@@ -10,7 +10,8 @@ import {
   countDeadLetters,
   deadLetterGroups,
 } from "../jobs/dead-letters-store.ts";
-import type { EnqueueOptions, Enqueued } from "../jobs/enqueue.ts";
+import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
+import type { Enqueued } from "../jobs/enqueue.ts";
 import { type BulkFilter, type BulkOptions, type BulkPreview, readBulk } from "./bulk.ts";
 import { bulkAttempts, bulkTask, maintenanceQueue } from "./built-in.ts";
 import { Orders, signatureOf } from "./orders.ts";

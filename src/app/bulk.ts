@@ -4,7 +4,7 @@ import { MillraceError } from "../core/errors.ts";
 import { checkedName, didYouMean, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
 import { type BulkAction, type StoredFilter, type StoredOptions, bulkActions } from "../jobs/bulk-walk-store.ts";
-import { readInstant } from "../jobs/enqueue.ts";
+import { readInstant } from "../jobs/enqueue-options.ts";
 import { type JobStatus, jobStatuses } from "../jobs/read-store.ts";
 import { highestPriority } from "../jobs/task.ts";
 import { type OrderOptions, signatureOf } from "./orders.ts";

@@ -21,6 +21,8 @@ export interface MaintenanceSettings {
 export const maintenanceTask = "millrace.maintenance";
 const dayMs = 86_400_000;
 const auditMs = 400 * dayMs;
+/** As long as a step may wait for an event. */
+const eventsMs = 400 * dayMs;
 /** One run works no longer than this; what is left is for the next. */
 const budgetMs = 45_000;
 
@@ -90,7 +92,7 @@ export async function maintain(
     if (completedMs !== null) cleaned += await cleanCompleted(db, queue, completedMs);
     cleaned += await cleanFailed(db, queue, failedMs ?? keepFailedMs);
   }
-  const ages = { decisionsMs: pruneAfterMs, auditMs, workersMs: Math.max(keptMs, keepFailedMs) + dayMs };
+  const ages = { decisionsMs: pruneAfterMs, auditMs, workersMs: Math.max(keptMs, keepFailedMs) + dayMs, eventsMs };
   while (goOn() && (await sweepUp(db, ages)) > 0);
 
   if (archived > 0) log.info({ archived }, `[maintenance] archived ${archived} succeeded jobs`);

@@ -7,11 +7,11 @@ import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.t
 import type { Database, ForeignTransaction } from "../db/database.ts";
 import type { PGlite } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
-import { Admission } from "../jobs/admission.ts";
 import { explainJob, timelineOfJob } from "../jobs/answers.ts";
 import { type Cleaned, cleanQueue, pauseQueue, resumeQueue } from "../jobs/control-store.ts";
+import { settleDependents } from "../flows/flow-store.ts";
 import { existingModule } from "../isolate/options.ts";
-import { type EnqueueOptions, Enqueuer, type Enqueued } from "../jobs/enqueue.ts";
+import { Endings } from "../jobs/endings.ts";
 import type { Explanation } from "../jobs/explain.ts";
 import { Names } from "../jobs/names.ts";
 import type { WorkerInfo } from "../jobs/registry-store.ts";
@@ -25,11 +25,11 @@ import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
 import { builtInTasks, maintenanceQueue } from "./built-in.ts";
-import { BulkOrders } from "./bulk-orders.ts";
 import { readConfig } from "./config.ts";
 import { type MaintenanceSettings, maintenanceChore, maintenanceTask } from "./maintenance.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
 import { open } from "./open.ts";
+import { Producer } from "./producer.ts";
 import { Policies } from "./policies.ts";
 import { version } from "./version.ts";
 
@@ -159,7 +159,7 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
   }
 }
 
-interface Surroundings {
+export interface Surroundings {
   readonly log: Log;
   readonly now: () => number;
   readonly random: () => number;
@@ -168,59 +168,24 @@ interface Surroundings {
   readonly maintenance: MaintenanceSettings;
 }
 
-export class Millrace extends BulkOrders {
+export class Millrace extends Producer {
   /** Who runs jobs, and the orders for each of them. */
   readonly registry: Registry;
-  readonly log: Log;
   /** Limits, admission and retention of queues. */
   readonly policies: Policies;
-  readonly #enqueuer: Enqueuer;
+  readonly #endings: Endings;
   readonly #random: () => number;
   readonly #maintenance: MaintenanceSettings;
   readonly #workers = new Set<Worker>();
   #closed: Promise<void> | undefined;
 
   constructor(app: App, db: Database, surroundings: Surroundings) {
-    const { log, now, random, maxPayloadBytes, maxEnqueuePerMinute, maintenance } = surroundings;
-    super({ app, db, now, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
-    this.log = log;
+    super(app, db, surroundings);
     this.registry = new Registry(db, this.channel);
-    this.#random = random;
-    this.#maintenance = maintenance;
-    const admission = new Admission(db, log, now, maxEnqueuePerMinute);
-    this.#enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, admission);
+    this.#random = surroundings.random;
+    this.#maintenance = surroundings.maintenance;
+    this.#endings = new Endings(db, this.channel, [(tx, ended) => settleDependents(tx, this.channel, ended)], this.log);
     this.policies = new Policies(db, this.names, this.channel);
-  }
-
-  /** Puts a job into its queue. Resolves when it is durable, or, with `tx`, when it is part of your transaction. */
-  enqueue<Input>(task: Task<Input, unknown>, input: NoInfer<Input>, options?: EnqueueOptions): Promise<Enqueued>;
-  /** A task by name, for processes that do not have its code: the input is not validated until it runs. */
-  enqueue(task: string, input: unknown, options?: EnqueueOptions): Promise<Enqueued>;
-  async enqueue(task: AnyTask | string, input: unknown, options?: EnqueueOptions): Promise<Enqueued> {
-    this.mustBeOpen();
-    return this.#enqueuer.enqueue(task, input, options);
-  }
-
-  /** Many jobs of one task at once; ids in the order of the inputs. */
-  enqueueMany<Input>(
-    task: Task<Input, unknown>,
-    inputs: readonly NoInfer<Input>[],
-    options?: EnqueueOptions,
-  ): Promise<string[]>;
-  enqueueMany(task: string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]>;
-  async enqueueMany(task: AnyTask | string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]> {
-    this.mustBeOpen();
-    return this.#enqueuer.enqueueMany(task, inputs, options);
-  }
-
-  /**
-   * Your own SQL and Millrace's in one transaction: `tx.query(text, values)`, `enqueue(…, { tx })`, `complete(tx)`. A throw rolls
-   * everything back. For those who have no pool of their own; embedded, it is the only way in. Nothing else of Millrace may be
-   * awaited inside: embedded there is one connection, and the transaction has it.
-   */
-  async transaction<Result>(work: (tx: ForeignTransaction) => Promise<Result>): Promise<Result> {
-    this.mustBeOpen();
-    return this.db.lend(work);
   }
 
   /** Starts a worker for the app's tasks. It keeps trying until the database answers; `ready()` says when it does. */
@@ -255,6 +220,8 @@ export class Millrace extends BulkOrders {
         channel: this.channel,
         log: this.log,
         random: this.#random,
+        maxResultBytes: this.maxPayloadBytes,
+        endings: this.#endings,
         tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
         chores: this.#choresOf(queueNames),
@@ -283,7 +250,7 @@ export class Millrace extends BulkOrders {
     if (settings.everyMs === 0 || (queues !== undefined && !queues.includes(maintenanceQueue))) return [];
     return [
       maintenanceChore(this.db, settings, (options) =>
-        this.#enqueuer.enqueue(maintenanceTask, null, { queue: maintenanceQueue, maxAttempts: 3, ...options }),
+        this.enqueuer.enqueue(maintenanceTask, null, { queue: maintenanceQueue, maxAttempts: 3, ...options }),
       ),
     ];
   }
@@ -361,6 +328,7 @@ export class Millrace extends BulkOrders {
   /** Stops this object's workers, then closes the connections. */
   close(): Promise<void> {
     this.#closed ??= (async () => {
+      this.finishes.close();
       await Promise.all([...this.#workers].map((worker) => worker.stop()));
       await this.db.close();
     })();

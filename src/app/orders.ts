@@ -7,7 +7,7 @@ import { isUuid, uuidv7 } from "../core/uuid.ts";
 import type { Database } from "../db/database.ts";
 import { type Cancelled, cancelJob } from "../jobs/cancel.ts";
 import type { Signature } from "../jobs/cancel-store.ts";
-import { readInstant } from "../jobs/enqueue.ts";
+import { readInstant } from "../jobs/enqueue-options.ts";
 import type { Names } from "../jobs/names.ts";
 import { type Move, moveJobs, removeJobs, replayJobs, retryJobs } from "../jobs/orders-store.ts";
 import { type Job, type JobStatus, findJobs } from "../jobs/read-store.ts";

@@ -2,7 +2,7 @@
 import { MillraceError } from "../core/errors.ts";
 import { wholeNumber } from "../core/options.ts";
 import type { Backoff } from "../core/retry.ts";
-import type { EnqueueOptions } from "../jobs/enqueue.ts";
+import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
 import { highestPriority } from "../jobs/task.ts";
 import { refuseForeign } from "./refusal.ts";
 

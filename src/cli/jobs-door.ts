@@ -7,7 +7,7 @@ import type { CancelOptions, ReplayOptions } from "../app/orders.ts";
 import { durationMs } from "../core/duration.ts";
 import { jobItem } from "../http/job-view.ts";
 import type { Cancelled } from "../jobs/cancel.ts";
-import type { EnqueueOptions } from "../jobs/enqueue.ts";
+import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
 import { given } from "./arguments.ts";
 import { ask } from "./ask-api.ts";
 import { type DoorOptions, type Wire, openDoor } from "./door.ts";

@@ -45,6 +45,14 @@ export const errorCodes = {
   },
   BULK_NOT_FOUND: { status: 404, action: "Check the id; `GET /api/bulk` lists the bulk operations." },
   JOB_STATE: { status: 409, action: "Look at the job's status first; the message says which status the action needs." },
+  JOB_FAILED: {
+    status: 409,
+    action: "Read the error in the message, or ask `explain` about the job; retry or replay it.",
+  },
+  JOB_CANCELLED: { status: 409, action: "Somebody cancelled the job; the message says who and why." },
+  WAIT_TIMEOUT: { status: 504, action: "Wait longer, or look at the job later: it goes on." },
+  FLOW_INVALID: { status: 400, action: "Correct the flow; the message names the job." },
+  FLOW_CYCLE: { status: 400, action: "Break the circle that the message names; nothing was written." },
   QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },
   POLICY_NOT_FOUND: { status: 404, action: "Set a policy first; a queue without one has no limits." },
   WORKER_NOT_FOUND: {
@@ -112,6 +120,18 @@ export const errorCodes = {
     status: 500,
     retryable: true,
     action: "Let the transaction's error leave the task; the job is tried again.",
+  },
+  RESULT_NOT_STORABLE: {
+    status: 422,
+    retryable: false,
+    action:
+      "Return plain JSON within MILLRACE_MAX_PAYLOAD_BYTES, or nothing; the work was done, so look before you retry.",
+  },
+  DEPENDENCY_FAILED: {
+    status: 424,
+    retryable: false,
+    action:
+      "Retry the job that failed: when it completes, this one goes on by itself. Or retry this one to run it without.",
   },
   NON_RETRYABLE: {
     status: 422,

@@ -3,7 +3,7 @@ import { Hono } from "hono";
 import { z } from "zod";
 import type { ListOptions, Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
-import type { EnqueueOptions } from "../jobs/enqueue.ts";
+import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
 import { status } from "./bulk-view.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 import { jobDetail, pageOf } from "./job-view.ts";

@@ -24,7 +24,7 @@ const runs: Sql = sql`exists (select from millrace.leases l where j.id = any (l.
  */
 const cancelWaiting = ({ by, reason }: Signature): Sql => sql`
   due as materialized (
-    select j.id, ${lineOf(sql`j`)} as line, j.priority, place.run_at
+    select j.id, ${lineOf(sql`j`)} as line, j.priority, place.run_at, coalesce(j.options ? 'watched', false) as watched
     from chosen cross join lateral (select * from millrace.jobs where id = chosen.id limit 1) j
     cross join lateral (select ${dueTime} as run_at) place
     order by j.id
@@ -32,7 +32,7 @@ const cancelWaiting = ({ by, reason }: Signature): Sql => sql`
   taken as materialized (
     delete from millrace.pending p using due
     where p.line = due.line and p.rank = -due.priority and p.run_at = due.run_at and p.job_id = due.id
-    returning p.job_id, abs(p.line) as queue, p.attempt
+    returning p.job_id, abs(p.line) as queue, p.attempt, due.watched
   ),
   signed as materialized (
     select t.job_id, t.queue, t.attempt, asked.job_id is null as noted_now,
@@ -44,6 +44,7 @@ const cancelWaiting = ({ by, reason }: Signature): Sql => sql`
     insert into millrace.attempts (job_id, queue, attempt, outcome, error_code, error_message)
     select r.job_id, r.queue, r.attempt, 'cancelled', 'CANCELLED', ${cancelMessage} from signed r
   ),
+  ended as (insert into millrace.endings (job_id, outcome) select job_id, 'cancelled' from taken where watched),
   noted as (
     insert into millrace.operations (job_id, action, by, reason)
     select job_id, 'cancel', by, reason from signed where noted_now

@@ -2,6 +2,7 @@
 import type { Duration } from "../core/duration.ts";
 import type { Log } from "../core/log.ts";
 import type { ForeignTransaction } from "../db/database.ts";
+import type { Dependency } from "./dependencies-store.ts";
 
 export interface JobContext<Input = unknown> {
   /** The job's input, validated by the task's schema. */
@@ -18,9 +19,12 @@ export interface JobContext<Input = unknown> {
   readonly log: Log;
   /** Ends this attempt and repeats it after the pause, without using an attempt up. Throws; nothing after it runs. */
   readonly snooze: (pause: Duration) => never;
+  /** What the jobs that this one waited for returned, in the order in which the flow named them. */
+  readonly dependencies: () => Promise<Dependency[]>;
   /**
    * Marks the job as done inside your own transaction, together with your writes: both commit or neither. Call it last, once.
-   * Throws `JOB_STATE` when the worker has lost this job meanwhile, so that your transaction rolls back.
+   * `result` is kept like one that is returned. Throws `JOB_STATE` when the worker has lost this job meanwhile, so that your
+   * transaction rolls back.
    */
-  readonly complete: (tx: ForeignTransaction) => Promise<void>;
+  readonly complete: (tx: ForeignTransaction, result?: unknown) => Promise<void>;
 }

@@ -1,6 +1,7 @@
 /** What people do to queues: pause, resume, clean. Each is one statement, or one per batch: nothing is half done. */
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
+import { belongings } from "./belongings-store.ts";
 import { recount } from "./stats-store.ts";
 
 /** Pauses a queue; workers are told at once and give back what they have not started. False when it was paused already. */
@@ -50,7 +51,7 @@ const withThem: Sql = sql`
   attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id),
   operations as (delete from millrace.operations o using ids where o.job_id = ids.id),
   decisions as (delete from millrace.policy_decisions d using ids where d.job_id = ids.id),
-  keys as (delete from millrace.idempotency_keys k using ids where k.job_id = ids.id),
+  ${belongings(sql`ids`)},
   jobs as (delete from millrace.jobs j using ids where j.id = ids.id)`;
 
 export async function cleanCompleted(db: Database, queue: number, graceMs: number): Promise<number> {

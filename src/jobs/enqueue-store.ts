@@ -25,6 +25,8 @@ export interface SpecialJob {
   readonly replayOf?: string;
   /** Concurrency key. */
   readonly key?: string;
+  /** Not due until somebody says so. */
+  readonly blocked?: true;
 }
 
 export interface IdempotencyKey {
@@ -35,6 +37,8 @@ export interface IdempotencyKey {
 /** Overrides of the task's own settings, as stored in `jobs.options`. */
 export interface StoredJobOptions {
   readonly timeout_ms?: number;
+  /** Somebody waits for its end, which leaves a row in `endings`. */
+  readonly watched?: true;
   readonly backoff?: { type: "exponential" | "fixed"; delayMs: number; maxMs: number; jitter: number };
 }
 
@@ -195,7 +199,7 @@ function insertGiven(jobs: readonly NewJob[]): Sql {
       priority,
       max_attempts: maxAttempts,
       delay_ms: special.delayMs,
-      run_at: special.runAt?.toISOString(),
+      run_at: special.blocked ? "infinity" : special.runAt?.toISOString(),
       options: special.options,
       tags: special.tags,
       replay_of: special.replayOf,

@@ -1,71 +1,49 @@
 /** The way in: options are read, the input is checked, and concurrent calls share one insert. */
-import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { storableJson } from "../core/json.ts";
-import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
-import { type Backoff, backoffRule } from "../core/retry.ts";
+import { checkedName, wholeNumber } from "../core/options.ts";
 import { uuidv7 } from "../core/uuid.ts";
 import { type Database, type Executor, type ForeignTransaction, isTransient } from "../db/database.ts";
-import { type Admission, tooLarge } from "./admission.ts";
+import { type Admission, type Denial, tooLarge } from "./admission.ts";
 import { batches } from "./batches.ts";
-import {
-  type IdempotencyKey,
-  type NewJob,
-  type SpecialJob,
-  insertOnce,
-  insertPlain,
-  insertSpecial,
-} from "./enqueue-store.ts";
+import { type EnqueueOptions, readKey, readSpecial, readUnique } from "./enqueue-options.ts";
+import { type NewJob, type SpecialJob, insertOnce, insertPlain, insertSpecial } from "./enqueue-store.ts";
 import type { Names } from "./names.ts";
 import { type AnyTask, defaultMaxAttempts, highestPriority, validate } from "./task.ts";
+import { type UniqueRule, takeKey } from "./unique-store.ts";
 
-export interface EnqueueOptions {
-  /** Default: the task's queue. */
-  queue?: string;
-  /** Run this much later. Not together with `runAt`. */
-  delay?: Duration;
-  /** Run then; a time in the past means now. */
-  runAt?: Date | string;
-  /** Higher runs first, -32 767 to 32 767. */
-  priority?: number;
-  /** Total tries. */
-  maxAttempts?: number;
-  backoff?: Backoff;
-  /** For one attempt. */
-  timeout?: Duration;
-  /** The first enqueue of this task under this key wins; later ones get its job for `idempotencyKeep` (default 24 hours). */
-  idempotencyKey?: string;
-  idempotencyKeep?: Duration;
-  /** Up to 20 words to find the job by. */
-  tags?: readonly string[];
-  /** Jobs of one key are limited together, and take turns with those of other keys; see the queue's `keyConcurrency` and `keyRate`. */
-  concurrencyKey?: string;
-  /** Your own transaction: the job exists if and only if it commits. */
-  tx?: ForeignTransaction;
-}
-
-export interface Enqueued {
+/** `Output`: what the job's task returns. */
+export interface Enqueued<Output = unknown> {
   readonly id: string;
-  /** True when an earlier job already has the idempotency key. */
+  /** True when an earlier job already has the key: `id` is that job's. */
   readonly duplicate: boolean;
+  /** Only for the compiler. */
+  readonly types?: { readonly output: Output };
 }
 
-const known: ReadonlySet<string> = new Set([
-  "queue",
-  "delay",
-  "runAt",
-  "priority",
-  "maxAttempts",
-  "backoff",
-  "timeout",
-  "idempotencyKey",
-  "idempotencyKeep",
-  "tags",
-  "concurrencyKey",
-  "tx",
-]);
+/** One of several jobs that are enqueued together. */
+export interface Asked {
+  readonly task: AnyTask | string;
+  readonly input: unknown;
+  readonly options: Omit<EnqueueOptions, "tx" | "idempotencyKey" | "unique" | "debounce" | "throttle">;
+  /** Waits for others; whoever asks says for which. */
+  readonly blocked: boolean;
+  /** Others wait for it. */
+  readonly watched: boolean;
+}
+
+/** What a queue's rules do not let in. Thrown so that the transaction is rolled back. */
+class Refused extends Error {
+  readonly queue: number;
+  readonly denials: readonly Denial[];
+  constructor(queue: number, denials: readonly Denial[]) {
+    super("refused by the queue's rules");
+    this.queue = queue;
+    this.denials = denials;
+  }
+}
+
 const none: EnqueueOptions = Object.freeze({});
-const dayMs = 86_400_000;
 /** Inserts under way at once: the server writes one to disk while the next is gathered. */
 const insertsMax = 2;
 
@@ -115,14 +93,16 @@ export class Enqueuer {
     // As the worker will read it: a Date is a text by then, undefined is null.
     if (typeof task !== "string" && task.schema !== undefined) await validate(task.name, task.schema, JSON.parse(text));
     const key = readKey(options);
+    const unique = readUnique(options);
     const known = this.#orders.get(task);
     const order = known !== undefined && options === none ? known : await this.#order(task, options);
     const job = this.#job(order, text);
     const { tx } = options;
-    if (key === undefined && tx === undefined && job.special === undefined) {
+    if (key === undefined && unique === undefined && tx === undefined && job.special === undefined) {
       await this.#together(job);
       return { id: job.id, duplicate: false };
     }
+    if (unique !== undefined) return this.#insertUnique(job, unique, tx);
     let { id } = job;
     const insert = async (into: Executor, jobs: readonly NewJob[], admitted: boolean): Promise<boolean> => {
       const [one = job] = jobs;
@@ -141,9 +121,9 @@ export class Enqueuer {
     inputs: readonly unknown[],
     options: EnqueueOptions = none,
   ): Promise<string[]> {
-    if (options.idempotencyKey !== undefined) {
-      throw new MillraceError("OPTION_INVALID", "enqueueMany: idempotencyKey names one job; use enqueue for each.");
-    }
+    for (const name of ["idempotencyKey", "unique", "debounce", "throttle"] as const)
+      if (options[name] !== undefined)
+        throw new MillraceError("OPTION_INVALID", `enqueueMany: ${name} is about one job; use enqueue for each.`);
     const texts: string[] = [];
     for (const input of inputs) texts.push(await this.#text(task, input, options));
     if (typeof task !== "string" && task.schema !== undefined)
@@ -158,6 +138,64 @@ export class Enqueuer {
         : insertSpecial(into, this.#channel, some, tx !== undefined, admitted);
     for (const batch of batches(jobs, (job) => job.input.length)) await this.#insert(batch, tx, insert);
     return jobs.map((job) => job.id);
+  }
+
+  /** Jobs of any tasks and queues, all or none, and `alongside` what is said about them. Returns ids in order. */
+  async enqueueTogether(
+    asked: readonly Asked[],
+    tx: ForeignTransaction | undefined,
+    alongside: (into: Executor, ids: readonly string[]) => Promise<void>,
+  ): Promise<string[]> {
+    const jobs: NewJob[] = [];
+    for (const { task, input, options, blocked, watched } of asked) {
+      const text = await this.#text(task, input, options);
+      if (typeof task !== "string" && task.schema !== undefined)
+        await validate(task.name, task.schema, JSON.parse(text));
+      const order = await this.#order(task, { ...options, ...(tx === undefined ? {} : { tx }) });
+      const { special = {} } = order;
+      const stored = watched ? { options: { ...special.options, watched: true as const } } : {};
+      jobs.push({ ...this.#job(order, text), special: { ...special, ...stored, ...(blocked ? { blocked } : {}) } });
+    }
+    const ids = jobs.map(({ id }) => id);
+    await this.#within(tx, async (into) => {
+      await this.#insertWithin(into, jobs, tx !== undefined);
+      await alongside(into, ids);
+    });
+    return ids;
+  }
+
+  async #insertUnique(job: NewJob, rule: UniqueRule, tx: ForeignTransaction | undefined): Promise<Enqueued> {
+    return this.#within(tx, async (into) => {
+      const id = await takeKey(into, this.#channel, job, rule);
+      if (id === job.id) await this.#insertWithin(into, [job], tx !== undefined);
+      return { id, duplicate: id !== job.id };
+    });
+  }
+
+  /** Does `work` in the caller's transaction or one of its own, and writes down what rules refused. */
+  async #within<Result>(
+    tx: ForeignTransaction | undefined,
+    work: (into: Executor) => Promise<Result>,
+  ): Promise<Result> {
+    try {
+      return await (tx === undefined ? reached(undefined, () => this.#db.transaction(work)) : work(this.#db.adopt(tx)));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      await this.#record(error.queue, error.denials, tx);
+      throw error.denials[0]?.error ?? error;
+    }
+  }
+
+  /** Jobs of any queues, by the rules of each. Throws `Refused` before any is inserted. */
+  async #insertWithin(into: Executor, jobs: readonly NewJob[], always: boolean): Promise<void> {
+    if (await insertSpecial(into, this.#channel, jobs, always)) return;
+    const admitted: NewJob[] = [];
+    for (const queue of new Set(jobs.map((job) => job.queue))) {
+      const group = jobs.filter((job) => job.queue === queue);
+      const denied = await this.#admission.admit(into, group, true, async (some) => void admitted.push(...some));
+      if (denied.size > 0) throw new Refused(queue, [...denied.values()]);
+    }
+    await insertSpecial(into, this.#channel, admitted, always, true);
   }
 
   /** Inserts jobs of one queue, all or none; by its rules if it has any. Throws what the rules say. */
@@ -202,7 +240,6 @@ export class Enqueuer {
   async #order(task: AnyTask | string, options: EnqueueOptions): Promise<Order> {
     const named = typeof task === "string";
     const name = named ? checkedName(task, "task") : task.name;
-    if (options !== none) refuseUnknown("enqueue", options, known);
     const queue = options.queue === undefined ? (named ? "default" : task.queue) : checkedName(options.queue, "queue");
     // Through the caller's connection: embedded there is no other, and a pool may be used up by transactions like this one.
     const within = options.tx === undefined ? undefined : this.#db.adopt(options.tx);
@@ -302,66 +339,6 @@ export class Enqueuer {
       }
     }
   }
-}
-
-function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
-  const { delay, runAt, backoff, timeout, tags, concurrencyKey } = options;
-  if (delay !== undefined && runAt !== undefined)
-    throw new MillraceError("OPTION_INVALID", "Give delay or runAt, not both.");
-  if (
-    delay === undefined &&
-    runAt === undefined &&
-    backoff === undefined &&
-    timeout === undefined &&
-    tags === undefined &&
-    concurrencyKey === undefined
-  )
-    return undefined;
-  return {
-    ...(delay === undefined ? {} : { delayMs: durationMs(delay, "delay") }),
-    ...(runAt === undefined ? {} : { runAt: readInstant(runAt) }),
-    ...(tags === undefined ? {} : { tags: checkedTags(tags) }),
-    ...(concurrencyKey === undefined ? {} : { key: checkedKey(concurrencyKey, "concurrencyKey") }),
-    ...(backoff === undefined && timeout === undefined
-      ? {}
-      : {
-          options: {
-            ...(timeout === undefined ? {} : { timeout_ms: durationMs(timeout, "timeout") }),
-            ...(backoff === undefined ? {} : { backoff: backoffRule(backoff) }),
-          },
-        }),
-  };
-}
-
-export function readInstant(value: Date | string): Date {
-  // new Date(null) is 1970, and a number could be meant as a delay.
-  const at = value instanceof Date ? value : new Date(typeof value === "string" ? value : Number.NaN);
-  const year = at.getUTCFullYear();
-  if (year >= 1970 && year < 10_000) return at;
-  throw new MillraceError(
-    "OPTION_INVALID",
-    `runAt must be a Date or an ISO 8601 time between 1970 and 9999, not ${show(value)}.`,
-  );
-}
-
-function checkedTags(tags: readonly string[]): readonly string[] {
-  const fine =
-    Array.isArray(tags) &&
-    tags.length <= 20 &&
-    tags.every((tag) => typeof tag === "string" && /^[^\0\p{Surrogate}]{1,100}$/u.test(tag));
-  if (fine) return tags;
-  throw new MillraceError("OPTION_INVALID", "tags must be up to 20 texts of 1 to 100 characters.");
-}
-
-function readKey({ idempotencyKey: text, idempotencyKeep: keep = dayMs }: EnqueueOptions): IdempotencyKey | undefined {
-  if (text === undefined) return undefined;
-  return { text: checkedKey(text, "idempotencyKey"), keepMs: durationMs(keep, "idempotencyKeep") };
-}
-
-function checkedKey(text: unknown, name: string): string {
-  // Half surrogate pairs would all be stored as the same replacement character.
-  if (typeof text === "string" && /^[^\0\p{Surrogate}]{1,255}$/u.test(text)) return text;
-  throw new MillraceError("OPTION_INVALID", `${name} must be a text of 1 to 255 characters.`);
 }
 
 /**

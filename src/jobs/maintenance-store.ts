@@ -4,6 +4,7 @@
  */
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
+import { belongings } from "./belongings-store.ts";
 import { recount } from "./stats-store.ts";
 
 /** Jobs per transaction: small enough that nobody waits long for one. */
@@ -94,7 +95,7 @@ const withThem: Sql = sql`
   decisions as (delete from millrace.policy_decisions d using ids where d.job_id = ids.id returning d.id),
   operations as (delete from millrace.operations o using ids where o.job_id = ids.id),
   requests as (delete from millrace.cancel_requests c using ids where c.job_id = ids.id),
-  keys as (delete from millrace.idempotency_keys k using ids where k.job_id = ids.id)`;
+  ${belongings(sql`ids`)}`;
 
 /** How long what nobody asks for any more is kept, in ms. */
 export interface Ages {
@@ -102,13 +103,15 @@ export interface Ages {
   readonly auditMs: number;
   /** After their stop: nothing that is still kept names them. */
   readonly workersMs: number;
+  /** Emitted events: no run waits for one that is older. */
+  readonly eventsMs: number;
 }
 
 const minuteMs = 60_000;
 const dayMs = 86_400_000;
 
 /** Small tables, by age: a thousand rows of each at a time. Returns how many went. */
-export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs }: Ages): Promise<number> {
+export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs, eventsMs }: Ages): Promise<number> {
   const [row] = await db.query<{ gone: number }>(sql`
     with denials as (
       delete from millrace.ingest_decisions where id in (
@@ -125,6 +128,14 @@ export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs }:
       delete from millrace.idempotency_keys where (task, key) in (
         select task, key from millrace.idempotency_keys where expires_at < now() order by expires_at limit ${batch}) returning task
     ),
+    unique_keys as (
+      delete from millrace.unique_keys where (task, key) in (
+        select task, key from millrace.unique_keys where until < now() order by until limit ${batch}) returning task
+    ),
+    events as (
+      delete from millrace.emitted_events where name in (
+        select name from millrace.emitted_events where at < ${ago(eventsMs)} order by at limit ${batch}) returning name
+    ),
     workers as (
       delete from millrace.workers w where w.stopped_at < ${ago(workersMs)}
         and not exists (select from millrace.leases l where l.worker = w.id) returning id
@@ -134,7 +145,8 @@ export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs }:
       delete from millrace.audit where id in (select id from millrace.audit where at < ${ago(auditMs)} order by id limit ${batch}) returning id
     )
     select ((select count(*) from denials) + (select count(*) from decisions) + (select count(*) from counters) + (select count(*) from windows)
-          + (select count(*) from keys) + (select count(*) from workers) + (select count(*) from bulk) + (select count(*) from audit))::int as gone`);
+          + (select count(*) from keys) + (select count(*) from unique_keys)
+          + (select count(*) from events) + (select count(*) from workers) + (select count(*) from bulk) + (select count(*) from audit))::int as gone`);
   return row?.gone ?? 0;
 }
 

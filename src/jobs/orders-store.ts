@@ -6,6 +6,7 @@ import type { Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
 import type { Signature } from "./cancel-store.ts";
 import { dueTime, lineOf } from "./settle-store.ts";
+import { belongings } from "./belongings-store.ts";
 import { recount } from "./stats-store.ts";
 
 /** A job due later than this wakes nobody: idle workers look again before it comes. Milliseconds. */
@@ -163,7 +164,7 @@ export async function replayJobs(
 export async function removeJobs(db: Executor, ids: readonly string[]): Promise<string[]> {
   const rows = await db.query<{ id: string }>(sql`
     with doomed as materialized (
-      select j.id, ${lineOf(sql`j`)} as line, j.priority, ${dueTime} as run_at from millrace.jobs j
+      select j.id, ${lineOf(sql`j`)} as line, j.priority, ${dueTime} as run_at, coalesce(j.options ? 'watched', false) as watched from millrace.jobs j
       where j.id = any (${arrayLiteral(ids)}::uuid[])
         and not exists (select from millrace.leases l where j.id = any (l.job_ids) and j.id <> all (l.done))
       order by j.id for update of j
@@ -180,18 +181,23 @@ export async function removeJobs(db: Executor, ids: readonly string[]): Promise<
       select d.id, s.id as batch from (select id from doomed union all select id from archived) d
       cross join lateral (select s.id from millrace.settled s where s.ids @> d.id and d.id = any (s.job_ids) limit 1) s
     ),
-    ended as (
+    over as (
       select id from history
       union all
       select d.id from doomed d
       where exists (select from millrace.attempts a where a.job_id = d.id and a.outcome = 'cancelled' and not a.late)
     ),
     -- A claim that got in between took the pending row: then nothing matched and the job stays.
-    gone as materialized (select job_id as id from waiting union select job_id from dead union select id from ended),
+    gone as materialized (select job_id as id from waiting union select job_id from dead union select id from over),
     told as (delete from millrace.attempts where job_id in (select id from gone)),
     operations as (delete from millrace.operations where job_id in (select id from gone)),
     -- or the next enqueue under its key would be given a job that is no more
-    keys as (delete from millrace.idempotency_keys where job_id in (select id from gone)),
+    ${belongings(sql`gone`)},
+    -- what waits for it hears that it is no more
+    ended as (
+      insert into millrace.endings (job_id, outcome)
+      select w.job_id, 'removed' from waiting w join doomed d on d.id = w.job_id where d.watched
+    ),
     requests as (delete from millrace.cancel_requests where job_id in (select id from gone)),
     shorter as (select batch, array_agg(id) as ids from history group by batch),
     -- Everything from the row itself: another job of the batch may be on its way out too.

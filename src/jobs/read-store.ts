@@ -1,5 +1,5 @@
 /** Reading jobs: one by id, lists by status. Status is derived from where the job is; nothing here writes. */
-import type { Database } from "../db/database.ts";
+import type { Database, Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, join, sql } from "../db/sql.ts";
 import { dueTime, lineOf } from "./settle-store.ts";
 
@@ -86,7 +86,7 @@ const describe = (chosen: Sql): Sql => sql`
   ) well on true
   order by f.n`;
 
-export async function findJobs(db: Database, ids: readonly string[]): Promise<Job[]> {
+export async function findJobs(db: Executor, ids: readonly string[]): Promise<Job[]> {
   return db.query<Job>(
     describe(sql`select id, n from unnest(${arrayLiteral(ids)}::uuid[]) with ordinality as given (id, n)`),
   );

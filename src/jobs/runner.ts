@@ -120,13 +120,18 @@ export class Runner {
       const outcome = job.execute();
       if (isThenable(outcome))
         outcome.then(
-          () => this.#finish(job, undefined),
+          (output) => this.#returned(job, output),
           (thrown: unknown) => this.#finish(job, { thrown }),
         );
-      else this.#finish(job, undefined);
+      else this.#returned(job, outcome);
     } catch (thrown) {
       this.#finish(job, { thrown });
     }
+  }
+
+  #returned(job: RunningJob, output: unknown): void {
+    job.output = output;
+    this.#finish(job, undefined);
   }
 
   /** Its time begins only now: it had to wait for a thread or process. */

@@ -1,10 +1,12 @@
 /** One job on a worker, from claim to result. Cheap until used: the input is parsed, and a signal made, when the task asks. */
 import { type Duration, describeMs, durationMs, wholeMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
+import { storableJson } from "../core/json.ts";
 import type { Log } from "../core/log.ts";
 import { type BackoffRule, readFailure, retryDelayMs } from "../core/retry.ts";
 import type { ForeignTransaction } from "../db/database.ts";
 import type { ClaimedRow } from "./claim-store.ts";
+import type { Dependency } from "./dependencies-store.ts";
 import type { StoredJobOptions } from "./enqueue-store.ts";
 import type { JobContext } from "./context.ts";
 import type { Lease } from "./ledger.ts";
@@ -15,7 +17,10 @@ import { type AnyTask, validate } from "./task.ts";
 export interface Host {
   readonly log: Log;
   readonly random: () => number;
-  completeWithin(tx: ForeignTransaction, job: RunningJob): Promise<boolean>;
+  /** Largest JSON of what a task returns. */
+  readonly maxResultBytes: number;
+  completeWithin(tx: ForeignTransaction, job: RunningJob, result: string | null): Promise<boolean>;
+  dependenciesOf(job: RunningJob): Promise<Dependency[]>;
   /** Runs a task that is not to run in this thread. */
   runIsolated(job: RunningJob): Promise<unknown>;
 }
@@ -52,6 +57,8 @@ export class RunningJob implements JobContext {
   /** performance.now() at the start of `run`. */
   startedAt = 0;
   completed = false;
+  /** What `run` returned. */
+  output: unknown;
   /** Started, and waiting for a thread or process of its own: its time has not begun. */
   queued = false;
   /** Hears of the interruption. Unlike `signal`, it does not tell that the task has looked. */
@@ -92,6 +99,16 @@ export class RunningJob implements JobContext {
     return definition.run(this as JobContext as JobContext<never>);
   }
 
+  /** Somebody waits for its end. */
+  get watched(): boolean {
+    return this.#options?.watched === true;
+  }
+
+  /** If it ends well, nothing is to be written but that. */
+  get isPlain(): boolean {
+    return this.output === undefined && !this.completed && !this.watched;
+  }
+
   get timeoutMs(): number {
     return this.#options?.timeout_ms ?? this.definition?.timeoutMs ?? 0;
   }
@@ -123,6 +140,7 @@ export class RunningJob implements JobContext {
       startedMs: wholeMs(this.startedAt - this.lease.claimedAt),
       tookMs: wholeMs(now - this.startedAt),
       completed: this.completed,
+      watched: this.watched,
       task: this.task,
     };
     // A task that caught its abort and returned looks like a success; believing it would lose the work.
@@ -155,7 +173,7 @@ export class RunningJob implements JobContext {
         delayMs: this.#retryDelay(0),
       };
     }
-    if (ended === undefined) return { ...base, outcome: "succeeded", next: "done" };
+    if (ended === undefined) return { ...base, ...this.#success() };
     if (ended.thrown instanceof Snooze)
       return { ...base, outcome: "snoozed", next: "again", delayMs: ended.thrown.pauseMs };
     const { code, message, stack, retryable, retryAfterMs } = readFailure(ended.thrown);
@@ -165,8 +183,21 @@ export class RunningJob implements JobContext {
 
   /** The result of a job that is cancelled before it was started. */
   get cancelledUnstarted(): Result {
-    const { lease, id, attempt, task } = this;
-    return { lease: lease.id, jobId: id, attempt, task, startedMs: null, tookMs: 0, ...cancelledResult };
+    const { lease, id, attempt, task, watched } = this;
+    return { lease: lease.id, jobId: id, attempt, task, watched, startedMs: null, tookMs: 0, ...cancelledResult };
+  }
+
+  /** What it did is done, so that a result nobody can keep makes it a dead letter, not another try. */
+  #success(): Pick<Result, "outcome" | "next" | "result" | "code" | "message"> {
+    try {
+      return { outcome: "succeeded", next: "done", result: this.#keepable(this.output) };
+    } catch (error) {
+      return { outcome: "failed", next: "dead", code: "RESULT_NOT_STORABLE", message: (error as Error).message };
+    }
+  }
+
+  #keepable(output: unknown): string | undefined {
+    return output === undefined ? undefined : storableJson(output, this.#host.maxResultBytes, "result");
   }
 
   #retryDelay(atLeastMs: number): number {
@@ -215,11 +246,16 @@ export class RunningJob implements JobContext {
     };
   }
 
-  get complete(): (tx: ForeignTransaction) => Promise<void> {
-    return async (tx) => {
+  get dependencies(): () => Promise<Dependency[]> {
+    return () => this.#host.dependenciesOf(this);
+  }
+
+  get complete(): (tx: ForeignTransaction, result?: unknown) => Promise<void> {
+    return async (tx, result) => {
+      const text = this.#keepable(result) ?? null;
       if (this.completed) throw new MillraceError("JOB_STATE", `Job ${this.id} was completed already.`);
       this.completed = true;
-      const held = await this.#host.completeWithin(tx, this).catch((error: unknown) => {
+      const held = await this.#host.completeWithin(tx, this, text).catch((error: unknown) => {
         this.completed = false; // a transaction in which a statement failed cannot commit
         throw error;
       });

@@ -30,6 +30,10 @@ export interface Result {
   readonly delayMs?: number | undefined;
   /** For the log. */
   readonly task?: string;
+  /** What the task returned, as JSON text; undefined when it returned nothing. */
+  readonly result?: string | undefined;
+  /** Somebody waits for the job's end. */
+  readonly watched?: boolean | undefined;
   /** The task completed itself inside its own transaction; whether that committed, history knows. */
   readonly completed?: boolean | undefined;
 }
@@ -103,6 +107,8 @@ export async function settle(
       stack: result.stack,
       delay_ms: result.delayMs,
       completed: result.completed,
+      result: result.result,
+      watched: result.watched,
       // Ids begin with their time. Batches stay within 17 minutes of ids, so that a range of ids stays narrow.
       era: result.jobId.slice(0, 7),
     })),
@@ -111,7 +117,7 @@ export async function settle(
     with given as materialized (
       select * from jsonb_to_recordset(${given}::jsonb) as g (
         lease bigint, job_id uuid, attempt smallint, outcome text, next text, started_ms int, took_ms int,
-        code text, message text, stack text, delay_ms float8, completed boolean, era text)
+        code text, message text, stack text, delay_ms float8, completed boolean, result text, watched boolean, era text)
     ),
     ${held(worker)},
     ${open},
@@ -157,6 +163,15 @@ export async function settle(
       select job_id, queue, task, attempt, case verdict when 'dead' then 'NON_RETRYABLE' else 'MAX_ATTEMPTS_EXCEEDED' end, coalesce(code, 'UNKNOWN')
       from judged where verdict in ('dead', 'exhausted')
       on conflict (job_id) do nothing
+    ),
+    returned as (
+      insert into millrace.results (job_id, result) select job_id, result::jsonb from judged where verdict = 'done' and result is not null
+      on conflict (job_id) do update set result = excluded.result, at = now()
+    ),
+    ended as (
+      insert into millrace.endings (job_id, outcome)
+      select job_id, case verdict when 'done' then 'completed' when 'cancelled' then 'cancelled' else 'failed' end
+      from judged where watched and not recorded and verdict in ('done', 'dead', 'exhausted', 'cancelled')
     ),
     answered as ( -- or a retry of the dead letter would be cancelled
       delete from millrace.cancel_requests where job_id in (select job_id from judged where verdict in ('dead', 'exhausted', 'cancelled'))
@@ -240,7 +255,16 @@ export async function stillCompleting(db: Database, ids: readonly string[]): Pro
  */
 export async function completeWithin(
   tx: Executor,
-  job: { lease: string; worker: number; id: string; attempt: number; startedMs: number; tookMs: number },
+  job: {
+    readonly lease: string;
+    readonly worker: number;
+    readonly id: string;
+    readonly startedMs: number;
+    readonly tookMs: number;
+    /** JSON text; null when the task returned nothing. */
+    readonly result: string | null;
+    readonly watched: boolean;
+  },
 ): Promise<boolean> {
   const [row] = await tx.query<{ held: boolean }>(sql`
     with held as materialized (
@@ -253,7 +277,12 @@ export async function completeWithin(
       select id, queue, worker, claimed_at, clock_timestamp(), 1, ${job.tookMs}::int, millrace.uuidrange(${job.id}::uuid, ${job.id}::uuid, '[]'),
              array[${job.id}::uuid], array[${job.startedMs}::int], array[${job.tookMs}::int]
       from held
-    )
+    ),
+    returned as (
+      insert into millrace.results (job_id, result) select ${job.id}::uuid, ${job.result}::jsonb from held where ${job.result}::text is not null
+      on conflict (job_id) do update set result = excluded.result, at = now()
+    ),
+    ended as (insert into millrace.endings (job_id, outcome) select ${job.id}::uuid, 'completed' from held where ${job.watched}::boolean)
     select exists (select from held) as held, pg_advisory_xact_lock_shared(${completion(sql`${job.id}::text`)})::text as ended`);
   return row?.held ?? false;
 }

@@ -24,6 +24,7 @@ export class Settler {
   readonly #log: Log;
   readonly #onRequeued: (inMs: number) => void;
   readonly #onFreed: (queue: number) => void;
+  readonly #onEnded: () => void;
   /** Claimed, never started, on their way back. */
   #returns: RunningJob[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -32,7 +33,7 @@ export class Settler {
 
   /**
    * `onRequeued` hears in how many ms the first of the jobs just queued again is due, `onFreed` of every queue with limits in which
-   * a job has ended.
+   * a job has ended, `onEnded` when one has ended that somebody waits for.
    */
   constructor(
     db: Database,
@@ -41,6 +42,7 @@ export class Settler {
     log: Log,
     onRequeued: (inMs: number) => void,
     onFreed: (queue: number) => void,
+    onEnded: () => void,
   ) {
     this.#db = db;
     this.#channel = channel;
@@ -48,13 +50,14 @@ export class Settler {
     this.#log = log;
     this.#onRequeued = onRequeued;
     this.#onFreed = onFreed;
+    this.#onEnded = onEnded;
   }
 
   /** An attempt ended. */
   finished(job: RunningJob, now: number, ended: { thrown: unknown } | undefined): void {
-    if (ended === undefined && !job.completed && job.interrupted === undefined) this.ledger.succeed(job, now);
+    if (ended === undefined && job.isPlain && job.interrupted === undefined) this.ledger.succeed(job, now);
     else this.ledger.report(job, job.result(now, ended));
-    if (job.lease.careful) this.#flushIn(0);
+    if (job.lease.careful || job.watched) this.#flushIn(0);
   }
 
   /** Cancelled before they were started. */
@@ -158,6 +161,7 @@ export class Settler {
     }
     if (dueInMs < Number.POSITIVE_INFINITY) this.#onRequeued(dueInMs);
     for (const queue of freed) this.#onFreed(queue);
+    if (results.some(({ watched, next }) => watched && next !== "again")) this.#onEnded();
     this.#tell(verdicts, results);
   }
 

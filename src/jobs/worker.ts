@@ -8,6 +8,8 @@ import type { Log } from "../core/log.ts";
 import type { Database, Subscription } from "../db/database.ts";
 import { Cancels } from "./cancels.ts";
 import { Claimer } from "./claimer.ts";
+import { dependenciesOf } from "./dependencies-store.ts";
+import type { Endings } from "./endings.ts";
 import { IsolatedTasks } from "./isolated.ts";
 import { Runner } from "./runner.ts";
 import type { RunningJob } from "./running.ts";
@@ -36,6 +38,10 @@ export interface WorkerSetup {
   readonly reapMs: number;
   readonly log: Log;
   readonly random: () => number;
+  /** Largest JSON of what a task returns. */
+  readonly maxResultBytes: number;
+  /** Tells those who wait for the ends of jobs. */
+  readonly endings: Endings;
   /** What it does on the side beside its own upkeep. */
   readonly chores: readonly Chore[];
 }
@@ -165,6 +171,7 @@ class Running {
       log,
       (inMs) => this.#claimer.dueIn(inMs),
       (queue) => this.#claimer.hear(`${queue}:0:0`),
+      () => setup.endings.soon(),
     );
     this.runner = new Runner(
       setup.concurrency,
@@ -192,16 +199,16 @@ class Running {
     const host = {
       log,
       random,
+      maxResultBytes: setup.maxResultBytes,
+      dependenciesOf: (job: RunningJob) => dependenciesOf(db, job.id),
       runIsolated: (job: RunningJob) => this.#isolated.run(job),
-      completeWithin: (
-        tx: Parameters<Database["adopt"]>[0],
-        job: { id: string; attempt: number; startedAt: number; lease: { id: string; claimedAt: number } },
-      ) =>
+      completeWithin: (tx: Parameters<Database["adopt"]>[0], job: RunningJob, result: string | null) =>
         completeWithin(db.adopt(tx), {
           lease: job.lease.id,
           worker: this.#id,
           id: job.id,
-          attempt: job.attempt,
+          result,
+          watched: job.watched,
           startedMs: wholeMs(job.startedAt - job.lease.claimedAt),
           tookMs: wholeMs(performance.now() - job.startedAt),
         }),
@@ -239,6 +246,7 @@ class Running {
         vacuum(db, () => this.#claimer.claimed, vacuumEveryMs),
         tallies(db, () => this.#claimer.claimed, foldEveryMs),
         ...this.#cancels.chores,
+        this.#setup.endings.chore,
         ...this.#setup.chores,
       ],
       log,

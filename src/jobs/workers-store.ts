@@ -126,10 +126,11 @@ export async function reap(db: Database, channel: string, self: number): Promise
           and not exists (select from millrace.settled s where s.lease = l.id and open.job_id = any (s.job_ids))
       ),
       judged as materialized (
-        select lost.*, j.priority, j.task, j.key, past.losses,
+        select lost.*, j.priority, j.task, j.key, j.watched, past.losses,
                case when lost.alone and past.strikes + 1 >= ${poisonAfter} then 'POISON'
                     when lost.alone and lost.attempt >= j.max_attempts then 'MAX_ATTEMPTS_EXCEEDED' end as reason
-        from lost cross join lateral (select priority, task, key, max_attempts from millrace.jobs where id = lost.job_id limit 1) j
+        from lost cross join lateral (
+          select priority, task, key, max_attempts, coalesce(options ? 'watched', false) as watched from millrace.jobs where id = lost.job_id limit 1) j
         cross join lateral (
           select count(*) as losses, count(*) filter (where a.alone) as strikes
           from millrace.attempts a where a.job_id = lost.job_id and a.outcome = 'lost'
@@ -153,6 +154,7 @@ export async function reap(db: Database, channel: string, self: number): Promise
         select job_id, queue, task, attempt, reason, 'WORKER_LOST' from judged where reason is not null
         on conflict (job_id) do nothing returning job_id
       ),
+      ended as (insert into millrace.endings (job_id, outcome) select job_id, 'failed' from judged where reason is not null and watched),
       dropped as (delete from millrace.leases where id = any (${ids}::bigint[])),
       -- not the lanes: what comes back is a suspect, and those are found by looking around
       woken as (select pg_notify(${channel}, 'look') from judged limit 1)

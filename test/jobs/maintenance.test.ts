@@ -184,9 +184,11 @@ test("what limits, keys and workers leave behind goes by age", async () => {
     insert into millrace.enqueue_rate_counters (queue, window_start, count) values (1, now() - interval '1 hour', 5), (1, now(), 5);
     insert into millrace.rate_windows (queue, kind, key, at, n, updated_at) values
       (1, 'rate', 'old', '{}', '{}', now() - interval '3 days'), (1, 'rate', 'new', '{}', '{}', now());
+    insert into millrace.emitted_events (name, payload, at) values ('old', 'null', now() - interval '500 days'), ('new', 'null', now());
+    insert into millrace.unique_keys (task, key, job_id, until) values (1, 'old', gen_random_uuid(), now() - interval '1 s'), (1, 'new', gen_random_uuid(), null);
     insert into millrace.audit (at, action, subject) values (now() - interval '500 days', 'a', 's'), (now(), 'b', 's');
   `);
-  const ages = { decisionsMs: 7.5 * dayMs, auditMs: 400 * dayMs, workersMs: 200 * dayMs };
-  expect(await sweepUp(mill.db, ages)).toBe(2 + 2 + 1 + 1 + 1 + 1 + 1);
+  const ages = { decisionsMs: 7.5 * dayMs, auditMs: 400 * dayMs, eventsMs: 400 * dayMs, workersMs: 200 * dayMs };
+  expect(await sweepUp(mill.db, ages)).toBe(2 + 2 + 1 + 1 + 1 + 1 + 1 + 1 + 1);
   expect(await sweepUp(mill.db, ages)).toBe(0);
 });

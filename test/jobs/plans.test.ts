@@ -99,7 +99,11 @@ const hot: readonly Statement[] = [
     (db) => giveBack(db, "c", 1, ["1", "2"], null),
     ["leases_pkey", "jobs_pkey", "attempts_job"],
   ],
-  ["complete", (db) => completeWithin(db, { ...result, lease: "1", worker: 1, id: idOf(1) }), ["leases_pkey"]],
+  [
+    "complete",
+    (db) => completeWithin(db, { ...result, result: null, watched: false, lease: "1", worker: 1, id: idOf(1) }),
+    ["leases_pkey"],
+  ],
   ["insert plain jobs", (db) => insertPlain(db, "c", [job, { ...job, id: idOf(900_002) }]), []],
   ["insert special jobs", (db) => insertSpecial(db, "c", [{ ...job, special: { delayMs: 5 } }], false), []],
   ["insert once", (db) => insertOnce(db, "c", job, { text: "k", keepMs: 1 }, false), []],

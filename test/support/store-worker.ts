@@ -133,7 +133,14 @@ export class StoreWorker {
   }
 
   async completeIn(tx: Executor, claim: Claim, id: string): Promise<boolean> {
-    return completeWithin(tx, { ...resultOf(claim, id, succeeded), id, worker: this.id, startedMs: 1 });
+    return completeWithin(tx, {
+      ...resultOf(claim, id, succeeded),
+      id,
+      worker: this.id,
+      startedMs: 1,
+      result: null,
+      watched: false,
+    });
   }
 
   /** Stops beating, long ago. */

@@ -1,0 +1,122 @@
+/** The way in: jobs, flows and batches of jobs, and the results of jobs. `Millrace` has these verbs. */
+import { type Duration, durationMs } from "../core/duration.ts";
+import type { Log } from "../core/log.ts";
+import { refuseUnknown } from "../core/options.ts";
+import { isUuid } from "../core/uuid.ts";
+import type { Database, ForeignTransaction } from "../db/database.ts";
+import {
+  type BatchOptions,
+  type EnqueuedFlow,
+  type Flow,
+  type FlowJob,
+  enqueueBatch,
+  enqueueFlow,
+} from "../flows/flow.ts";
+import { Admission } from "../jobs/admission.ts";
+import { type Dependency, dependenciesOf } from "../jobs/dependencies-store.ts";
+import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
+import { type Enqueued, Enqueuer } from "../jobs/enqueue.ts";
+import { Names } from "../jobs/names.ts";
+import { Finishes } from "../jobs/finishes.ts";
+import { findResult } from "../jobs/results-store.ts";
+import type { AnyTask, Task } from "../jobs/task.ts";
+import type { App } from "./app.ts";
+import { BulkOrders } from "./bulk-orders.ts";
+import type { Surroundings } from "./millrace.ts";
+
+export interface WaitOptions {
+  /** How long to wait for it. Default `"1h"`. */
+  within?: Duration;
+}
+
+const waitNames: ReadonlySet<string> = new Set(["within"]);
+
+export abstract class Producer extends BulkOrders {
+  readonly log: Log;
+  protected readonly enqueuer: Enqueuer;
+  protected readonly finishes: Finishes;
+
+  constructor(app: App, db: Database, { log, now, maxPayloadBytes, maxEnqueuePerMinute }: Surroundings) {
+    super({ app, db, now, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
+    this.log = log;
+    const admission = new Admission(db, log, now, maxEnqueuePerMinute);
+    this.enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, admission);
+    this.finishes = new Finishes(db);
+  }
+
+  /** Puts a job into its queue. Resolves when it is durable, or, with `tx`, when it is part of your transaction. */
+  enqueue<Input, Output>(
+    task: Task<Input, Output>,
+    input: NoInfer<Input>,
+    options?: EnqueueOptions,
+  ): Promise<Enqueued<Output>>;
+  /** A task by name, for processes that do not have its code: the input is not validated until it runs. */
+  enqueue(task: string, input: unknown, options?: EnqueueOptions): Promise<Enqueued>;
+  async enqueue(task: AnyTask | string, input: unknown, options?: EnqueueOptions): Promise<Enqueued> {
+    this.mustBeOpen();
+    return this.enqueuer.enqueue(task, input, options);
+  }
+
+  /** Many jobs of one task at once; ids in the order of the inputs. */
+  enqueueMany<Input>(
+    task: Task<Input, unknown>,
+    inputs: readonly NoInfer<Input>[],
+    options?: EnqueueOptions,
+  ): Promise<string[]>;
+  enqueueMany(task: string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]>;
+  async enqueueMany(task: AnyTask | string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]> {
+    this.mustBeOpen();
+    return this.enqueuer.enqueueMany(task, inputs, options);
+  }
+
+  /**
+   * Your own SQL and Millrace's in one transaction: `tx.query(text, values)`, `enqueue(…, { tx })`, `complete(tx)`. A throw rolls
+   * everything back. For those who have no pool of their own; embedded, it is the only way in. Nothing else of Millrace may be
+   * awaited inside: embedded there is one connection, and the transaction has it.
+   */
+  async transaction<Result>(work: (tx: ForeignTransaction) => Promise<Result>): Promise<Result> {
+    this.mustBeOpen();
+    return this.db.lend(work);
+  }
+
+  /** Jobs that wait for each other, all or none of them written. Throws `FLOW_INVALID`, `FLOW_CYCLE`, and what `enqueue` throws. */
+  async enqueueFlow<Name extends string>(
+    flow: Omit<Flow, "jobs"> & { jobs: Readonly<Record<Name, FlowJob>> },
+  ): Promise<EnqueuedFlow<Name>> {
+    this.mustBeOpen();
+    return enqueueFlow(this.enqueuer, flow);
+  }
+
+  /** Many jobs of one task, and a last one, `then`, that runs when all of them have ended and finds their results. */
+  async enqueueBatch(
+    task: AnyTask | string,
+    inputs: readonly unknown[],
+    options: BatchOptions,
+  ): Promise<{ ids: string[]; then: string }> {
+    this.mustBeOpen();
+    return enqueueBatch(this.enqueuer, task, inputs, options);
+  }
+
+  /** The jobs that this one waits for or has waited for, and what became of them. */
+  async dependencies(id: string): Promise<Dependency[]> {
+    this.mustBeOpen();
+    return isUuid(id) ? dependenciesOf(this.db, id) : [];
+  }
+
+  /** What the job's task returned. Undefined: nothing, or the job has not completed. */
+  async result(id: string): Promise<unknown> {
+    this.mustBeOpen();
+    return isUuid(id) ? findResult(this.db, id) : undefined;
+  }
+
+  /**
+   * What the job's task returns, once it has. Throws `JOB_FAILED` when the job is given up, `JOB_CANCELLED`, `JOB_NOT_FOUND`, and
+   * `WAIT_TIMEOUT` after `within`; the job goes on then.
+   */
+  async waitUntilFinished<Output>(job: Enqueued<Output> | string, options: WaitOptions = {}): Promise<Output> {
+    this.mustBeOpen();
+    refuseUnknown("waitUntilFinished", options, waitNames);
+    const id = typeof job === "string" ? job : job.id;
+    return (await this.finishes.of(id, durationMs(options.within ?? "1h", "within"))) as Output;
+  }
+}

@@ -1,0 +1,43 @@
+/** What a job waits for, for the job itself and for those who ask why it waits. */
+import type { Executor } from "../db/database.ts";
+import { sql } from "../db/sql.ts";
+
+/** A job that another one needs. */
+export interface Dependency {
+  /** What the flow calls it. */
+  readonly name: string;
+  readonly id: string;
+  /** `open`: it has not ended. */
+  readonly state: "open" | "completed" | "failed";
+  /** What its task returned; null when that was nothing. */
+  readonly result: unknown;
+}
+
+/** All of them, in the order in which they were named. */
+export function dependenciesOf(db: Executor, jobId: string): Promise<Dependency[]> {
+  return db.query<Dependency>(sql`
+    select d.name, d.needs::text as id, d.state, r.result
+    from millrace.dependencies d left join millrace.results r on r.job_id = d.needs and d.state = 'completed'
+    where d.job_id = ${jobId}::uuid order by d.place`);
+}
+
+/** What a job that waits is still waiting for: how many, how many there are, and the first few. */
+export interface Outstanding {
+  readonly open: number;
+  readonly total: number;
+  readonly first: readonly { readonly id: string; readonly name: string }[];
+}
+
+/** Named at most. */
+const namedMax = 5;
+
+export async function outstanding(db: Executor, jobId: string): Promise<Outstanding> {
+  const [row] = await db.query<{ open: number; total: number; first: { id: string; name: string }[] | null }>(sql`
+    select coalesce((select open from millrace.blocked where job_id = ${jobId}::uuid), 0) as open,
+           (select count(*)::int from millrace.dependencies where job_id = ${jobId}::uuid) as total,
+           (select json_agg(json_build_object('id', first.needs, 'name', first.name) order by first.place) from (
+              select needs, name, place from millrace.dependencies
+              where job_id = ${jobId}::uuid and state = 'open' order by place limit ${namedMax}
+            ) first) as first`);
+  return { open: row?.open ?? 0, total: row?.total ?? 0, first: row?.first ?? [] };
+}
