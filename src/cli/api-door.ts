@@ -1,35 +1,88 @@
 /**
- * The API, for commands that work through it: that of a running `millrace up`, or one made here over the database, which listens
- * nowhere. So a command is written once, and its --json is the API's answer either way.
+ * How commands reach what they are about: through the API of a running `millrace up`, while that holds the embedded database or
+ * --url says so, else through one made here over the database, which listens nowhere. So a command is written once, and its --json
+ * is the API's answer either way.
  */
-import type { Millrace } from "../app/millrace.ts";
+import type { ArgsDef } from "citty";
+import { defineApp } from "../app/app.ts";
+import { readConfig } from "../app/config.ts";
+import { type Millrace, millrace } from "../app/millrace.ts";
+import { MillraceError } from "../core/errors.ts";
 import { silent } from "../core/log.ts";
+import { isTransient } from "../db/database.ts";
 import { createApi } from "../http/api.ts";
 import { type Method, answerOf, ask, requestOf } from "./ask-api.ts";
-import { type DoorOptions, openDoor } from "./door.ts";
+import { everyCommand } from "./command.ts";
+import { loadApp } from "./load-app.ts";
+import { hasData } from "./open-database.ts";
+import { announcedApi } from "./running-api.ts";
+
+export const doorArguments = {
+  url: {
+    type: "string",
+    valueHint: "url",
+    description: "Ask the API of a running `millrace up` there, such as http://127.0.0.1:3003, instead of the database",
+  },
+  ...everyCommand,
+} as const satisfies ArgsDef;
+
+interface DoorOptions {
+  readonly url?: string | undefined;
+  /** App module, for its tasks. */
+  readonly app?: string | undefined;
+}
 
 export interface ApiDoor {
-  ask<Answer>(method: Method, path: string, body?: object): Promise<Answer>;
+  /** Throws what the API says. `extraMs`: what the answer may take beyond the usual. */
+  ask<Answer>(method: Method, path: string, body?: object, extraMs?: number): Promise<Answer>;
   close(): Promise<void>;
 }
 
-export function openApi(options: DoorOptions): Promise<ApiDoor> {
-  return openDoor(options, direct, (url) => ({
-    ask: (method, path, body) => ask(url, path, body, method),
-    async close() {},
-  }));
+/** Throws `DATABASE_*`, and `EMBEDDED_IN_USE` when the process that holds the data has no API. Never changes the schema. */
+export async function openApi({ url, app }: DoorOptions): Promise<ApiDoor> {
+  if (url !== undefined) return overHttp(url);
+  const config = readConfig(process.env);
+  if (!hasData(config)) {
+    throw new MillraceError(
+      "DATABASE_BEHIND",
+      `There is no database in ${config.dataDir} yet; \`millrace up\` makes one.`,
+    );
+  }
+  try {
+    const tasks = app === undefined ? [] : (await loadApp(app)).app.tasks;
+    return doorOf(await millrace(defineApp({ tasks }), { migrate: false, poolSize: 2 }));
+  } catch (error) {
+    const running = inUse(error) ? announcedApi(config) : undefined;
+    if (running !== undefined) return overHttp(running);
+    throw error;
+  }
 }
 
-function direct(mill: Millrace): ApiDoor {
-  const api = createApi(mill, { log: silent });
-  // Whoever can reach the database may do what the API does: a request of this machine's own.
-  const here = { incoming: { socket: { remoteAddress: "127.0.0.1" } } };
+function inUse(error: unknown): boolean {
+  return error instanceof MillraceError && error.code === "EMBEDDED_IN_USE";
+}
+
+function overHttp(url: string): ApiDoor {
   return {
-    async ask(method, path, body) {
-      const init = requestOf(method, body);
-      const headers = { ...(init.headers as Record<string, string> | undefined), Host: "localhost" };
-      return answerOf(await api.request(path, { ...init, headers }, here), "The API");
-    },
+    ask: (method, path, body, extraMs) => ask(url, method, path, body, extraMs),
+    async close() {},
+  };
+}
+
+/** Whoever can reach the database may do what the API does. */
+export function doorOf(mill: Millrace): ApiDoor {
+  const api = createApi(mill, { log: silent }).onError(asThrown);
+  return {
+    ask: async (method, path, body) =>
+      answerOf(await api.request(path, requestOf(method, body), { inProcess: true }), "The API"),
     close: () => mill.close(),
   };
+}
+
+/** As a problem, an error that nobody expected would say nothing but where the log is; here there is none. */
+function asThrown(error: Error): never {
+  if (error instanceof MillraceError || !isTransient(error)) throw error;
+  throw new MillraceError("DATABASE_UNREACHABLE", `The database does not answer any more: ${error.message}`, {
+    cause: error,
+  });
 }

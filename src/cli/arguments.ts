@@ -4,9 +4,11 @@
  */
 import type { ArgsDef } from "citty";
 import { userInfo } from "node:os";
+import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { didYouMean } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
+import { readInstant } from "../jobs/enqueue.ts";
 
 /** Throws `OPTION_UNKNOWN` or `OPTION_INVALID` for the first argument that `known` has no place for, or that is missing. */
 export function checkArguments(command: string, given: readonly string[], known: ArgsDef): void {
@@ -48,6 +50,16 @@ export function wholeOption(text: string | undefined, name: string): number | un
   if (text === undefined) return undefined;
   if (/^-?\d{1,9}$/.test(text)) return Number(text);
   throw invalid(`--${name} must be a whole number, not "${text}".`);
+}
+
+/** The milliseconds of a duration in an option, or `OPTION_INVALID`. */
+export function durationOption(text: string | undefined, name: string): number | undefined {
+  return text === undefined ? undefined : durationMs(text as Duration, `--${name}`);
+}
+
+/** The time in `--run-at`, or `OPTION_INVALID`. It gets its zone here: the API may be of another machine, and refuses one without. */
+export function instantOption(text: string | undefined): string | undefined {
+  return text === undefined ? undefined : readInstant(text).toISOString();
 }
 
 /** One of the words, or `OPTION_INVALID` with the nearest. */

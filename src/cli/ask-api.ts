@@ -5,14 +5,21 @@ const answerWithinMs = 30_000;
 
 export type Method = "GET" | "POST" | "PATCH" | "DELETE";
 
-/**
- * With a body it is a POST, unless it says otherwise; `extraMs`: what the answer may take beyond the usual. Throws what the API says, and `OPTION_INVALID` when nothing answers there.
- */
+/** A view of the API as it arrives: JSON has no Dates. */
+export type Wire<View> = View extends Date
+  ? string
+  : View extends readonly (infer Each)[]
+    ? readonly Wire<Each>[]
+    : View extends object
+      ? { readonly [Key in keyof View]: Wire<View[Key]> }
+      : View;
+
+/** `extraMs`: what the answer may take beyond the usual. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
 export async function ask<Answer>(
   base: string,
+  method: Method,
   path: string,
   body?: object,
-  method: Method = body === undefined ? "GET" : "POST",
   extraMs = 0,
 ): Promise<Answer> {
   let response: Response;
@@ -38,4 +45,14 @@ export async function answerOf<Answer>(response: Response, base: string): Promis
   if (response.ok) return answer;
   const { code, detail = `${base} answered with status ${response.status}.` } = answer;
   throw new MillraceError(code !== undefined && code in errorCodes ? (code as ErrorCode) : "INTERNAL", detail);
+}
+
+/** A path with the conditions that were given. Throws `OPTION_INVALID` for an empty one, which the API would take for none. */
+export function withQuery(path: string, conditions: Readonly<Record<string, string | number | undefined>>): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(conditions)) {
+    if (value === "") throw new MillraceError("OPTION_INVALID", `${name} must not be empty.`);
+    if (value !== undefined) query.set(name, String(value));
+  }
+  return query.size === 0 ? path : `${path}?${query.toString()}`;
 }

@@ -1,14 +1,12 @@
 /** `millrace bulk <action>`: one action on many jobs; counts them, begins, shows and stops it. */
 import type { ArgsDef } from "citty";
-import type { BulkFilter, BulkOptions } from "../app/bulk.ts";
-import type { Duration } from "../core/duration.ts";
-import { bulkActions } from "../jobs/bulk-walk-store.ts";
+import type { begunView, bulkView } from "../http/bulk-view.ts";
+import { type BulkAction, bulkActions } from "../jobs/bulk-walk-store.ts";
 import { jobStatuses } from "../jobs/read-store.ts";
-import { given, invalid, signature, signatureArguments, wholeOption, wordOption } from "./arguments.ts";
-import type { BulkItem, Preview } from "./bulk-door.ts";
+import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
+import { durationOption, given, invalid, signature, signatureArguments, wholeOption, wordOption } from "./arguments.ts";
+import type { Wire } from "./ask-api.ts";
 import { command } from "./command.ts";
-import { doorArguments } from "./door.ts";
-import { openJobs } from "./jobs-door.ts";
 import { counted, facts, fromNow, paint, print, printJson, table } from "./print.ts";
 
 const words = [...bulkActions, "list", "show", "stop"] as const;
@@ -30,16 +28,18 @@ export const paceArguments = {
   "per-second": { type: "string", valueHint: "number", description: "Jobs per second; default 1000" },
 } as const satisfies ArgsDef;
 
-type Given = { readonly [Name in keyof typeof filterArguments]?: string | undefined };
+type BulkItem = Wire<ReturnType<typeof bulkView>>;
+type Texts<Name extends string> = { readonly [Each in Name]?: string | undefined };
 
-export function filterOf(args: Given): BulkFilter {
+/** The conditions as the API takes them. */
+export function filterOf(args: Texts<keyof typeof filterArguments>) {
   return given({
     queue: args.queue,
     task: args.task,
     tag: args.tag,
-    errorCode: args["error-code"],
+    error_code: args["error-code"],
     reason: args["dead-reason"],
-    olderThan: args["older-than"] as Duration | undefined,
+    older_than: durationOption(args["older-than"], "older-than"),
   });
 }
 
@@ -60,17 +60,19 @@ export const bulk = command({
   async run({ args }) {
     const action = wordOption(args.action, "action", words);
     if (action === undefined) throw invalid(`The action must be one of ${words.join(", ")}.`);
-    const door = await openJobs(args);
+    const door = await openApi(args);
     try {
       if (action === "list") {
-        const items = await door.bulkOperations(100);
+        const { items } = await door.ask<{ items: BulkItem[] }>("GET", "/api/bulk");
         if (args.json) return printJson({ items });
         return print(items.length === 0 ? "No bulk operations." : tableOf(items));
       }
       if (action === "show" || action === "stop") {
         if (args.id === undefined) throw invalid(`bulk ${action} needs the id of an operation.`);
-        const { by } = signature(args);
-        const item = await (action === "show" ? door.bulkOperation(args.id) : door.stopBulk(args.id, given({ by })));
+        const path = `/api/bulk/${encodeURIComponent(args.id)}`;
+        const item = await (action === "show"
+          ? door.ask<BulkItem>("GET", path)
+          : door.ask<BulkItem>("POST", `${path}/stop`, signature({ by: args.by })));
         return args.json ? printJson(item) : print(describe(item));
       }
       if (args.id !== undefined) throw invalid(`"${args.id}" is one argument too many; --ids names jobs.`);
@@ -79,35 +81,39 @@ export const bulk = command({
         status: wordOption(args.status, "status", jobStatuses),
         ids: args.ids?.split(",").map((id) => id.trim()),
       });
-      const options = given({
-        ...beginOptions(args),
-        reason: args.reason,
-        priority: wholeOption(args.priority, "priority"),
-        queue: args["to-queue"],
-      });
-      const begun = await door.bulk(action, filter, options);
-      tell(begun, args.json);
+      const priority = wholeOption(args.priority, "priority");
+      await begin(door, action, filter, { ...beginOptions(args), ...given({ priority }) }, args.json);
     } finally {
       await door.close();
     }
   },
 });
 
-export function beginOptions(args: {
-  preview?: boolean | undefined;
-  all?: boolean | undefined;
-  "per-second"?: string | undefined;
-  by?: string | undefined;
-}): BulkOptions {
+interface Begin extends Texts<"per-second" | "to-queue" | "by" | "reason"> {
+  readonly preview?: boolean | undefined;
+  readonly all?: boolean | undefined;
+}
+
+/** How it is begun, as the API takes it. */
+export function beginOptions(args: Begin) {
   return given({
-    dryRun: args.preview,
+    preview: args.preview,
     all: args.all,
-    perSecond: wholeOption(args["per-second"], "per-second"),
-    by: signature({ by: args.by }).by,
+    per_second: wholeOption(args["per-second"], "per-second"),
+    queue: args["to-queue"],
+    ...signature(args),
   });
 }
 
-export function tell(begun: BulkItem | Preview, asJson: boolean | undefined): void {
+/** Begins it, or only counts, and says what came of that. */
+export async function begin(
+  door: ApiDoor,
+  action: BulkAction,
+  filter: object,
+  options: object,
+  asJson: boolean | undefined,
+): Promise<void> {
+  const begun = await door.ask<Wire<ReturnType<typeof begunView>>>("POST", "/api/bulk", { action, filter, ...options });
   if (asJson) return printJson(begun);
   const number = `${begun.more_than_expected ? "more than " : ""}${counted(begun.expected, "job")}`;
   if (!("id" in begun)) return print(`${begun.action} would look at ${number}. Nothing was changed.`);
@@ -132,7 +138,7 @@ function tableOf(items: readonly BulkItem[]): string {
 
 function describe(item: BulkItem): string {
   const now = Date.now();
-  const when = (time: Date | string | null): string | null =>
+  const when = (time: string | null): string | null =>
     time === null ? null : `${new Date(time).toISOString()}  (${fromNow(time, now)})`;
   return facts([
     ["id", item.id],

@@ -1,9 +1,9 @@
 /** `millrace cancel <id>`: ends one job, and says what became of it. */
-import type { Duration } from "../core/duration.ts";
-import { given, jobId, signature, signatureArguments } from "./arguments.ts";
+import { longestWaitMs } from "../http/orders.ts";
+import type { Cancelled } from "../jobs/cancel.ts";
+import { doorArguments, openApi } from "./api-door.ts";
+import { durationOption, given, jobId, signature, signatureArguments } from "./arguments.ts";
 import { command } from "./command.ts";
-import { doorArguments } from "./door.ts";
-import { openJobs } from "./jobs-door.ts";
 import { print, printJson } from "./print.ts";
 
 export const cancel = command({
@@ -20,10 +20,12 @@ export const cancel = command({
   },
   async run({ args }) {
     const id = jobId(args.id);
-    const options = given({ ...signature(args), within: args.wait as Duration | undefined });
-    const door = await openJobs(args);
+    const wait = durationOption(args.wait, "wait");
+    const body = given({ ...signature(args), wait });
+    const door = await openApi(args);
     try {
-      const result = await door.cancel(id, options);
+      const extraMs = Math.min(wait ?? 0, longestWaitMs);
+      const result = await door.ask<Cancelled>("POST", `/jobs/${id}/cancel`, body, extraMs);
       if (args.json) return printJson(result);
       print(
         result.status === "cancelled"

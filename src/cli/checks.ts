@@ -86,7 +86,7 @@ async function checkDatabase(config: Config): Promise<Finding[]> {
 async function checkRunning({ dataDir }: Config, url: string): Promise<Finding> {
   const message = `${dataDir}, embedded, is held by the \`millrace up\` at ${url}`;
   try {
-    await ask(url, "/health/test");
+    await ask(url, "GET", "/health/test");
     return { check: "database", status: "ok", message: `${message}, which is ready.` };
   } catch (error) {
     const action = "Look at its log; stop it and start it again.";

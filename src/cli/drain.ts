@@ -1,10 +1,11 @@
 /** `millrace drain`: every worker ends what it runs and claims nothing more, until `millrace drain resume`. */
 import { setTimeout as pause } from "node:timers/promises";
 import type { QueueStats } from "../jobs/stats-store.ts";
+import { type ApiDoor, openApi } from "./api-door.ts";
 import { wordOption } from "./arguments.ts";
 import { command } from "./command.ts";
 import { counted, print, printJson } from "./print.ts";
-import { type WorkersDoor, openWorkers, orderArguments } from "./workers-door.ts";
+import { type WorkerList, orderArguments, orderer } from "./workers.ts";
 
 const lookEveryMs = 1_000;
 
@@ -29,9 +30,10 @@ export const drain = command({
   },
   async run({ args }) {
     const order = wordOption(args.order, "order", ["resume"] as const) ?? "drain";
-    const door = await openWorkers(args);
+    const door = await openApi(args);
     try {
-      const changed = await door.orderAll(order);
+      const path = order === "drain" ? "/api/drain" : "/api/drain/resume";
+      const { changed } = await door.ask<{ changed: number[] }>("POST", path, orderer(args));
       const waits = args.wait === true && order === "drain";
       if (!args.json)
         print(`${counted(changed.length, "worker")} told to ${order === "drain" ? "drain" : "claim again"}.`);
@@ -45,7 +47,7 @@ export const drain = command({
 });
 
 /** Twice in a row, for a claim may have been under way when the order came. */
-async function untilNothingRuns(door: WorkersDoor, quietly: boolean): Promise<Sizes> {
+async function untilNothingRuns(door: ApiDoor, quietly: boolean): Promise<Sizes> {
   for (let zeros = 0; ; await pause(lookEveryMs)) {
     const sizes = await look(door);
     if (!quietly) print(lineOf(sizes));
@@ -54,8 +56,9 @@ async function untilNothingRuns(door: WorkersDoor, quietly: boolean): Promise<Si
   }
 }
 
-async function look(door: WorkersDoor): Promise<Sizes> {
-  const [workers, queues] = [await door.list(), await door.stats()];
+async function look(door: ApiDoor): Promise<Sizes> {
+  const { workers } = await door.ask<WorkerList>("GET", "/api/workers");
+  const { stats: queues } = await door.ask<{ stats: QueueStats[] }>("GET", "/api/queue/stats");
   const alive = workers.filter(({ state }) => state !== "stopped" && state !== "lost");
   return { active: alive.reduce((sum, worker) => sum + worker.active, 0), workers: alive.length, queues };
 }

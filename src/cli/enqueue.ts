@@ -1,10 +1,10 @@
 /** `millrace enqueue <task> [input]`: one job. */
 import { text } from "node:stream/consumers";
-import type { Duration } from "../core/duration.ts";
-import { given, readJson, wholeOption } from "./arguments.ts";
+import { checkedName } from "../core/options.ts";
+import type { Enqueued } from "../jobs/enqueue.ts";
+import { doorArguments, openApi } from "./api-door.ts";
+import { durationOption, given, instantOption, readJson, wholeOption } from "./arguments.ts";
 import { command } from "./command.ts";
-import { doorArguments } from "./door.ts";
-import { openJobs } from "./jobs-door.ts";
 import { print, printJson } from "./print.ts";
 
 export const enqueue = command({
@@ -41,25 +41,26 @@ export const enqueue = command({
     ...doorArguments,
   },
   async run({ args }) {
-    const input = readJson(args.input === "-" ? await text(process.stdin) : (args.input ?? "{}"));
-    const options = given({
+    const body = given({
+      task: checkedName(args.task, "task"),
+      input: readJson(args.input === "-" ? await text(process.stdin) : (args.input ?? "{}")),
       queue: args.queue,
-      delay: args.delay as Duration | undefined,
-      runAt: args["run-at"],
+      delay: durationOption(args.delay, "delay"),
+      runAt: instantOption(args["run-at"]),
       priority: wholeOption(args.priority, "priority"),
       maxAttempts: wholeOption(args["max-attempts"], "max-attempts"),
-      timeout: args.timeout as Duration | undefined,
+      timeout: durationOption(args.timeout, "timeout"),
       idempotencyKey: args.key,
       concurrencyKey: args["concurrency-key"],
       tags: args.tags?.split(",").map((tag) => tag.trim()),
     });
-    const jobs = await openJobs(args);
+    const door = await openApi(args);
     try {
-      const job = await jobs.enqueue(args.task, input, options);
+      const job = await door.ask<Enqueued>("POST", "/jobs", body);
       if (args.json) return printJson(job);
       print(job.duplicate ? `There already is job ${job.id} with this key.` : `Enqueued job ${job.id}.`);
     } finally {
-      await jobs.close();
+      await door.close();
     }
   },
 });

@@ -1,6 +1,6 @@
 /** `millrace explain <id>`: why a job is where it is, and what would move it. */
 import type { explanationView } from "../http/answers-view.ts";
-import type { Wire } from "./door.ts";
+import type { Wire } from "./ask-api.ts";
 import { facts, fromNow, oneLine } from "./print.ts";
 import { showJob } from "./show-job.ts";
 

@@ -1,6 +1,6 @@
 /** `millrace job <id>`: everything about one job. */
 import type { jobDetail } from "../http/job-view.ts";
-import type { Wire } from "./door.ts";
+import type { Wire } from "./ask-api.ts";
 import { facts, fromNow } from "./print.ts";
 import { showJob } from "./show-job.ts";
 
@@ -8,7 +8,7 @@ export const job = showJob("job", "Show one job", "", describe);
 
 function describe(found: Wire<ReturnType<typeof jobDetail>>): string {
   const now = Date.now();
-  const when = (time: Date | string | null): string | null =>
+  const when = (time: string | null): string | null =>
     time === null ? null : `${new Date(time).toISOString()}  (${fromNow(time, now)})`;
   const error = found.last_error_code === null ? null : `${found.last_error_code}: ${found.last_error_message}`;
   return facts([

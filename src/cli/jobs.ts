@@ -1,10 +1,21 @@
 /** `millrace jobs`: lists jobs, newest first or in the order of work. */
+import type { ArgsDef } from "citty";
+import { wholeNumber } from "../core/options.ts";
+import type { pageOf } from "../http/job-view.ts";
 import { jobStatuses } from "../jobs/read-store.ts";
-import { given, wholeOption, wordOption } from "./arguments.ts";
+import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
+import { wholeOption, wordOption } from "./arguments.ts";
+import { type Wire, withQuery } from "./ask-api.ts";
 import { command } from "./command.ts";
-import { doorArguments } from "./door.ts";
-import { type JobItem, openJobs } from "./jobs-door.ts";
 import { fromNow, oneLine, paint, print, printJson, table } from "./print.ts";
+
+type Page = Wire<ReturnType<typeof pageOf>>;
+
+/** Which page of jobs, for this command and for `dlq`. */
+export const pageArguments = {
+  limit: { type: "string", valueHint: "number", description: "1 to 500; default 20" },
+  after: { type: "string", valueHint: "cursor", description: "`next` of the page before" },
+} as const satisfies ArgsDef;
 
 export const jobs = command({
   meta: { name: "jobs", description: "List jobs" },
@@ -13,32 +24,40 @@ export const jobs = command({
     queue: { type: "string", description: "Only jobs of this queue" },
     task: { type: "string", description: "Only jobs of this task" },
     tag: { type: "string", description: "Only jobs with this tag" },
-    limit: { type: "string", valueHint: "number", description: "1 to 500; default 20" },
-    after: { type: "string", valueHint: "cursor", description: "`next` of the page before" },
+    ...pageArguments,
     ...doorArguments,
   },
   async run({ args }) {
-    const options = given({
-      status: wordOption(args.status, "status", jobStatuses),
-      queue: args.queue,
-      task: args.task,
-      tag: args.tag,
-      limit: wholeOption(args.limit, "limit") ?? 20,
-      after: args.after,
-    });
-    const door = await openJobs(args);
+    const { queue, task, tag, after } = args;
+    const status = wordOption(args.status, "status", jobStatuses);
+    const path = withQuery("/jobs", { status, queue, task, tag, limit: pageLimit(args.limit), after });
+    const door = await openApi(args);
     try {
-      const page = await door.list(options);
-      if (args.json) return printJson(page);
-      print(page.items.length === 0 ? "No jobs." : tableOf(page.items));
-      if (page.next !== null) print(paint("dim", `\nMore: --after ${page.next}`));
+      await printPage(door, path, args.json, "No jobs.");
     } finally {
       await door.close();
     }
   },
 });
 
-export function tableOf(items: readonly JobItem[]): string {
+export function pageLimit(text: string | undefined): number {
+  return wholeNumber(wholeOption(text, "limit") ?? 20, "--limit", 1, 500);
+}
+
+/** `nothing`: what is said when the page has no jobs. */
+export async function printPage(
+  door: ApiDoor,
+  path: string,
+  asJson: boolean | undefined,
+  nothing: string,
+): Promise<void> {
+  const { items, next } = await door.ask<Page>("GET", path);
+  if (asJson) return printJson({ items, next });
+  print(items.length === 0 ? nothing : tableOf(items));
+  if (next !== null) print(paint("dim", `\nMore: --after ${next}`));
+}
+
+function tableOf(items: Page["items"]): string {
   const now = Date.now();
   return table(
     ["id", "queue", "task", "status", "attempt", "created", "due", "error"],

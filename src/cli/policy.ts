@@ -1,10 +1,8 @@
 /** `millrace policy`: the limits of queues; shows them, changes them, takes them away. */
 import { describeMs } from "../core/duration.ts";
-import { openApi } from "./api-door.ts";
+import { doorArguments, openApi } from "./api-door.ts";
 import { given, invalid, wholeOption } from "./arguments.ts";
 import { command } from "./command.ts";
-import { doorArguments } from "./door.ts";
-
 import { facts, print, printJson, table } from "./print.ts";
 
 interface PolicyView {

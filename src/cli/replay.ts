@@ -1,9 +1,7 @@
 /** `millrace replay <id>`: a new job like an old one. */
-import type { Duration } from "../core/duration.ts";
-import { given, jobId, readJson, signature, signatureArguments } from "./arguments.ts";
+import { doorArguments, openApi } from "./api-door.ts";
+import { durationOption, given, instantOption, jobId, readJson, signature, signatureArguments } from "./arguments.ts";
 import { command } from "./command.ts";
-import { doorArguments } from "./door.ts";
-import { openJobs } from "./jobs-door.ts";
 import { print, printJson } from "./print.ts";
 
 export const replay = command({
@@ -19,16 +17,16 @@ export const replay = command({
   },
   async run({ args }) {
     const id = jobId(args.id);
-    const options = given({
+    const changes = given({
       ...signature(args),
       queue: args.queue,
-      delay: args.delay as Duration | undefined,
-      runAt: args["run-at"],
+      delay: durationOption(args.delay, "delay"),
+      runAt: instantOption(args["run-at"]),
       input: args.input === undefined ? undefined : readJson(args.input),
     });
-    const door = await openJobs(args);
+    const door = await openApi(args);
     try {
-      const fresh = await door.replay(id, options);
+      const fresh = await door.ask<{ new_job_id: string }>("POST", `/jobs/${id}/replay`, changes);
       if (args.json) printJson(fresh);
       else print(`Enqueued job ${fresh.new_job_id}, a replay of ${id}.`);
     } finally {

@@ -1,8 +1,7 @@
 /** A command that asks the API one thing about one job and shows the answer. */
-import { openApi } from "./api-door.ts";
+import { doorArguments, openApi } from "./api-door.ts";
 import { jobId } from "./arguments.ts";
 import { type Command, command } from "./command.ts";
-import { doorArguments } from "./door.ts";
 import { print, printJson } from "./print.ts";
 
 /** `aspect`: what follows the id in the path, such as `/timeline`. */

@@ -1,6 +1,6 @@
 /** `millrace timeline <id>`: everything that happened to a job, a line each, in order. */
 import type { timelineView } from "../http/answers-view.ts";
-import type { Wire } from "./door.ts";
+import type { Wire } from "./ask-api.ts";
 import { oneLine, paint } from "./print.ts";
 import { showJob } from "./show-job.ts";
 

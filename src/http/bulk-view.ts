@@ -73,7 +73,7 @@ export function bulkView(bulk: BulkOperation) {
   };
 }
 
-export function previewView({ action, expected, moreThanExpected }: BulkPreview) {
+function previewView({ action, expected, moreThanExpected }: BulkPreview) {
   return { preview: true as const, action, expected, more_than_expected: moreThanExpected };
 }
 

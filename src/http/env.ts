@@ -4,8 +4,11 @@ import type { Context } from "hono";
 import type { RequestIdVariables } from "hono/request-id";
 
 export interface ApiEnv {
-  /** Node's request and response. Absent when the API is called without a socket. */
-  Bindings: Partial<HttpBindings>;
+  /** Node's request and response; absent when the API is called without a socket. */
+  Bindings: Partial<HttpBindings> & {
+    /** Called by this program itself: what protects a server from its callers is not for it. No request can say so. */
+    readonly inProcess?: boolean;
+  };
   Variables: RequestIdVariables;
 }
 

@@ -63,6 +63,7 @@ function requireJson(c: ApiContext): void {
 }
 
 async function textOf(c: ApiContext, maxBytes: number): Promise<string> {
+  if (c.env?.inProcess) return c.req.text();
   const length = c.req.header("content-length");
   if (Number(length ?? 0) > maxBytes) throw tooLarge(maxBytes);
   try {

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import type { ArgsDef } from "citty";
 import { describe, expect, test } from "vitest";
-import { checkArguments, wholeOption, wordOption } from "../../src/cli/arguments.ts";
+import { checkArguments, durationOption, instantOption, wholeOption, wordOption } from "../../src/cli/arguments.ts";
 import { config } from "../../src/cli/config.ts";
 import { doctor } from "../../src/cli/doctor.ts";
 import { enqueue } from "../../src/cli/enqueue.ts";
@@ -45,10 +45,14 @@ describe("arguments", () => {
     expect(() => checkArguments("millrace x", given, known)).toThrow(reason);
   });
 
-  test("numbers and words are read, and anything else is refused", () => {
+  test("numbers, durations, times and words are read, and anything else is refused", () => {
     expect(wholeOption("-5", "priority")).toBe(-5);
     expect(wholeOption(undefined, "priority")).toBeUndefined();
     expect(() => wholeOption("many", "limit")).toThrow('--limit must be a whole number, not "many".');
+    expect(durationOption("1.5h", "delay")).toBe(5_400_000);
+    expect(() => durationOption("soon", "delay")).toThrow('--delay must be a duration such as "30s"');
+    expect(instantOption("2099-01-31T08:00")).toBe(new Date(2099, 0, 31, 8).toISOString());
+    expect(() => instantOption("soon")).toThrow("runAt must be a Date or an ISO 8601 time");
     expect(wordOption("on", "switch", ["on", "off"])).toBe("on");
     expect(() => wordOption("onn", "switch", ["on", "off"])).toThrow('Did you mean "on"?');
   });

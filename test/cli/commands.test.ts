@@ -79,6 +79,40 @@ describe("on a current schema", () => {
     });
   });
 
+  test("enqueue takes every option there is", async () => {
+    const times = ["--run-at", "2099-01-31", "--timeout", "90s", "--max-attempts", "2"];
+    const keys = ["--key", "january", "--concurrency-key", "ada"];
+    const { id: made } = (await json("enqueue", "report", "[1]", "--queue", "night", ...times, ...keys)) as {
+      id: string;
+    };
+    expect(await json("job", made)).toMatchObject({
+      task: "report",
+      queue: "night",
+      run_at: "2099-01-31T00:00:00.000Z",
+      max_attempts: 2,
+      input: [1],
+    });
+    expect((await place.run("enqueue", "report", "--key", "january")).stdout).toBe(
+      `There already is job ${made} with this key.`,
+    );
+  });
+
+  test("an input that the app's schema refuses is exit code 1, an option that the engine refuses 2", async () => {
+    const app = await place.write(
+      "strict.ts",
+      `import { defineApp, task } from "millrace";
+       const validate = (value: unknown) => (typeof value === "number" ? { value } : { issues: [{ message: "no number" }] });
+       const input = { "~standard": { version: 1 as const, vendor: "test", validate } };
+       export default defineApp({ tasks: [task({ name: "count", input, run() {} })] });`,
+    );
+    const refused = await place.run("enqueue", "count", '"one"', "--app", app);
+    expect(refused.stderr).toMatch(/^millrace: The input does not match .* "count": no number\.\n {2}BAD_PAYLOAD: /);
+    expect(refused.code).toBe(1);
+    const odd = await place.run("enqueue", "count", "1", "--app", app, "--priority", "99999");
+    expect(odd.stderr).toMatch(/^millrace: priority must be a whole number .*\n {2}OPTION_INVALID: /);
+    expect(odd.code).toBe(2);
+  });
+
   test("a second job under the same key is not made", async () => {
     const { stdout } = await place.run("enqueue", "bill", "--key", "march");
     const id = /^Enqueued job (\S+)\.$/.exec(stdout)?.[1];

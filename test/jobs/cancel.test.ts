@@ -1,6 +1,6 @@
 /** Cancelling jobs, wherever they are; and that each is in exactly one place afterwards, whoever else was at it. */
 import { describe, expect, test, vi } from "vitest";
-import { type JobContext, type Millrace, task } from "millrace";
+import { type EnqueueOptions, type JobContext, type Millrace, task } from "millrace";
 import { silent } from "../../src/core/log.ts";
 import { cancelJobs, finishRequests, markIgnored, requestsFor } from "../../src/jobs/cancel-store.ts";
 import { Cancels } from "../../src/jobs/cancels.ts";
@@ -38,6 +38,20 @@ const history = async ({ db }: Millrace, id: string): Promise<unknown[]> =>
 const operations = async ({ db }: Millrace, id: string): Promise<unknown[]> =>
   db.query(sql`select action, by, reason from millrace.operations where job_id = ${id}::uuid order by id`);
 const requests = async ({ db }: Millrace): Promise<number> => (await rowCounts(db))["cancel_requests"] as number;
+
+/** A job that a worker holds. */
+async function claimed(mill: Millrace, options: EnqueueOptions = {}) {
+  const worker = await StoreWorker.register(mill);
+  const { id } = await mill.enqueue(plain, {}, options);
+  return { worker, id, claim: await worker.claim(1) };
+}
+
+/** Retries a dead letter: it waits, and no earlier cancel ends it. */
+async function retryAndStay(mill: Millrace, id: string): Promise<void> {
+  await mill.retry(id);
+  expect(await finishRequests(mill.db)).toBe(0);
+  expect(await mill.job(id)).toMatchObject({ status: "waiting" });
+}
 
 describe("a job that waits", () => {
   test.each(["waiting", "delayed", "blocked"])("and is %s is cancelled at once, with who and why", async (status) => {
@@ -156,9 +170,7 @@ describe("a job that runs", () => {
 
   test("and ignores the cancel is told so by the answer", async () => {
     await using mill = await file.open([plain]);
-    const worker = await StoreWorker.register(mill);
-    const { id } = await mill.enqueue(plain, {});
-    await worker.claim(1);
+    const { id } = await claimed(mill);
     await mill.cancel(id, now);
     await markIgnored(mill.db, id);
     expect(await mill.cancel(id, now)).toEqual({ status: "cancelling", ignored: true });
@@ -166,9 +178,7 @@ describe("a job that runs", () => {
 
   test("and completed itself in a transaction that committed is completed", async () => {
     await using mill = await file.open([plain]);
-    const worker = await StoreWorker.register(mill);
-    const { id } = await mill.enqueue(plain, {});
-    const claim = await worker.claim(1);
+    const { worker, id, claim } = await claimed(mill);
     await worker.complete(claim, id);
     await mill.cancel(id, now);
     await worker.settle(claim, { [id]: { next: "cancelled", code: "CANCELLED", completed: true } });
@@ -179,9 +189,7 @@ describe("a job that runs", () => {
 describe("a cancel that its worker never answers", () => {
   test("of a job whose worker was lost is done when the job waits again", async () => {
     await using mill = await file.open([plain]);
-    const worker = await StoreWorker.register(mill);
-    const { id } = await mill.enqueue(plain, {});
-    await worker.claim(1);
+    const { worker, id } = await claimed(mill);
     await worker.die();
     expect(await mill.cancel(id, { by: "ann", ...now })).toEqual({ status: "cancelling", ignored: false });
     expect(await finishRequests(mill.db)).toBe(0); // nobody has taken it back yet
@@ -195,9 +203,7 @@ describe("a cancel that its worker never answers", () => {
 
   test("is done by whoever waits for the answer, in the name of who asked first", async () => {
     await using mill = await file.open([plain]);
-    const worker = await StoreWorker.register(mill);
-    const { id } = await mill.enqueue(plain, {});
-    const claim = await worker.claim(1);
+    const { worker, id, claim } = await claimed(mill);
     await mill.cancel(id, { by: "ann", ...now });
     const cancelled = mill.cancel(id, { by: "bob", within: "30s" });
     await worker.giveBack(claim);
@@ -207,37 +213,27 @@ describe("a cancel that its worker never answers", () => {
 
   test("is forgotten when the job became a dead letter: an operator's retry is not cancelled", async () => {
     await using mill = await file.open([plain]);
-    const worker = await StoreWorker.register(mill);
-    const { id } = await mill.enqueue(plain, {});
-    const claim = await worker.claim(1);
+    const { worker, id, claim } = await claimed(mill);
     await mill.cancel(id, now);
     await worker.settle(claim, { [id]: { next: "dead", code: "NO" } });
     expect(await requests(mill)).toBe(0);
-    await mill.retry(id);
-    expect(await finishRequests(mill.db)).toBe(0);
-    expect(await mill.job(id)).toMatchObject({ status: "waiting" });
+    await retryAndStay(mill, id);
   });
 
   test("is forgotten by an operator's retry when the job was given up with its worker", async () => {
     await using mill = await file.open([plain]);
-    const worker = await StoreWorker.register(mill);
-    const { id } = await mill.enqueue(plain, {}, { maxAttempts: 1 });
-    await worker.claim(1);
+    const { worker, id } = await claimed(mill, { maxAttempts: 1 });
     await mill.cancel(id, now);
     await worker.die();
     await reapNow(mill);
     expect(await mill.job(id)).toMatchObject({ status: "failed", deadLetterReason: "MAX_ATTEMPTS_EXCEEDED" });
     expect(await requests(mill)).toBe(1);
-    await mill.retry(id);
-    expect(await finishRequests(mill.db)).toBe(0);
-    expect(await mill.job(id)).toMatchObject({ status: "waiting" });
+    await retryAndStay(mill, id);
   });
 
   test("is forgotten when the job is removed", async () => {
     await using mill = await file.open([plain]);
-    const worker = await StoreWorker.register(mill);
-    const { id } = await mill.enqueue(plain, {});
-    const claim = await worker.claim(1);
+    const { worker, id, claim } = await claimed(mill);
     await mill.cancel(id, now);
     await worker.close(claim);
     await mill.db.query(sql`delete from millrace.jobs`);

@@ -14,7 +14,7 @@ import { findJobs } from "../../src/jobs/read-store.ts";
 import { foldTallies } from "../../src/jobs/stats-store.ts";
 import { sql } from "../../src/db/sql.ts";
 import { backend } from "../support/database.ts";
-import { useDatabase } from "../support/engine.ts";
+import { jobTables, useDatabase } from "../support/engine.ts";
 import { type Claim, type End, StoreWorker, reapNow } from "../support/store-worker.ts";
 import { Model, type ModelJob, type ModelLease } from "./reference.ts";
 
@@ -529,19 +529,7 @@ async function compareReaders(model: Model): Promise<void> {
 }
 
 async function begin(): Promise<{ model: Model; real: Real }> {
-  const tables = [
-    "jobs",
-    "pending",
-    "leases",
-    "settled",
-    "attempts",
-    "dead_letters",
-    "operations",
-    "cancel_requests",
-    "idempotency_keys",
-    "workers",
-    "tallies",
-  ];
+  const tables = [...jobTables, "workers", "tallies"];
   await mill.db.script(tables.map((table) => `delete from millrace.${table};`).join(" "));
   await mill.db.script(
     "update millrace.tally_mark set counted_until = '-infinity', next_until = null, next_waits = null; update millrace.queues set paused_at = null",

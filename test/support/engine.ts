@@ -30,22 +30,24 @@ export interface FileDatabase {
   readonly door: MillraceOptions;
 }
 
+/** The tables with a row, or part of one, for each job or thing done to one. */
+export const jobTables = [
+  "jobs",
+  "pending",
+  "leases",
+  "settled",
+  "attempts",
+  "dead_letters",
+  "operations",
+  "cancel_requests",
+  "idempotency_keys",
+] as const;
+
 /** How many rows each table has: what "nothing was written" means. */
 export async function rowCounts(db: Database): Promise<Record<string, number>> {
-  const tables = [
-    "jobs",
-    "pending",
-    "leases",
-    "settled",
-    "attempts",
-    "dead_letters",
-    "operations",
-    "cancel_requests",
-    "idempotency_keys",
-    "queues",
-    "tasks",
-  ];
-  const counts = tables.map((table) => `select '${table}' as name, count(*)::int as n from millrace.${table}`);
+  const counts = [...jobTables, "queues", "tasks"].map(
+    (table) => `select '${table}' as name, count(*)::int as n from millrace.${table}`,
+  );
   const rows = await db.query<{ name: string; n: number }>(new Sql([counts.join(" union all ")], []));
   return Object.fromEntries(rows.map(({ name, n }) => [name, n]));
 }
