@@ -17,6 +17,7 @@ interface Room {
 const rooms: Readonly<Record<string, Room>> = {
   core: { floor: 0, types: ["@standard-schema/spec"] },
   db: { floor: 1, packages: ["pg", "@electric-sql/pglite"] },
+  steps: { floor: 1 },
   isolate: { floor: 1, packages: ["tsx"] },
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
   flows: { floor: 3 },
@@ -43,6 +44,7 @@ const rooms: Readonly<Record<string, Room>> = {
       "core",
       "db",
       "isolate",
+      "steps",
       "jobs",
       "flows",
       "schedules",

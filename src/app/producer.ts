@@ -1,5 +1,6 @@
 /** The way in: jobs, flows and batches of jobs, and the results of jobs. `Millrace` has these verbs. */
 import { type Duration, durationMs } from "../core/duration.ts";
+import { storableJson } from "../core/json.ts";
 import type { Log } from "../core/log.ts";
 import { refuseUnknown } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
@@ -19,6 +20,8 @@ import { type Enqueued, Enqueuer } from "../jobs/enqueue.ts";
 import { Names } from "../jobs/names.ts";
 import { Finishes } from "../jobs/finishes.ts";
 import { findResult } from "../jobs/results-store.ts";
+import { type Emitted, emitEvent } from "../jobs/steps-store.ts";
+import { checkedEvent } from "../steps/steps.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
 import type { App } from "./app.ts";
 import { BulkOrders } from "./bulk-orders.ts";
@@ -29,6 +32,7 @@ export interface WaitOptions {
   within?: Duration;
 }
 
+const emitNames: ReadonlySet<string> = new Set(["by"]);
 const waitNames: ReadonlySet<string> = new Set(["within"]);
 
 export abstract class Producer extends BulkOrders {
@@ -87,12 +91,12 @@ export abstract class Producer extends BulkOrders {
     return enqueueFlow(this.enqueuer, flow);
   }
 
-  /** Many jobs of one task, and a last one, `then`, that runs when all of them have ended and finds their results. */
+  /** Many jobs of one task, and a last one, `callback`, that runs when all of them have ended and finds their results. */
   async enqueueBatch(
     task: AnyTask | string,
     inputs: readonly unknown[],
     options: BatchOptions,
-  ): Promise<{ ids: string[]; then: string }> {
+  ): Promise<{ ids: string[]; callback: string }> {
     this.mustBeOpen();
     return enqueueBatch(this.enqueuer, task, inputs, options);
   }
@@ -101,6 +105,17 @@ export abstract class Producer extends BulkOrders {
   async dependencies(id: string): Promise<Dependency[]> {
     this.mustBeOpen();
     return isUuid(id) ? dependenciesOf(this.db, id) : [];
+  }
+
+  /**
+   * Wakes the runs that wait for the event in a step, now or later: the first of a name counts, those after it change nothing. Put what
+   * it is about into the name: `order.42.paid`.
+   */
+  async emit(event: string, payload: unknown = null, options: { by?: string } = {}): Promise<Emitted> {
+    this.mustBeOpen();
+    refuseUnknown("emit", options, emitNames);
+    const text = storableJson(payload, this.maxPayloadBytes, "payload");
+    return emitEvent(this.db, this.channel, checkedEvent(event), text, options.by ?? null);
   }
 
   /** What the job's task returned. Undefined: nothing, or the job has not completed. */

@@ -8,7 +8,7 @@ import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { didYouMean } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
-import { readInstant } from "../jobs/enqueue.ts";
+import { readInstant } from "../jobs/enqueue-options.ts";
 
 /** Throws `OPTION_UNKNOWN` or `OPTION_INVALID` for the first argument that `known` has no place for, or that is missing. */
 export function checkArguments(command: string, given: readonly string[], known: ArgsDef): void {

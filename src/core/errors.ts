@@ -127,6 +127,28 @@ export const errorCodes = {
     action:
       "Return plain JSON within MILLRACE_MAX_PAYLOAD_BYTES, or nothing; the work was done, so look before you retry.",
   },
+  STEP_CHANGED: {
+    status: 409,
+    retryable: false,
+    action:
+      "Deploy the code that began the run and retry the job, or replay it to begin anew; give changed tasks a new name while runs are under way.",
+  },
+  STEP_NOT_STORABLE: {
+    status: 422,
+    retryable: false,
+    action: "Return plain JSON from the step, or nothing; its work was done, so look before you retry.",
+  },
+  STEP_INVALID: {
+    status: 400,
+    retryable: false,
+    action: "Correct the task: the message names the step.",
+  },
+  STEP_SLEEPS: { status: 503, retryable: true, action: "Nothing: the run goes on when its time has come." },
+  STEP_WAITS: {
+    status: 503,
+    retryable: true,
+    action: "Emit the event that the message names, or wait until it times out.",
+  },
   DEPENDENCY_FAILED: {
     status: 424,
     retryable: false,

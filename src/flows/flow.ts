@@ -38,7 +38,7 @@ export interface EnqueuedFlow<Name extends string = string> {
 
 export interface BatchOptions extends Omit<FlowJob, "task" | "input" | "after"> {
   /** Runs when every job of the batch has ended: with `onFailure` "ignore" (default) however they ended. */
-  then: FlowJob;
+  callback: FlowJob;
   tx?: ForeignTransaction;
 }
 
@@ -92,17 +92,20 @@ export async function enqueueBatch(
   enqueuer: Enqueuer,
   task: AnyTask | string,
   inputs: readonly unknown[],
-  { then, tx, ...options }: BatchOptions,
-): Promise<{ ids: string[]; then: string }> {
-  if (then === undefined || then.after !== undefined)
-    throw new MillraceError("FLOW_INVALID", "A batch needs `then`: the job that runs after it, without `after`.");
+  { callback, tx, ...options }: BatchOptions,
+): Promise<{ ids: string[]; callback: string }> {
+  if (callback === undefined || callback.after !== undefined)
+    throw new MillraceError("FLOW_INVALID", "A batch needs `callback`: the job that runs after it, without `after`.");
   const jobs: Record<string, FlowJob> = Object.fromEntries(
     inputs.map((input, i) => [`${i + 1}`, { ...options, task, input }]),
   );
   const after = Object.keys(jobs);
-  const flow = { jobs: { ...jobs, then: { onFailure: "ignore", ...then, after } as FlowJob }, ...(tx ? { tx } : {}) };
+  const flow = {
+    jobs: { ...jobs, callback: { onFailure: "ignore", ...callback, after } as FlowJob },
+    ...(tx ? { tx } : {}),
+  };
   const made: EnqueuedFlow = await enqueueFlow<string>(enqueuer, flow);
-  return { ids: after.map((name) => made.jobs[name] as string), then: made.jobs["then"] as string };
+  return { ids: after.map((name) => made.jobs[name] as string), callback: made.jobs["callback"] as string };
 }
 
 function askedOf(job: FlowJob, watched: boolean): Asked {

@@ -2,6 +2,7 @@
 import type { Duration } from "../core/duration.ts";
 import type { Log } from "../core/log.ts";
 import type { ForeignTransaction } from "../db/database.ts";
+import type { StepContext } from "../steps/steps.ts";
 import type { Dependency } from "./dependencies-store.ts";
 
 export interface JobContext<Input = unknown> {
@@ -19,6 +20,8 @@ export interface JobContext<Input = unknown> {
   readonly log: Log;
   /** Ends this attempt and repeats it after the pause, without using an attempt up. Throws; nothing after it runs. */
   readonly snooze: (pause: Duration) => never;
+  /** Durable steps: what is done is not done again when the job runs anew. */
+  readonly step: StepContext<ForeignTransaction>;
   /** What the jobs that this one waited for returned, in the order in which the flow named them. */
   readonly dependencies: () => Promise<Dependency[]>;
   /**

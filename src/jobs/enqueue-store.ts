@@ -39,6 +39,8 @@ export interface StoredJobOptions {
   readonly timeout_ms?: number;
   /** Somebody waits for its end, which leaves a row in `endings`. */
   readonly watched?: true;
+  /** Steps of it were kept. */
+  readonly steps?: true;
   readonly backoff?: { type: "exponential" | "fixed"; delayMs: number; maxMs: number; jitter: number };
 }
 

@@ -144,7 +144,10 @@ export class Runner {
   }
 
   #finish(job: RunningJob, ended: { thrown: unknown } | undefined): void {
-    if (!this.running.delete(job)) return; // a thenable that settles twice
+    if (!this.running.has(job)) return; // a thenable that settles twice
+    const rest = job.rest(ended);
+    if (rest) return void rest.then(() => this.#finish(job, ended));
+    this.running.delete(job);
     const now = performance.now();
     this.hung.delete(job);
     this.#finishedCount += 1;

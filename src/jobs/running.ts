@@ -11,6 +11,7 @@ import type { StoredJobOptions } from "./enqueue-store.ts";
 import type { JobContext } from "./context.ts";
 import type { Lease } from "./ledger.ts";
 import type { Result } from "./settle-store.ts";
+import { type StepContext, type StepStore, Steps, type Suspension } from "../steps/steps.ts";
 import { type AnyTask, validate } from "./task.ts";
 
 /** What a job needs of its worker. */
@@ -21,6 +22,7 @@ export interface Host {
   readonly maxResultBytes: number;
   completeWithin(tx: ForeignTransaction, job: RunningJob, result: string | null): Promise<boolean>;
   dependenciesOf(job: RunningJob): Promise<Dependency[]>;
+  stepsOf(job: RunningJob): StepStore<ForeignTransaction>;
   /** Runs a task that is not to run in this thread. */
   runIsolated(job: RunningJob): Promise<unknown>;
 }
@@ -51,6 +53,10 @@ export class RunningJob implements JobContext {
   readonly #options: StoredJobOptions | undefined;
   #input: unknown;
   #abort: AbortController | undefined;
+  #steps: Steps<ForeignTransaction> | undefined;
+  #compared = false;
+  /** The run is done, but was not the one that was begun. */
+  #strayed: { thrown: unknown } | undefined;
   #interrupted: Interruption | undefined;
   /** performance.now() when it was asked to end. */
   interruptedAt = 0;
@@ -106,7 +112,29 @@ export class RunningJob implements JobContext {
 
   /** If it ends well, nothing is to be written but that. */
   get isPlain(): boolean {
-    return this.output === undefined && !this.completed && !this.watched;
+    return this.output === undefined && !this.completed && !this.watched && this.#steps === undefined;
+  }
+
+  /** Steps of it were kept by an attempt before. */
+  get hasSteps(): boolean {
+    return this.#options?.steps === true;
+  }
+
+  /** What has to be over before the attempt is: steps under way, and, when the run is done, a look whether it has left steps out. */
+  rest(ended: { thrown: unknown } | undefined): Promise<void> | undefined {
+    const underWay = this.#steps?.underWay;
+    if (underWay !== undefined) return underWay.then(() => undefined);
+    const leftOut = this.hasSteps && ended === undefined && !this.completed && this.#steps?.suspension === undefined;
+    if (!leftOut || this.#compared) return undefined;
+    this.#compared = true;
+    return this.#ownSteps.ended().catch((error: unknown) => {
+      this.#strayed = { thrown: error };
+    });
+  }
+
+  get #ownSteps(): Steps<ForeignTransaction> {
+    this.#steps ??= new Steps(this.#host.stepsOf(this), this.hasSteps, this.#host.maxResultBytes);
+    return this.#steps;
   }
 
   get timeoutMs(): number {
@@ -132,7 +160,8 @@ export class RunningJob implements JobContext {
   }
 
   /** The result of an attempt that ended, normally (`thrown` absent) or by throwing. */
-  result(now: number, ended: { thrown: unknown } | undefined): Result {
+  result(now: number, how: { thrown: unknown } | undefined): Result {
+    const ended = how ?? this.#strayed;
     const base = {
       lease: this.lease.id,
       jobId: this.id,
@@ -161,6 +190,8 @@ export class RunningJob implements JobContext {
     // One that never looked at its signal and returned has done its work: the cancel came too late.
     if (this.#interrupted === "cancelled" && (ended !== undefined || this.#abort !== undefined))
       return { ...base, ...cancelledResult };
+    if (this.#steps?.suspension !== undefined && !this.completed)
+      return { ...base, ...suspended(this.#steps.suspension) };
     if (ended === undefined && this.completed) {
       // History knows whether it is done. If not, the task kept quiet about its transaction having been rolled back.
       const message = "The task completed this job inside a transaction that did not commit.";
@@ -246,6 +277,10 @@ export class RunningJob implements JobContext {
     };
   }
 
+  get step(): StepContext<ForeignTransaction> {
+    return this.#ownSteps;
+  }
+
   get dependencies(): () => Promise<Dependency[]> {
     return () => this.#host.dependenciesOf(this);
   }
@@ -263,6 +298,23 @@ export class RunningJob implements JobContext {
       throw new MillraceError("JOB_STATE", `Job ${this.id} is no longer this worker's; roll your transaction back.`);
     };
   }
+}
+
+/** A sleep, or a wait for an event that may come this very moment. */
+function suspended({
+  step,
+  pauseMs,
+}: Suspension): Pick<Result, "outcome" | "next" | "code" | "message" | "delayMs" | "waitPlace"> {
+  const { kind, name, event, place } = step;
+  const what = kind === "event" ? `Waits for event "${event}" in step "${name}".` : `Sleeps in step "${name}".`;
+  return {
+    outcome: "snoozed",
+    next: "again",
+    code: kind === "event" ? "STEP_WAITS" : "STEP_SLEEPS",
+    message: what,
+    delayMs: pauseMs,
+    waitPlace: kind === "event" ? place : undefined,
+  };
 }
 
 /** By whom and why, the database knows, and writes it in place of this message. */

@@ -28,6 +28,8 @@ export interface Result {
   readonly stack?: string | null | undefined;
   /** For `retry` and `again`: how long until the job is due. */
   readonly delayMs?: number | undefined;
+  /** It waits for an event in this step, which may have come meanwhile. */
+  readonly waitPlace?: number | undefined;
   /** For the log. */
   readonly task?: string;
   /** What the task returned, as JSON text; undefined when it returned nothing. */
@@ -109,6 +111,7 @@ export async function settle(
       completed: result.completed,
       result: result.result,
       watched: result.watched,
+      wait_place: result.waitPlace,
       // Ids begin with their time. Batches stay within 17 minutes of ids, so that a range of ids stays narrow.
       era: result.jobId.slice(0, 7),
     })),
@@ -117,7 +120,7 @@ export async function settle(
     with given as materialized (
       select * from jsonb_to_recordset(${given}::jsonb) as g (
         lease bigint, job_id uuid, attempt smallint, outcome text, next text, started_ms int, took_ms int,
-        code text, message text, stack text, delay_ms float8, completed boolean, result text, watched boolean, era text)
+        code text, message text, stack text, delay_ms float8, completed boolean, result text, watched boolean, wait_place int, era text)
     ),
     ${held(worker)},
     ${open},
@@ -144,12 +147,17 @@ export async function settle(
       from judged where verdict = 'done' and not recorded
       group by lease, queue, claimed_at, era
     ),
+    come as materialized ( -- locked: an event that comes this moment finds the job in line, or is found here
+      select s.job_id, s.finished_at from judged j join millrace.steps s on s.job_id = j.job_id and s.place = j.wait_place
+      where j.wait_place is not null for update of s
+    ),
     told as (
       insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, started_at, error_code, error_message, error_stack, retry_at)
       select job_id, queue, attempt, lease, ${worker}::int, outcome, claimed_at + started_ms * interval '1 millisecond', code,
              case when verdict = 'cancelled' then coalesce((select ${cancelMessage} from millrace.cancel_requests r where r.job_id = judged.job_id), message)
                   else message end, stack,
-             case when verdict in ('retry', 'again') then now() + coalesce(delay_ms, 0) * interval '1 millisecond' end
+             case when job_id in (select job_id from come where finished_at is not null) then now()
+                  when verdict in ('retry', 'again') then now() + coalesce(delay_ms, 0) * interval '1 millisecond' end
       from judged where verdict <> 'done'
       returning job_id, retry_at
     ),

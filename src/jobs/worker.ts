@@ -16,6 +16,7 @@ import type { RunningJob } from "./running.ts";
 import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
 import type { AnyTask } from "./task.ts";
+import { StepKeeper } from "./step-keeper.ts";
 import { type Chore, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
 import { type Orders, beat, deregister, register } from "./workers-store.ts";
 
@@ -149,6 +150,7 @@ class Running {
   readonly #settler: Settler;
   readonly #claimer: Claimer;
   readonly #cancels: Cancels;
+  readonly #keeper: StepKeeper;
   readonly #isolated: IsolatedTasks;
   readonly #stopping: () => boolean;
   readonly #recycle: () => void;
@@ -191,6 +193,7 @@ class Running {
       pump: () => this.#claimer.pump(),
     };
     this.#cancels = new Cancels(hearing, this.runner, this.#settler);
+    this.#keeper = new StepKeeper(db, channel, () => this.#id);
     this.#isolated = new IsolatedTasks(
       log,
       () => this.runner.concurrency,
@@ -200,6 +203,7 @@ class Running {
       log,
       random,
       maxResultBytes: setup.maxResultBytes,
+      stepsOf: (job: RunningJob) => this.#keeper.storeOf(job),
       dependenciesOf: (job: RunningJob) => dependenciesOf(db, job.id),
       runIsolated: (job: RunningJob) => this.#isolated.run(job),
       completeWithin: (tx: Parameters<Database["adopt"]>[0], job: RunningJob, result: string | null) =>

@@ -194,10 +194,10 @@ describe("a batch", () => {
   test("of many jobs is followed by one, with their results, however they ended", async () => {
     await using mill = await file.open([step]);
     const inputs = Array.from({ length: 200 }, (_, n) => ({ name: `n${n}`, fails: n === 7 }));
-    const { then, ids } = await mill.enqueueBatch(step, inputs, { then: job("then") });
+    const { callback, ids } = await mill.enqueueBatch(step, inputs, { callback: job("callback") });
     expect(ids).toHaveLength(200);
     mill.work();
-    const { from } = (await mill.waitUntilFinished(then)) as { from: [string, string, string][] };
+    const { from } = (await mill.waitUntilFinished(callback)) as { from: [string, string, string][] };
     expect(from).toHaveLength(200);
     expect(from[7]).toEqual(["8", "failed", null]);
     expect(from[8]).toEqual(["9", "completed", "n8"]);

@@ -1,0 +1,138 @@
+/** Steps and the events they wait for. A step is kept only while its worker holds the job: one that was declared dead keeps nothing. */
+import type { Database, Executor } from "../db/database.ts";
+import { sql } from "../db/sql.ts";
+import type { NewStep, StepRecord } from "../steps/steps.ts";
+import { moveJobs } from "./orders-store.ts";
+
+/** A step with whose it is. */
+export interface OwnStep extends NewStep {
+  readonly lease: string;
+  readonly jobId: string;
+  readonly attempt: number;
+  /** None of this job was kept before: from now on its claims say that there are some. */
+  readonly first: boolean;
+}
+
+const columns = sql`
+  place, name, kind, finished_at is not null as finished, result,
+  greatest(extract(epoch from until - now()) * 1000, 0)::float8 as "leftMs"`;
+
+export async function loadSteps(db: Executor, jobId: string): Promise<StepRecord[]> {
+  const rows = await db.query<StepRecord>(sql`
+    select ${columns} from millrace.steps where job_id = ${jobId}::uuid order by place`);
+  return rows.map(asRecord);
+}
+
+/** Keeps steps of any jobs of one worker, and says which: the others are no longer this worker's. */
+export async function keepSteps(db: Executor, worker: number, steps: readonly OwnStep[]): Promise<ReadonlySet<string>> {
+  const given = JSON.stringify(
+    steps.map((step) => ({
+      lease: step.lease,
+      job_id: step.jobId,
+      attempt: step.attempt,
+      first: step.first,
+      place: step.place,
+      name: step.name,
+      kind: step.kind,
+      result: step.result,
+      finished: step.finished,
+      until_ms: step.untilMs,
+      event: step.event,
+    })),
+  );
+  const rows = await db.rows<[string]>(sql`
+    with given as materialized (
+      select * from jsonb_to_recordset(${given}::jsonb) as g (
+        lease bigint, job_id uuid, attempt smallint, first boolean, place int, name text, kind text, result text, finished boolean,
+        until_ms float8, event text)
+    ),
+    held as materialized (
+      select id, job_ids, done from millrace.leases
+      where id in (select lease from given) and worker = ${worker}::int order by id for key share
+    ),
+    ours as materialized (
+      select g.* from given g join held h on h.id = g.lease and g.job_id = any (h.job_ids) and g.job_id <> all (h.done)
+    ),
+    marked as (
+      update millrace.jobs j set options = coalesce(j.options, '{}') || '{"steps": true}' from ours where ours.first and j.id = ours.job_id
+    ),
+    kept as (
+      insert into millrace.steps (job_id, place, name, kind, until, event, result, attempt, finished_at)
+      select job_id, place, name, kind, now() + until_ms * interval '1 millisecond', event, result::jsonb, attempt,
+             case when finished then now() end
+      from ours on conflict (job_id, place) do nothing returning job_id, place
+    )
+    select job_id || ':' || place from kept`);
+  return new Set(rows.map(([key]) => key));
+}
+
+export const keyOf = ({ jobId, place }: Pick<OwnStep, "jobId" | "place">): string => `${jobId}:${place}`;
+
+/** A wait and the event it waits for take turns: whichever comes second sees the first. */
+async function lockEvent(tx: Executor, channel: string, event: string): Promise<void> {
+  await tx.rows(
+    sql`select pg_advisory_xact_lock(hashtextextended(${channel}::text || ':event:' || ${event}::text, 0))::text`,
+  );
+}
+
+/** Undefined: the job is no longer this worker's. */
+export async function awaitEvent(
+  db: Database,
+  channel: string,
+  worker: number,
+  step: OwnStep & { readonly event: string },
+): Promise<StepRecord | undefined> {
+  return db.transaction(async (tx) => {
+    await lockEvent(tx, channel, step.event);
+    const kept = await keepSteps(tx, worker, [step]);
+    if (!kept.has(keyOf(step))) return undefined;
+    await tx.query(sql`
+      update millrace.steps s set result = e.payload, finished_at = now() from millrace.emitted_events e
+      where s.job_id = ${step.jobId}::uuid and s.place = ${step.place}::int and e.name = ${step.event}`);
+    return (await loadSteps(tx, step.jobId)).find(({ place }) => place === step.place);
+  });
+}
+
+/** Ends a wait that has lasted as long as it may, unless its event has come. */
+export async function giveUpWait(db: Executor, jobId: string, place: number): Promise<StepRecord | undefined> {
+  const [row] = await db.query<StepRecord>(sql`
+    update millrace.steps set finished_at = coalesce(finished_at, now())
+    where job_id = ${jobId}::uuid and place = ${place}::int returning ${columns}`);
+  return row && asRecord(row);
+}
+
+export interface Emitted {
+  /** An event of this name came before, and counts; this one does not. */
+  readonly duplicate: boolean;
+  /** Runs that waited for it. */
+  readonly woken: number;
+}
+
+/** The first event of a name counts, for runs that wait for it and for those that will. `payload` is JSON text. */
+export async function emitEvent(
+  db: Database,
+  channel: string,
+  event: string,
+  payload: string,
+  by: string | null,
+): Promise<Emitted> {
+  return db.transaction(async (tx) => {
+    await lockEvent(tx, channel, event);
+    const made = await tx.query(sql`
+      insert into millrace.emitted_events (name, payload, by) values (${event}, ${payload}::jsonb, ${by})
+      on conflict (name) do nothing returning name`);
+    if (made.length === 0) return { duplicate: true, woken: 0 };
+    const waiting = await tx.query<{ id: string }>(sql`
+      update millrace.steps set result = ${payload}::jsonb, finished_at = now()
+      where event = ${event} and finished_at is null returning job_id::text as id`);
+    const ids = waiting.map(({ id }) => id);
+    // Those that are just about to wait are not in line yet; `settle` looks whether their event has come.
+    if (ids.length > 0) await moveJobs(tx, channel, ids, "event", { delayMs: 0 }, { by, reason: event });
+    return { duplicate: false, woken: ids.length };
+  });
+}
+
+/** SQL has one null; a step that returned nothing has none. */
+function asRecord(row: StepRecord): StepRecord {
+  return { ...row, result: row.result ?? undefined };
+}

@@ -1,0 +1,237 @@
+/**
+ * Durable steps of one run. What a step returned is kept; when the job runs again, after a crash, a failure or a sleep, the step is not
+ * done again: its result is given. Steps are known by their order, so the code must ask for the same steps in the same order each time;
+ * where it does not, because it was changed while the run was under way, the run fails and says at which step.
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+import { type Duration, durationMs } from "../core/duration.ts";
+import { MillraceError } from "../core/errors.ts";
+import { storableJson } from "../core/json.ts";
+import { show } from "../core/options.ts";
+
+export type StepKind = "run" | "sleep" | "event";
+
+/** A step as it is kept. */
+export interface StepRecord {
+  readonly place: number;
+  readonly name: string;
+  readonly kind: StepKind;
+  readonly finished: boolean;
+  /** Of a finished one: what it returned. Undefined: nothing, or the time to wait is over. */
+  readonly result: unknown;
+  /** Of one that sleeps or waits: for how much longer, in ms. */
+  readonly leftMs: number;
+}
+
+/** A step that is to be kept. Times in ms from now. */
+export interface NewStep {
+  readonly place: number;
+  readonly name: string;
+  readonly kind: StepKind;
+  /** JSON text of a finished one; undefined when it returned nothing. */
+  readonly result?: string | undefined;
+  readonly finished: boolean;
+  readonly untilMs?: number;
+  readonly event?: string;
+}
+
+/** Where steps are kept. Each throws when the job is no longer this worker's: then nothing was kept. */
+export interface StepStore<Transaction> {
+  load(): Promise<readonly StepRecord[]>;
+  keep(step: NewStep): Promise<void>;
+  /** Keeps a wait for an event, unless it is there already: then keeps the step as finished. Returns how it stands. */
+  await(step: NewStep): Promise<StepRecord>;
+  /** The time to wait is over: keeps that, unless the event has come after all. */
+  giveUp(place: number): Promise<StepRecord>;
+  /** What `work` writes and the step itself, together or not at all. */
+  within<Result>(
+    step: Omit<NewStep, "result">,
+    work: (tx: Transaction) => Promise<Result>,
+    json: (result: Result) => string | undefined,
+  ): Promise<Result>;
+}
+
+/** What a task can do step by step. */
+export interface StepContext<Transaction> {
+  /** Does it once: `work` runs again only if the worker dies, or it throws, before its result is kept. The result comes back as JSON. */
+  run<Result>(name: string, work: () => Result | Promise<Result>): Promise<Result>;
+  /** Does it once in a transaction, in which the step is kept: its writes happen exactly once. */
+  transaction<Result>(name: string, work: (tx: Transaction) => Result | Promise<Result>): Promise<Result>;
+  /** Ends this attempt and goes on here later; no worker is held up, no attempt used. */
+  sleep(name: string, pause: Duration): Promise<void>;
+  sleepUntil(name: string, time: Date | string): Promise<void>;
+  /** Goes on when `mill.emit(event)` is called, or was; undefined when that did not happen within `timeout` (default `"7d"`). */
+  waitForEvent(name: string, options: { event: string; timeout?: Duration }): Promise<unknown>;
+}
+
+/** Thrown through the task to end its attempt. A task that catches it is asked to stop all the same. */
+export class Suspension extends Error {
+  readonly pauseMs: number;
+  readonly step: NewStep;
+  constructor(step: NewStep, pauseMs: number) {
+    super(`The run waits in step "${step.name}".`);
+    this.step = step;
+    this.pauseMs = pauseMs;
+  }
+}
+
+const longestWaitMs = 400 * 86_400_000;
+
+export class Steps<Transaction> implements StepContext<Transaction> {
+  readonly #store: StepStore<Transaction>;
+  readonly #maxBytes: number;
+  readonly #hasRecords: boolean;
+  #records: Promise<Map<number, StepRecord>> | undefined;
+  #next = 0;
+  readonly #underWay = new Set<Promise<unknown>>();
+  /** The step inside which this code runs. */
+  readonly #inside = new AsyncLocalStorage<string>();
+  /** Set once the run has to end and go on later. */
+  suspension: Suspension | undefined;
+
+  /** `hasRecords`: steps of this job were kept before. */
+  constructor(store: StepStore<Transaction>, hasRecords: boolean, maxBytes: number) {
+    this.#store = store;
+    this.#hasRecords = hasRecords;
+    this.#maxBytes = maxBytes;
+  }
+
+  /** Steps that the run has begun and not awaited; undefined when there are none. */
+  get underWay(): Promise<unknown> | undefined {
+    return this.#underWay.size === 0 ? undefined : Promise.allSettled(this.#underWay);
+  }
+
+  /** Throws `STEP_CHANGED` when the run has ended and steps of before were not asked for. */
+  async ended(): Promise<void> {
+    if (!this.#hasRecords) return;
+    const records = await this.#load();
+    const missed = [...records.values()].find(({ place }) => place >= this.#next);
+    if (missed) throw changed(missed, "the code has ended without it");
+  }
+
+  run<Result>(name: string, work: () => Result | Promise<Result>): Promise<Result> {
+    return this.#enter(name, "run", async (place) => {
+      const began = { place, name, kind: "run", finished: true } as const;
+      const value = await this.#inside.run(name, work);
+      const result = this.#json(name, value);
+      await this.#store.keep({ ...began, result });
+      return asKept(result) as Result;
+    });
+  }
+
+  transaction<Result>(name: string, work: (tx: Transaction) => Result | Promise<Result>): Promise<Result> {
+    return this.#enter(name, "run", async (place) => {
+      const step = { place, name, kind: "run", finished: true } as const;
+      let text: string | undefined;
+      await this.#store.within(
+        step,
+        async (tx) => this.#inside.run(name, () => work(tx)),
+        (value) => (text = this.#json(name, value)),
+      );
+      return asKept(text) as Result;
+    });
+  }
+
+  sleep(name: string, pause: Duration): Promise<void> {
+    const pauseMs = durationMs(pause, `step "${name}"`);
+    return this.#sleep(name, () => pauseMs);
+  }
+
+  sleepUntil(name: string, time: Date | string): Promise<void> {
+    const at = new Date(time).getTime();
+    if (Number.isNaN(at))
+      throw new MillraceError(
+        "OPTION_INVALID",
+        `step "${name}": sleepUntil needs a Date or an ISO 8601 time, not ${show(time)}.`,
+      );
+    return this.#sleep(name, () => Math.max(at - Date.now(), 0));
+  }
+
+  #sleep(name: string, pauseMs: () => number): Promise<void> {
+    return this.#enter(name, "sleep", async (place, record) => {
+      if (record !== undefined) {
+        if (record.leftMs > 0) this.#suspend({ ...record, result: undefined, finished: false }, record.leftMs);
+        return;
+      }
+      const untilMs = pauseMs();
+      const step: NewStep = { place, name, kind: "sleep", finished: false, untilMs };
+      await this.#store.keep(step);
+      this.#suspend(step, untilMs);
+    });
+  }
+
+  waitForEvent(name: string, { event, timeout = "7d" }: { event: string; timeout?: Duration }): Promise<unknown> {
+    const untilMs = Math.min(durationMs(timeout, `step "${name}": timeout`), longestWaitMs);
+    return this.#enter(name, "event", async (place, record) => {
+      const step: NewStep = { place, name, kind: "event", finished: false, untilMs, event: checkedEvent(event) };
+      let state = record ?? (await this.#store.await(step));
+      if (!state.finished && state.leftMs <= 0) state = await this.#store.giveUp(place);
+      if (!state.finished) this.#suspend(step, state.leftMs);
+      return state.result;
+    });
+  }
+
+  /** Takes the next place, now: the order of calls counts, not the order in which they come to an end. */
+  #enter<Result>(
+    name: string,
+    kind: StepKind,
+    work: (place: number, record: StepRecord | undefined) => Promise<Result>,
+  ): Promise<Result> {
+    const place = this.#next;
+    this.#next += 1;
+    const outer = this.#inside.getStore();
+    const going = (async () => {
+      if (typeof name !== "string" || !/^[^\0\p{Surrogate}]{1,128}$/u.test(name))
+        throw new MillraceError("STEP_INVALID", `A step's name is 1 to 128 characters, not ${show(name)}.`);
+      if (outer !== undefined)
+        throw new MillraceError("STEP_INVALID", `Step "${name}" is inside step "${outer}": steps cannot hold steps.`);
+      if (this.suspension) throw this.suspension;
+      const record = (await this.#load()).get(place);
+      if (record && (record.name !== name || record.kind !== kind))
+        throw changed(record, `the code asks for ${kindNames[kind]} "${name}" in its place`);
+      if (record?.finished && kind === "run") return record.result as Result;
+      return work(place, record);
+    })();
+    this.#underWay.add(going);
+    const over = (): void => void this.#underWay.delete(going);
+    going.then(over, over);
+    return going;
+  }
+
+  #load(): Promise<Map<number, StepRecord>> {
+    this.#records ??= this.#hasRecords
+      ? this.#store.load().then((records) => new Map(records.map((record) => [record.place, record])))
+      : Promise.resolve(new Map());
+    return this.#records;
+  }
+
+  #suspend(step: NewStep, pauseMs: number): never {
+    this.suspension ??= new Suspension(step, pauseMs);
+    throw this.suspension;
+  }
+
+  #json(name: string, value: unknown): string | undefined {
+    if (value === undefined) return undefined;
+    try {
+      return storableJson(value, this.#maxBytes, `result of step "${name}"`);
+    } catch (cause) {
+      throw new MillraceError("STEP_NOT_STORABLE", (cause as Error).message, { cause });
+    }
+  }
+}
+
+const kindNames = { run: "step", sleep: "sleep", event: "wait" } as const;
+
+const asKept = (json: string | undefined): unknown => (json === undefined ? undefined : JSON.parse(json));
+
+function changed({ place, name, kind }: StepRecord, what: string): MillraceError {
+  return new MillraceError(
+    "STEP_CHANGED",
+    `This run was begun by other code: its step ${place + 1} was ${kindNames[kind]} "${name}", and ${what}. Nothing was done again.`,
+  );
+}
+
+export function checkedEvent(event: unknown): string {
+  if (typeof event === "string" && /^[^\0\p{Surrogate}]{1,255}$/u.test(event)) return event;
+  throw new MillraceError("OPTION_INVALID", `An event's name is a text of 1 to 255 characters, not ${show(event)}.`);
+}

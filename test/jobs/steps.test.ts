@@ -1,0 +1,283 @@
+/** Durable steps: done once, whatever happens in between. */
+import { describe, expect, test } from "vitest";
+import { NonRetryableError, task } from "millrace";
+import { sql } from "../../src/db/sql.ts";
+import { useDatabase } from "../support/engine.ts";
+
+const file = useDatabase();
+
+describe("a step", () => {
+  test("that is done is not done again when the run fails later", async () => {
+    const did: string[] = [];
+    const order = task({
+      name: "order",
+      backoff: { delay: "1ms" },
+      async run({ step, attempt }) {
+        const paid = await step.run("pay", () => {
+          did.push("pay");
+          return { receipt: 7, at: new Date(0) };
+        });
+        await step.run("ship", () => {
+          did.push(`ship ${attempt}`);
+          if (attempt < 3) throw new Error("no truck");
+        });
+        return paid;
+      },
+    });
+    await using mill = await file.open([order]);
+    const job = await mill.enqueue(order, null);
+    mill.work();
+    expect(await mill.waitUntilFinished(job)).toEqual({ receipt: 7, at: "1970-01-01T00:00:00.000Z" });
+    expect(did).toEqual(["pay", "ship 1", "ship 2", "ship 3"]);
+  });
+
+  test("gives back JSON the first time as well as later", async () => {
+    const dates = task({
+      name: "dates",
+      run: ({ step }) => step.run("now", () => ({ at: new Date(0), no: undefined })),
+    });
+    await using mill = await file.open([dates]);
+    mill.work();
+    expect(await mill.waitUntilFinished(await mill.enqueue(dates, null))).toEqual({ at: "1970-01-01T00:00:00.000Z" });
+  });
+
+  test("sleeps without a worker, and goes on where it was", async () => {
+    const did: number[] = [];
+    const slow = task({
+      name: "slow",
+      async run({ step, attempt }) {
+        await step.run("before", () => void did.push(1));
+        await step.sleep("nap", "200ms");
+        await step.run("after", () => void did.push(2));
+        return attempt;
+      },
+    });
+    await using mill = await file.open([slow]);
+    const job = await mill.enqueue(slow, null);
+    mill.work({ concurrency: 1 });
+    expect(await mill.waitUntilFinished(job)).toBe(1); // no attempt was used up
+    expect(did).toEqual([1, 2]);
+    const { attempts } = await mill.timeline(job.id);
+    expect(attempts).toMatchObject([{ status: "snoozed", errorCode: "STEP_SLEEPS" }, { status: "succeeded" }]);
+  });
+
+  test("waits for an event that comes later, and takes one that came before", async () => {
+    const approval = task({
+      name: "approval",
+      async run({ step }) {
+        const late = await step.waitForEvent("late", { event: "late" });
+        const early = await step.waitForEvent("early", { event: "early" });
+        const never = await step.waitForEvent("never", { event: "never", timeout: "50ms" });
+        return [late, early, never === undefined];
+      },
+    });
+    await using mill = await file.open([approval]);
+    expect(await mill.emit("early", { n: 1 })).toEqual({ duplicate: false, woken: 0 });
+    expect(await mill.emit("early", { n: 2 })).toEqual({ duplicate: true, woken: 0 });
+    const job = await mill.enqueue(approval, null);
+    mill.work();
+    await expect.poll(async () => (await mill.job(job.id))?.status, { timeout: 10_000 }).toBe("delayed");
+    expect(await mill.emit("late", "yes")).toEqual({ duplicate: false, woken: 1 });
+    expect(await mill.waitUntilFinished(job)).toEqual(["yes", { n: 1 }, true]);
+  });
+
+  test("that many runs wait for wakes them all, whether they were just falling asleep or not", async () => {
+    const many = task({ name: "many", run: ({ step }) => step.waitForEvent("go", { event: "go", timeout: "1h" }) });
+    await using mill = await file.open([many]);
+    const ids = await mill.enqueueMany(
+      many,
+      Array.from({ length: 100 }, () => null),
+    );
+    mill.work({ concurrency: 20 });
+    await expect
+      .poll(async () => (await mill.stats("default"))[0]?.delayed ?? 0, { timeout: 10_000 })
+      .toBeGreaterThan(10);
+    await mill.emit("go", 1);
+    await Promise.all(ids.map((id) => mill.waitUntilFinished(id, { within: "20s" })));
+  });
+
+  test("in a transaction is kept with what it wrote, or not at all", async () => {
+    let fails = true;
+    const pay = task({
+      name: "pay",
+      backoff: { delay: "1ms" },
+      async run({ step }) {
+        await step.transaction("book", (tx) => tx.query("insert into bookings values (1)", []));
+        if (fails) {
+          fails = false;
+          throw new Error("afterwards");
+        }
+      },
+    });
+    await using mill = await file.open([pay]);
+    await mill.transaction((tx) => tx.query("create table if not exists bookings (n int)", []));
+    const job = await mill.enqueue(pay, null);
+    mill.work();
+    await mill.waitUntilFinished(job);
+    const count = await mill.transaction(
+      async (tx) => (await tx.query("select count(*)::int as n from bookings", [])).rows,
+    );
+    expect(count).toEqual([{ n: 1 }]);
+    await mill.transaction((tx) => tx.query("drop table bookings", []));
+  });
+
+  test("under way beside one that sleeps is finished first", async () => {
+    const did: string[] = [];
+    const both = task({
+      name: "both",
+      async run({ step }) {
+        await Promise.all([
+          step.sleep("nap", "20ms"),
+          step.run("work", async () => {
+            await new Promise((resolve) => setTimeout(resolve, 60));
+            did.push("work");
+          }),
+        ]);
+      },
+    });
+    await using mill = await file.open([both]);
+    const job = await mill.enqueue(both, null);
+    mill.work();
+    await mill.waitUntilFinished(job);
+    expect(did).toEqual(["work"]);
+  });
+
+  test("that is caught does not keep the run from sleeping", async () => {
+    const rounds: number[] = [];
+    const stubborn = task({
+      name: "stubborn",
+      async run({ step }) {
+        await step.sleep("nap", "30ms").catch(() => rounds.push(0));
+        await step.run("after", () => void rounds.push(1)).catch(() => rounds.push(2));
+      },
+    });
+    await using mill = await file.open([stubborn]);
+    const job = await mill.enqueue(stubborn, null);
+    mill.work();
+    await mill.waitUntilFinished(job);
+    expect(rounds).toEqual([0, 2, 1]);
+  });
+});
+
+describe("code that has changed", () => {
+  const shapes: [string, string[], string][] = [
+    [
+      "another step in its place",
+      ["first", "other"],
+      'its step 2 was sleep "nap", and the code asks for step "other" in its place',
+    ],
+    ["a step less", ["first"], 'its step 2 was sleep "nap", and the code has ended without it'],
+    ["no steps at all", [], 'its step 1 was step "first", and the code has ended without it'],
+    [
+      "a step before the others",
+      ["new", "first"],
+      'its step 1 was step "first", and the code asks for step "new" in its place',
+    ],
+  ];
+  test.for(shapes)("%s: the run fails and says where, and nothing is done again", async ([, names, sentence]) => {
+    const did: string[] = [];
+    let isNew = false;
+    const run = task({
+      name: "run",
+      async run({ step }) {
+        if (isNew) for (const name of names) await step.run(name, () => void did.push(name));
+        else {
+          await step.run("first", () => void did.push("first"));
+          await step.sleep("nap", "1h");
+        }
+      },
+    });
+    await using mill = await file.open([run]);
+    const job = await mill.enqueue(run, null);
+    mill.work();
+    await expect.poll(async () => (await mill.job(job.id))?.status, { timeout: 10_000 }).toBe("delayed");
+    isNew = true;
+    await mill.promote(job.id);
+    await expect(mill.waitUntilFinished(job)).rejects.toMatchObject({
+      message: expect.stringContaining(`(STEP_CHANGED): This run was begun by other code: ${sentence}.`) as string,
+    });
+    expect(did).toEqual(["first"]);
+    isNew = false; // the old code comes back
+    await mill.retry(job.id);
+    await expect.poll(async () => (await mill.job(job.id))?.status, { timeout: 10_000 }).toBe("delayed");
+    expect(did).toEqual(["first"]);
+  });
+});
+
+describe("what is wrong with a step", () => {
+  const wrong: [string, (step: never) => Promise<unknown>, string, string][] = [
+    [
+      "a result that is no JSON",
+      (step: { run: (name: string, work: () => unknown) => Promise<unknown> }) => step.run("big", () => 1n),
+      "STEP_NOT_STORABLE",
+      'The result of step "big" is not JSON',
+    ],
+    [
+      "a step in a step",
+      (step: { run: (name: string, work: () => unknown) => Promise<unknown> }) =>
+        step.run("outer", () => step.run("inner", () => 1)),
+      "STEP_INVALID",
+      'Step "inner" is inside step "outer"',
+    ],
+    [
+      "no name",
+      (step: { run: (name: string, work: () => unknown) => Promise<unknown> }) => step.run("", () => 1),
+      "STEP_INVALID",
+      "1 to 128 characters",
+    ],
+  ] as never;
+  test.for(wrong)("%s ends the run with a code", async ([, work, code, sentence]) => {
+    const bad = task({ name: "bad", run: ({ step }) => work(step as never) });
+    await using mill = await file.open([bad]);
+    const job = await mill.enqueue(bad, null);
+    mill.work();
+    await expect(mill.waitUntilFinished(job)).rejects.toMatchObject({
+      code: "JOB_FAILED",
+      message: expect.stringContaining(sentence) as string,
+    });
+    expect(await mill.job(job.id)).toMatchObject({ lastErrorCode: code, deadLetterReason: "NON_RETRYABLE" });
+  });
+});
+
+test("a replay begins anew, with steps of its own", async () => {
+  let did = 0;
+  const once = task({ name: "once", run: ({ step }) => step.run("count", () => (did += 1)) });
+  await using mill = await file.open([once]);
+  const job = await mill.enqueue(once, null);
+  mill.work();
+  expect(await mill.waitUntilFinished(job)).toBe(1);
+  const { id } = await mill.replay(job.id);
+  expect(await mill.waitUntilFinished(id)).toBe(2);
+});
+
+test("a worker declared dead keeps no step", async () => {
+  let release!: () => void;
+  const held = new Promise<void>((resolve) => (release = resolve));
+  let began!: () => void;
+  const begun = new Promise<void>((resolve) => (began = resolve));
+  const did: number[] = [];
+  const late = task({
+    name: "late",
+    async run({ step, attempt }) {
+      await step.run("slow", async () => {
+        did.push(attempt);
+        if (did.length > 1) return;
+        began();
+        await held;
+      });
+      if (attempt === 9) throw new NonRetryableError("never");
+    },
+  });
+  await using mill = await file.open([late]);
+  const job = await mill.enqueue(late, null);
+  mill.work();
+  await begun;
+  await mill.db.query(sql`update millrace.workers set stopped_at = now(), ended = 'lost'`);
+  await using second = await file.open([late], { schema: mill.db.schema });
+  second.work({ reapEvery: "50ms" });
+  await second.waitUntilFinished(job);
+  release();
+  expect(did).toHaveLength(2);
+  const steps = await mill.db.query(sql`select count(*)::int as n from millrace.steps`);
+  expect(steps).toEqual([{ n: 1 }]);
+});
