@@ -7,7 +7,7 @@ import { type Database, type Executor, type ForeignTransaction, isTransient } fr
 import { type Admission, type Denial, tooLarge } from "./admission.ts";
 import { batches } from "./batches.ts";
 import { type EnqueueOptions, readKey, readSpecial, readUnique } from "./enqueue-options.ts";
-import { type NewJob, type SpecialJob, insertOnce, insertPlain, insertSpecial } from "./enqueue-store.ts";
+import { type NewJob, insertOnce, insertPlain, insertSpecial } from "./enqueue-store.ts";
 import type { Names } from "./names.ts";
 import { type AnyTask, defaultMaxAttempts, highestPriority, validate } from "./task.ts";
 import { type UniqueRule, takeKey } from "./unique-store.ts";
