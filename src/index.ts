@@ -1,6 +1,13 @@
 export { type App, defineApp } from "./app/app.ts";
 export type { BulkFilter, BulkOptions, BulkPreview } from "./app/bulk.ts";
-export { type ListOptions, Millrace, type MillraceOptions, type WorkOptions, millrace } from "./app/millrace.ts";
+export {
+  type ListOptions,
+  type LogsOptions,
+  Millrace,
+  type MillraceOptions,
+  type WorkOptions,
+  millrace,
+} from "./app/millrace.ts";
 export type { CancelOptions, ChangeOptions, OrderOptions, ReplayOptions } from "./app/orders.ts";
 export type { Duration } from "./core/duration.ts";
 export { type ErrorCode, MillraceError, NonRetryableError, RateLimitError, errorCodes } from "./core/errors.ts";
@@ -16,6 +23,7 @@ export type { DeadLetterCount, DeadLetterGroup } from "./jobs/dead-letters-store
 export type { Enqueued } from "./jobs/enqueue.ts";
 export type { DebounceOptions, EnqueueOptions, ThrottleOptions, UniqueOptions } from "./jobs/enqueue-options.ts";
 export type { Because, Explanation } from "./jobs/explain.ts";
+export type { LogLine } from "./jobs/notes-store.ts";
 export type { Registry } from "./jobs/registry.ts";
 export type { HeldJob, WorkerInfo, WorkerState } from "./jobs/registry-store.ts";
 export type { Job, JobStatus } from "./jobs/read-store.ts";

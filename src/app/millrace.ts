@@ -7,12 +7,13 @@ import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.t
 import type { Database } from "../db/database.ts";
 import type { PGlite } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
-import { explainJob, timelineOfJob } from "../jobs/answers.ts";
+import { explainJob, logsOfJob, timelineOfJob } from "../jobs/answers.ts";
 import { type Cleaned, cleanQueue, pauseQueue, resumeQueue } from "../jobs/control-store.ts";
 import { settleDependents } from "../flows/flow-store.ts";
 import { existingModule } from "../isolate/options.ts";
 import { Endings } from "../jobs/endings.ts";
 import type { Explanation } from "../jobs/explain.ts";
+import type { LogLine } from "../jobs/notes-store.ts";
 import type { WorkerInfo } from "../jobs/registry-store.ts";
 import { Registry } from "../jobs/registry.ts";
 import { type Job, type JobStatus, jobStatuses, listJobs } from "../jobs/read-store.ts";
@@ -88,6 +89,13 @@ export interface ListOptions {
   after?: string;
 }
 
+export interface LogsOptions {
+  /** `n` of the last line seen. Default 0: from the first. */
+  after?: number;
+  /** 1 to 1 000, default 200. */
+  limit?: number;
+}
+
 const optionNames: ReadonlySet<string> = new Set([
   "databaseUrl",
   "dataDir",
@@ -104,6 +112,7 @@ const optionNames: ReadonlySet<string> = new Set([
   "random",
 ]);
 const workNames: ReadonlySet<string> = new Set(["queues", "concurrency", "lease", "reapEvery", "name", "unknownTasks"]);
+const logsNames: ReadonlySet<string> = new Set(["after", "limit"]);
 const listNames: ReadonlySet<string> = new Set([
   "status",
   "queue",
@@ -241,6 +250,14 @@ export class Millrace extends Producer {
   async explain(id: string): Promise<Explanation> {
     this.mustBeOpen();
     return explainJob(this.db, id, this.app.tasks);
+  }
+
+  /** Lines of the logs of its runs, in order: as many as the task's `keepLogs` says. Throws `JOB_NOT_FOUND`. */
+  async logs(id: string, options: LogsOptions = {}): Promise<LogLine[]> {
+    this.mustBeOpen();
+    refuseUnknown("logs", options, logsNames);
+    const after = wholeNumber(options.after ?? 0, "after", 0, 2_147_483_647);
+    return logsOfJob(this.db, id, after, wholeNumber(options.limit ?? 200, "limit", 1, 1_000));
   }
 
   /** Whoever would run maintenance also asks for it. */

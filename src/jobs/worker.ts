@@ -11,6 +11,7 @@ import { Claimer } from "./claimer.ts";
 import { dependenciesOf } from "./dependencies-store.ts";
 import type { Endings } from "./endings.ts";
 import { IsolatedTasks } from "./isolated.ts";
+import { NoteKeeper } from "./notes.ts";
 import { Runner } from "./runner.ts";
 import type { RunningJob } from "./running.ts";
 import { Settler } from "./settler.ts";
@@ -151,6 +152,7 @@ class Running {
   readonly #claimer: Claimer;
   readonly #cancels: Cancels;
   readonly #keeper: StepKeeper;
+  readonly #notes: NoteKeeper;
   readonly #isolated: IsolatedTasks;
   readonly #stopping: () => boolean;
   readonly #recycle: () => void;
@@ -166,11 +168,13 @@ class Running {
     this.#setup = setup;
     this.#stopping = stopping;
     this.#recycle = recycle;
+    this.#notes = new NoteKeeper(db, () => this.#id, log);
     this.#settler = new Settler(
       db,
       channel,
       () => this.#id,
       log,
+      this.#notes,
       (inMs) => this.#claimer.dueIn(inMs),
       (queue) => this.#claimer.hear(`${queue}:0:0`),
       () => setup.endings.soon(),
@@ -203,6 +207,7 @@ class Running {
       log,
       random,
       maxResultBytes: setup.maxResultBytes,
+      notesOf: (job: RunningJob) => this.#notes.notesOf(job),
       stepsOf: (job: RunningJob) => this.#keeper.storeOf(job),
       dependenciesOf: (job: RunningJob) => dependenciesOf(db, job.id),
       runIsolated: (job: RunningJob) => this.#isolated.run(job),
@@ -277,6 +282,7 @@ class Running {
     const giveUpAt = performance.now() + lastWordsMs;
     const over = (): boolean => performance.now() > giveUpAt;
     await untilDone("settling the last results", () => this.#settler.drain(), over, log);
+    await this.#notes.close();
     await this.#upkeep?.stop();
     await this.#beating;
     await this.#subscription?.close();

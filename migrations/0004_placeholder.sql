@@ -1,0 +1,1 @@
+-- Holds the number of a migration that is on its way; replaced by it.
