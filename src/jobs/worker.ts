@@ -198,18 +198,22 @@ class Running {
     };
     this.#cancels = new Cancels(hearing, this.runner, this.#settler);
     this.#keeper = new StepKeeper(db, channel, () => this.#id);
+    const engine = {
+      maxResultBytes: setup.maxResultBytes,
+      stepsOf: (job: RunningJob) => this.#keeper.storeOf(job),
+      dependenciesOf: (job: RunningJob) => dependenciesOf(db, job.id),
+    };
     this.#isolated = new IsolatedTasks(
       log,
+      engine,
       () => this.runner.concurrency,
       (job) => this.runner.begin(job),
     );
     const host = {
       log,
       random,
-      maxResultBytes: setup.maxResultBytes,
+      ...engine,
       notesOf: (job: RunningJob) => this.#notes.notesOf(job),
-      stepsOf: (job: RunningJob) => this.#keeper.storeOf(job),
-      dependenciesOf: (job: RunningJob) => dependenciesOf(db, job.id),
       runIsolated: (job: RunningJob) => this.#isolated.run(job),
       completeWithin: (tx: Parameters<Database["adopt"]>[0], job: RunningJob, result: string | null) =>
         completeWithin(db.adopt(tx), {

@@ -218,8 +218,8 @@ test("a worker that lost the job writes nothing more, and says so", async () => 
 
 describe("while the database does not take notes", () => {
   /** Lets statements that write notes fail until it is told otherwise. */
-  function failing(mill: Millrace, code: string): { stop(): void; failed: number } {
-    const state = { failed: 0, stop: () => void spy.mockRestore() };
+  function failing(mill: Millrace, code: string): { stop(): unknown; failed: number } {
+    const state = { failed: 0, stop: () => spy.mockRestore() };
     const { rows } = mill.db;
     const spy = vi.spyOn(mill.db, "rows").mockImplementation((query) => {
       if (!query.strings.join("").includes("millrace.job_logs")) return rows.call(mill.db, query) as never;
