@@ -15,8 +15,8 @@ import { Lease } from "../jobs/ledger.ts";
 import { RunningJob } from "../jobs/running.ts";
 import { type Result, completeWithin, settle } from "../jobs/settle-store.ts";
 import type { AnyTask } from "../jobs/task.ts";
-import { anyDead, beat, reap, register } from "../jobs/workers-store.ts";
-import { type Head, headsOfLine, nextLoss } from "./due-store.ts";
+import { beat, reap, register } from "../jobs/workers-store.ts";
+import { type Head, type Outlook, lookAhead } from "./due-store.ts";
 import type { Fuse } from "./fuse.ts";
 import { type JobRun, runOf } from "./job-run.ts";
 
@@ -41,11 +41,10 @@ interface Full {
   readonly pauseMs: number;
 }
 
-/** As a worker of a process; beats come from the driver, so it is never exceeded by itself. */
-const leaseMs = 10_000;
+/** It must not seem lost when time jumps, in ms: 20 days, which a column of whole ms can hold. Nobody waits for it: see `recover`. */
+const leaseMs = 20 * 86_400_000;
 /** A queue that stays full is asked more and more rarely, at last this often. */
 const fullPauseMaxMs = 60_000;
-const orphanAgeMs = 90_000;
 
 interface Claim {
   readonly lease: Lease;
@@ -59,7 +58,9 @@ export class Driver {
   #worker = 0;
   #asked = 0;
   #subscription: Subscription | undefined;
-  #keptUpAt = Number.NaN;
+  #beatAt = 0;
+  #draining = false;
+  #outlook: Outlook = { heads: [], lossAt: null, cancels: false };
   readonly #full = new Map<number, Full>();
   /** Succeeded, and reported together with the next claim, as a worker does it. */
   #done: { readonly whole: WholeLease; readonly result: Result } | undefined;
@@ -79,17 +80,32 @@ export class Driver {
     return this.#running;
   }
 
-  /** Runs what is due until nothing is, or until `runsMax` are done; tells of each. */
+  /** To be called first: registers, beats, hears orders. */
+  async begin(): Promise<void> {
+    if (this.#worker === 0) await this.#start();
+    const { alive, orders } = await beat(this.#setup.db, this.#worker, 1, leaseMs);
+    this.#beatAt = this.#setup.now();
+    this.#draining = orders?.draining ?? false;
+    if (!alive) await this.#register();
+  }
+
+  /** Runs what is due until nothing is, or until there are `runsMax`; tells of each. */
   async runDue(runs: JobRun[], runsMax: number): Promise<void> {
-    await this.#start();
-    if (!(await this.keepUp())) return;
+    if (this.#setup.now() - this.#beatAt > leaseMs / 4) await this.begin();
     /** Due again at once: everybody else has a turn first, as they have where time goes on. */
     const again = new Set<string>();
-    while (runs.length < runsMax) {
-      const heads = await headsOfLine(this.#setup.db, [...this.#tasks.keys()], [...again]);
-      const head = heads.find((one) => one.due && !this.#isFull(one.queue));
+    for (let keptUp = false; runs.length < runsMax;) {
+      const outlook = await this.#look([...again]);
+      if (!keptUp) {
+        keptUp = true;
+        if (await this.#keepUp(outlook)) continue;
+      }
+      const head = outlook.heads.find((one) => one.due && !this.#isFull(one.queue));
+      if (this.#draining || (head === undefined && again.size === 0)) {
+        this.#outlook = outlook;
+        break;
+      }
       if (head === undefined) {
-        if (again.size === 0) break;
         again.clear();
         continue;
       }
@@ -103,35 +119,20 @@ export class Driver {
     await this.#report();
   }
 
-  /** When something can happen next, after now; undefined: never by itself. */
-  async nextAt(): Promise<number | undefined> {
-    const { db, now } = this.#setup;
-    const heads = await headsOfLine(db, [...this.#tasks.keys()], []);
-    const loss = await nextLoss(db, this.#worker);
+  /** After `runDue`: when something can happen next, in ms since 1970; undefined: never by itself. */
+  nextAt(): number | undefined {
+    const { heads, lossAt } = this.#outlook;
     const times = heads.flatMap(({ due, at, queue }) => (due ? (this.#full.get(queue)?.until ?? []) : at));
-    if (loss !== null) times.push(loss);
-    const later = times.filter((at) => at > now());
+    if (lossAt !== null) times.push(lossAt);
+    const later = times.filter((at) => at > this.#setup.now());
     return later.length === 0 ? undefined : Math.min(...later);
   }
 
-  /** Beats, and does what workers do on the side when time has passed. False: it was told to drain. */
-  async keepUp(): Promise<boolean> {
-    const { db, channel, now, log } = this.#setup;
-    if (this.#worker === 0) return true;
-    const { alive, orders } = await beat(db, this.#worker, 1, orphanAgeMs);
-    if (!alive) await this.#register();
-    if (this.#keptUpAt !== now()) {
-      this.#keptUpAt = now();
-      if (await anyDead(db, this.#worker)) {
-        const { workers, requeued, buried } = await reap(db, channel, this.#worker);
-        log.warn({ workers, requeued, buried }, "took back the jobs of workers that were lost");
-      }
-      await finishRequests(db);
-      const { running } = this;
-      if (running && running.timeoutMs > 0 && now() >= running.startedAt + running.timeoutMs && !running.queued)
-        running.interrupt("timeout");
-    }
-    return !(orders?.draining ?? false);
+  /** Time has passed while a job runs. */
+  timePassed(): void {
+    const { running } = this;
+    if (running === undefined || running.queued || running.timeoutMs === 0) return;
+    if (this.#setup.now() >= running.startedAt + running.timeoutMs) running.interrupt("timeout");
   }
 
   async close(): Promise<void> {
@@ -139,8 +140,23 @@ export class Driver {
     await this.#isolated.close();
   }
 
+  #look(not: readonly string[]): Promise<Outlook> {
+    return lookAhead(this.#setup.db, this.#worker, [...this.#tasks.keys()], not);
+  }
+
+  /** What workers do on the side, as far as there is any of it. False: nothing was to be done. */
+  async #keepUp({ lossAt, cancels }: Outlook): Promise<boolean> {
+    const { db, channel, now, log } = this.#setup;
+    const isLoss = lossAt !== null && lossAt <= now();
+    if (isLoss) {
+      const { workers, requeued, buried } = await reap(db, channel, this.#worker);
+      log.warn({ workers, requeued, buried }, "took back the jobs of workers that were lost");
+    }
+    if (isLoss || cancels) await finishRequests(db);
+    return isLoss || cancels;
+  }
+
   async #start(): Promise<void> {
-    if (this.#worker !== 0) return;
     this.#tasks = await this.#setup.tasks();
     await this.#register();
     const { db, channel } = this.#setup;

@@ -52,7 +52,7 @@ export async function restoreState(pglite: PGlite, name: string): Promise<void> 
     end $$`);
 }
 
-const own = "'public', 'information_schema', 'millrace', 'millrace_clock', 'millrace_history', 'millrace_saved_empty'";
+const own = "'public', 'information_schema', 'millrace', 'millrace_clock', 'millrace_saved_empty'";
 
 /** Drops whatever a test has made besides rows. */
 export async function dropForeign(pglite: PGlite): Promise<void> {
@@ -68,14 +68,21 @@ export async function dropForeign(pglite: PGlite): Promise<void> {
     end $$`);
 }
 
-/** Two databases whose shapes are one text have the same tables, columns, indexes, triggers and functions of Millrace. */
+/** Changes whenever something other than rows of Millrace's tables does: every such thing has a number, and none is given twice. */
 export async function shapeOf(pglite: PGlite): Promise<string> {
-  const { rows } = await pglite.query<{ shape: string }>(`
-    select concat_ws(' ',
-      (select count(*) || ':' || max(c.oid) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname like 'millrace%'),
-      (select count(*) from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
-       where n.nspname like 'millrace%' and not a.attisdropped),
-      (select count(*) from pg_trigger), (select count(*) from pg_constraint), (select count(*) from pg_roles), (select count(*) from pg_extension),
-      (select count(*) from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname like 'millrace%')) as shape`);
+  const counts = [
+    "pg_class",
+    "pg_proc",
+    "pg_trigger",
+    "pg_constraint",
+    "pg_type",
+    "pg_authid",
+    "pg_extension",
+    "pg_policy",
+  ];
+  const { rows } = await pglite.query<{ shape: string }>(
+    `select concat_ws(' ', ${counts.map((table) => `(select count(*) || ':' || max(oid)::text from ${table} where oid >= 16384)`).join(", ")},
+       (select sum(relnatts + relchecks) from pg_class where oid >= 16384)) as shape`,
+  );
   return rows[0]?.shape ?? "";
 }

@@ -10,7 +10,8 @@ import { dirname, join } from "node:path";
 import { PGlite } from "@electric-sql/pglite";
 import { openEmbedded } from "../db/embedded.ts";
 import { migrate, migrations } from "../db/migrate.ts";
-import { clockDefinition, installClock } from "./clock-store.ts";
+import { clockDefinition, installClock, wholeDueTimes } from "./clock-store.ts";
+import { lookDefinition } from "./due-store.ts";
 import { saveState } from "./state-store.ts";
 
 export const schema = "millrace";
@@ -21,8 +22,10 @@ export async function openTemplate(): Promise<PGlite> {
   const saved = file === undefined ? undefined : read(file);
   if (saved) return PGlite.create({ loadDataDir: new Blob([saved], { type: "application/x-gzip" }) });
   const pglite = await PGlite.create();
-  await installClock(pglite, 0);
+  await installClock(pglite);
   await migrate(await openEmbedded({ schema, pglite }));
+  await wholeDueTimes(pglite);
+  await pglite.exec(lookDefinition);
   await saveState(pglite, "empty");
   if (file !== undefined) {
     const dump = await pglite.dumpDataDir("gzip");
@@ -56,6 +59,6 @@ function read(file: string): Uint8Array<ArrayBuffer> | undefined {
 function madeOf(): string {
   const main = createRequire(import.meta.url).resolve("@electric-sql/pglite");
   const { version } = JSON.parse(readFileSync(join(dirname(main), "../package.json"), "utf8")) as { version: string };
-  const parts = [version, clockDefinition, saveState.toString(), ...migrations.map(({ text }) => text)];
+  const parts = [version, clockDefinition, lookDefinition, saveState.toString(), ...migrations.map(({ text }) => text)];
   return createHash("sha256").update(parts.join("\0")).digest("hex").slice(0, 32);
 }

@@ -10,7 +10,7 @@ import { Millrace } from "../app/millrace.ts";
 import type { Job, JobStatus } from "../jobs/read-store.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import { reapAll } from "../jobs/workers-store.ts";
-import { moveClock, startClock } from "./clock-store.ts";
+import { type Moment, momentNow, moveClock, returnTo } from "./clock-store.ts";
 import { Driver } from "./driver.ts";
 import { type ExpectedJob, checkStatus, enqueuedAs, refuseEnqueued } from "./expectations.ts";
 import { type Crash, type Lives, eachCrash } from "./each-crash.ts";
@@ -118,6 +118,7 @@ export class TestMillrace extends Millrace {
   async runUntilIdle(): Promise<JobRun[]> {
     return this.#alone(async () => {
       const runs: JobRun[] = [];
+      await this.#driver.begin();
       await this.#runDue(runs);
       return runs;
     });
@@ -187,12 +188,16 @@ export class TestMillrace extends Millrace {
     this.mustBeOpen();
     const { ground, time } = this.#setting;
     const startMs = time.ms;
+    let start: Moment;
     const lives: Lives<TestMillrace> = {
-      save: () => saveState(ground.pglite, "start"),
+      save: async () => {
+        await saveState(ground.pglite, "start");
+        start = await momentNow(ground.pglite);
+      },
       restore: async () => {
         await restoreState(ground.pglite, "start");
+        await returnTo(ground.pglite, start);
         time.ms = startMs;
-        await startClock(ground.pglite, startMs);
       },
       begin: (fuse) => this.#begin(fuse),
     };
@@ -204,6 +209,7 @@ export class TestMillrace extends Millrace {
       for (const one of this.#successors) await one.close();
       await this.#driver.close();
       await super.close();
+      this.#fuse.blow("when it was closed"); // the database is another test's from here on
       await this.#onClose();
     })();
     return this.#ended;
@@ -231,15 +237,16 @@ export class TestMillrace extends Millrace {
       );
     if (this.#driver.running) {
       await this.#moveTo(untilMs);
-      await this.#driver.keepUp();
+      this.#driver.timePassed();
       return [];
     }
     return this.#alone(async () => {
       const runs: JobRun[] = [];
+      await this.#driver.begin();
       for (;;) {
         await this.#runDue(runs);
         if (this.now() >= untilMs) return runs;
-        await this.#moveTo(Math.min((await this.#driver.nextAt()) ?? untilMs, untilMs));
+        await this.#moveTo(Math.min(this.#driver.nextAt() ?? untilMs, untilMs));
       }
     });
   }
@@ -266,6 +273,7 @@ export class TestMillrace extends Millrace {
 
   /** Two at once would run the same jobs in an order nobody knows. */
   async #alone<Result>(work: () => Promise<Result>): Promise<Result> {
+    this.mustBeOpen();
     if (this.#busy)
       throw new MillraceError(
         "JOB_STATE",

@@ -1,9 +1,12 @@
 /** What the engine promises, at every statement at which a process can die. */
 import { defineApp, task } from "millrace";
 import { type CrashPoint, type TestMillrace, CrashError, testMillrace } from "millrace/testing";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { z } from "zod";
 import { places } from "../support/engine.ts";
+
+// Some fifty crashes each.
+vi.setConfig({ testTimeout: 120_000 });
 
 const charge = task({
   name: "charge",

@@ -80,7 +80,9 @@ test("a message says what was enqueued instead, and what is wrong with it", asyn
 test("expectStatus explains why a job is where it is", async () => {
   await using mill = await testMillrace(app, { now });
   const waiting = await mill.enqueue(mail, { to: "ada" }, { delay: "1h" });
-  await expect(mill.expectStatus(waiting.id, "completed")).rejects.toThrow(/is delayed, not completed\.\n {2}.*1 h/s);
+  await expect(mill.expectStatus(waiting.id, "completed")).rejects.toThrow(
+    /is delayed, not completed\.\n {2}.*in 60 min/s,
+  );
   await mill.advance("1h");
   const job = await mill.expectStatus(waiting.id, "failed");
   expect(job.lastErrorMessage).toBe("the server is down");

@@ -116,8 +116,8 @@ test("advance goes from due time to due time: a job that enqueues itself every m
   const runs = await mill.advance("1h");
   expect(runs).toHaveLength(60);
   expect(at).toEqual(Array.from({ length: 60 }, (_, i) => after((i + 1) * 60_000).getTime()));
-  expect(await mill.advance("24h")).toHaveLength(24 * 60);
-  expect(mill.now()).toBe(after(25 * 3_600_000).getTime());
+  expect(await mill.advance("5h")).toHaveLength(5 * 60);
+  expect(mill.now()).toBe(after(6 * 3_600_000).getTime());
 });
 
 test("retries come when their backoff says, without jitter, until attempts are used up", async () => {
@@ -160,10 +160,17 @@ test("what happens in one moment keeps its order: a retry by hand, and the attem
   await mill.promote(id);
   await mill.expectStatus(id, "waiting");
   await mill.runUntilIdle();
-  expect(await mill.expectStatus(id, "delayed")).toMatchObject({ runAt: after(2 * 3_600_000) });
+  expect(await mill.expectStatus(id, "delayed")).toMatchObject({ runAt: after(3_600_000), attempt: 3 });
   await mill.cancel(id);
   const { story } = await mill.timeline(id);
-  expect(story.map(({ kind }) => kind)).toEqual(["Enqueued", "Attempt", "Operation", "Attempt", "Attempt"]);
+  expect(story.map(({ kind }) => kind)).toEqual([
+    "Enqueued",
+    "Attempt",
+    "Operation",
+    "Attempt",
+    "Attempt",
+    "Operation",
+  ]);
   await mill.expectStatus(id, "cancelled");
 });
 
@@ -285,4 +292,5 @@ test("two calls at once are refused, and a closed one is closed", async () => {
   expect(run?.error).toMatchObject({ code: "JOB_STATE" });
   await mill.close();
   await expect(mill.runUntilIdle()).rejects.toThrow("closed");
+  await expect(mill.pglite.query("select 1")).rejects.toThrow("closed");
 });
