@@ -40,6 +40,7 @@ const rooms: Readonly<Record<string, Room>> = {
   bullmq: { floor: 8, annex: ["core", "db", "jobs", "app"] },
   testing: {
     floor: 8,
+    packages: ["@electric-sql/pglite"],
     annex: [
       "core",
       "db",
