@@ -172,7 +172,7 @@ export class Millrace extends Producer {
   readonly registry: Registry;
   /** Limits, admission and retention of queues. */
   readonly policies: Policies;
-  readonly #endings: Endings;
+  protected readonly endings: Endings;
   readonly #random: () => number;
   readonly #maintenance: MaintenanceSettings;
   readonly #workers = new Set<Worker>();
@@ -183,7 +183,7 @@ export class Millrace extends Producer {
     this.registry = new Registry(db, this.channel);
     this.#random = surroundings.random;
     this.#maintenance = surroundings.maintenance;
-    this.#endings = new Endings(db, this.channel, [(tx, ended) => settleDependents(tx, this.channel, ended)], this.log);
+    this.endings = new Endings(db, this.channel, [(tx, ended) => settleDependents(tx, this.channel, ended)], this.log);
     this.policies = new Policies(db, this.names, this.channel);
   }
 
@@ -220,7 +220,7 @@ export class Millrace extends Producer {
         log: this.log,
         random: this.#random,
         maxResultBytes: this.maxPayloadBytes,
-        endings: this.#endings,
+        endings: this.endings,
         tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
         chores: this.#choresOf(queueNames),

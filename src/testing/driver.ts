@@ -10,10 +10,13 @@ import { wholeMs } from "../core/duration.ts";
 import { finishRequests } from "../jobs/cancel-store.ts";
 import { claimWithCare } from "../jobs/careful-store.ts";
 import { type ClaimedRow, type WholeLease, claimSuspect, closeAndClaim, leaseId } from "../jobs/claim-store.ts";
+import { dependenciesOf } from "../jobs/dependencies-store.ts";
+import type { Endings } from "../jobs/endings.ts";
 import { IsolatedTasks } from "../jobs/isolated.ts";
 import { Lease } from "../jobs/ledger.ts";
 import { RunningJob } from "../jobs/running.ts";
 import { type Result, completeWithin, settle } from "../jobs/settle-store.ts";
+import { StepKeeper } from "../jobs/step-keeper.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import { beat, reap, register } from "../jobs/workers-store.ts";
 import { type Head, type Outlook, lookAhead } from "./due-store.ts";
@@ -30,6 +33,9 @@ export interface DriverSetup {
   /** Virtual time, ms since 1970. */
   readonly now: () => number;
   readonly fuse: Fuse;
+  readonly endings: Endings;
+  /** Largest JSON of what a task or a step returns. */
+  readonly maxResultBytes: number;
   /** How long one job may take in real time, in ms. */
   readonly patienceMs: number;
 }
@@ -54,6 +60,7 @@ interface Claim {
 export class Driver {
   readonly #setup: DriverSetup;
   readonly #isolated: IsolatedTasks;
+  readonly #keeper: StepKeeper;
   #tasks: ReadonlyMap<number, AnyTask> = new Map();
   #worker = 0;
   #asked = 0;
@@ -68,6 +75,7 @@ export class Driver {
 
   constructor(setup: DriverSetup) {
     this.#setup = setup;
+    this.#keeper = new StepKeeper(setup.db, setup.channel, () => this.#worker);
     this.#isolated = new IsolatedTasks(
       setup.log,
       () => 1,
@@ -94,6 +102,7 @@ export class Driver {
     if (this.#setup.now() - this.#beatAt > leaseMs / 4) await this.begin();
     /** Due again at once: everybody else has a turn first, as they have where time goes on. */
     const again = new Set<string>();
+    await this.#setup.endings.tell(); // of what the test has cancelled or removed
     for (let keptUp = false; runs.length < runsMax;) {
       const outlook = await this.#look([...again]);
       if (!keptUp) {
@@ -230,12 +239,16 @@ export class Driver {
       log,
       random,
       runIsolated: (running) => this.#isolated.run(running),
-      completeWithin: (tx: ForeignTransaction, { id, attempt, startedAt }) =>
+      maxResultBytes: this.#setup.maxResultBytes,
+      stepsOf: (running) => this.#keeper.storeOf(running),
+      dependenciesOf: ({ id }) => dependenciesOf(db, id),
+      completeWithin: (tx: ForeignTransaction, { id, startedAt, watched }, result) =>
         completeWithin(db.adopt(tx), {
           lease: lease.id,
           worker: this.#worker,
           id,
-          attempt,
+          result,
+          watched,
           startedMs: wholeMs(startedAt - lease.claimedAt),
           tookMs: wholeMs(now() - startedAt),
         }),
@@ -247,8 +260,10 @@ export class Driver {
     });
     this.#setup.fuse.check();
     const thrown = "thrown" in ended ? { thrown: ended.thrown } : undefined;
+    if ("value" in ended) job.output = ended.value;
+    for (let rest = job.rest(thrown); rest; rest = job.rest(thrown)) await rest;
     const result = job.result(now(), thrown);
-    if (thrown === undefined && !job.completed && job.interrupted === undefined && !lease.careful) {
+    if (thrown === undefined && job.isPlain && job.interrupted === undefined && !lease.careful) {
       const { tookMs } = result;
       this.#done = {
         whole: { id: lease.id, minId: job.id, maxId: job.id, startedMs: [0], tookMs: [tookMs], tookMsSum: tookMs },
@@ -258,6 +273,7 @@ export class Driver {
     }
     await this.#report();
     const [verdict] = await settle(db, channel, this.#worker, [result]);
+    if (job.watched) await this.#setup.endings.tell();
     return runOf(job, result, verdict?.[1], ended);
   }
 

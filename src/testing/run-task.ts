@@ -6,10 +6,12 @@ import { checkedName, refuseUnknown, wholeNumber } from "../core/options.ts";
 import { readFailure } from "../core/retry.ts";
 import { uuidv7 } from "../core/uuid.ts";
 import type { ForeignTransaction } from "../db/database.ts";
+import type { Dependency } from "../jobs/dependencies-store.ts";
 import { IsolatedTasks } from "../jobs/isolated.ts";
 import { Lease } from "../jobs/ledger.ts";
 import { RunningJob } from "../jobs/running.ts";
 import type { Task } from "../jobs/task.ts";
+import type { NewStep, StepRecord, StepStore } from "../steps/steps.ts";
 
 export interface RunTaskOptions {
   /** Default 1. */
@@ -21,6 +23,10 @@ export interface RunTaskOptions {
   id?: string;
   /** When it aborts, so does the job's own signal, as when somebody cancels the job. */
   signal?: AbortSignal;
+  /** What the jobs that it waited for have left. */
+  dependencies?: readonly Dependency[];
+  /** Payloads of the events that have come. A step that waits for another one is told that the time is over. Steps never sleep. */
+  events?: Readonly<Record<string, unknown>>;
   /** Hears what the task logs, beside `logs`. */
   log?: Log;
   /** Chance for jitter, 0 to 1. Default: always the middle. */
@@ -50,7 +56,17 @@ export interface TaskAttempt<Output> {
   readonly logs: readonly LogLine[];
 }
 
-const known: ReadonlySet<string> = new Set(["attempt", "maxAttempts", "queue", "id", "signal", "log", "random"]);
+const known: ReadonlySet<string> = new Set([
+  "attempt",
+  "maxAttempts",
+  "queue",
+  "id",
+  "signal",
+  "dependencies",
+  "events",
+  "log",
+  "random",
+]);
 
 /**
  * Runs a task with this input and returns what it returns. Throws what it throws; `BAD_PAYLOAD` when its schema refuses the input,
@@ -99,6 +115,9 @@ export async function attemptTask<Input, Output>(
       log: noting(logs, options.log ?? silent),
       random: options.random ?? (() => 0.5),
       runIsolated: (running) => isolated.run(running),
+      maxResultBytes: Number.POSITIVE_INFINITY,
+      stepsOf: () => stepsInMemory(options.events ?? {}),
+      dependenciesOf: async () => [...(options.dependencies ?? [])],
       completeWithin: async (tx) => completedIn.push(tx) > 0,
     },
   );
@@ -113,6 +132,7 @@ export async function attemptTask<Input, Output>(
   let ended: { readonly value: unknown } | { readonly thrown: unknown };
   try {
     ended = { value: await job.execute() };
+    job.output = ended.value;
   } catch (thrown) {
     ended = { thrown };
   } finally {
@@ -155,6 +175,28 @@ function judged<Output>(
     error: "thrown" in ended && !snoozed ? ended.thrown : undefined,
     code: snoozed ? undefined : (result.code ?? ("thrown" in ended ? readFailure(ended.thrown).code : undefined)),
     delayMs: snoozed || (result.next === "retry" && !givenUp) ? result.delayMs : undefined,
+  };
+}
+
+/** Steps of a run that is never interrupted: nothing sleeps, and what has not come by now never comes. */
+function stepsInMemory(events: Readonly<Record<string, unknown>>): StepStore<ForeignTransaction> {
+  const over = ({ place, name, kind, event = "" }: NewStep): StepRecord => ({
+    place,
+    name,
+    kind,
+    finished: true,
+    result: Object.hasOwn(events, event) ? events[event] : undefined,
+    leftMs: 0,
+  });
+  return {
+    load: async () => [],
+    keep: async () => 0,
+    await: async (step) => over(step),
+    giveUp: async (place) => over({ place, name: "", kind: "event", finished: true }),
+    within: (step) =>
+      Promise.reject(
+        new MillraceError("STEP_INVALID", `Step "${step.name}" needs a database: test it with testMillrace instead.`),
+      ),
   };
 }
 

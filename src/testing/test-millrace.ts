@@ -107,7 +107,18 @@ export class TestMillrace extends Millrace {
       return new Map(all.map((task, i) => [ids[i] as number, task]));
     };
     const { patienceMs } = setting;
-    this.#driver = new Driver({ db, channel: this.channel, tasks, log, random, now, fuse, patienceMs });
+    this.#driver = new Driver({
+      db,
+      channel: this.channel,
+      tasks,
+      log,
+      random,
+      now,
+      fuse,
+      patienceMs,
+      endings: this.endings,
+      maxResultBytes: this.maxPayloadBytes,
+    });
   }
 
   /**
