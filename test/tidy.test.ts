@@ -19,7 +19,7 @@ const rooms: Readonly<Record<string, Room>> = {
   db: { floor: 1, packages: ["pg", "@electric-sql/pglite"] },
   isolate: { floor: 1, packages: ["tsx"] },
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
-  schedules: { floor: 3 },
+  schedules: { floor: 3, packages: ["croner"] },
   callbacks: { floor: 3 },
   ingest: { floor: 3 },
   cache: { floor: 3 },

@@ -2,7 +2,8 @@
  * Jobs for the commands that look at them or add some: straight from the database, or, while an `up` holds the embedded one or
  * --url says so, through its API. Both answer in the API's own words, so that --json prints the same either way.
  */
-import type { ListOptions, Millrace } from "../app/millrace.ts";
+import type { Millrace } from "../app/millrace.ts";
+import type { ListOptions } from "../app/options.ts";
 import type { CancelOptions, ReplayOptions } from "../app/orders.ts";
 import { durationMs } from "../core/duration.ts";
 import { jobItem } from "../http/job-view.ts";

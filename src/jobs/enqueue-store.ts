@@ -36,6 +36,17 @@ export interface IdempotencyKey {
 export interface StoredJobOptions {
   readonly timeout_ms?: number;
   readonly backoff?: { type: "exponential" | "fixed"; delayMs: number; maxMs: number; jitter: number };
+  /** Somebody wants to hear of its end. */
+  readonly watched?: true;
+  /** The schedule that enqueued it. */
+  readonly schedule?: StoredSchedule;
+}
+
+export interface StoredSchedule {
+  readonly name: string;
+  /** The tick, as an ISO 8601 time. */
+  readonly at: string;
+  readonly run: string;
 }
 
 /** A due time further away than this wakes nobody: idle workers look again before it comes. Milliseconds. */

@@ -14,7 +14,7 @@ import type { RunningJob } from "./running.ts";
 import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
 import type { AnyTask } from "./task.ts";
-import { type Chore, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
+import { type Companion, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
 import { type Orders, beat, deregister, register } from "./workers-store.ts";
 
 /** A worker with its options read. Times in milliseconds. */
@@ -36,8 +36,8 @@ export interface WorkerSetup {
   readonly reapMs: number;
   readonly log: Log;
   readonly random: () => number;
-  /** What it does on the side beside its own upkeep. */
-  readonly chores: readonly Chore[];
+  /** Who works beside it. */
+  readonly companions: readonly Companion[];
 }
 
 /** A lease this old that we do not know comes from an answer that was lost: no statement lives this long. */
@@ -230,7 +230,10 @@ class Running {
     this.#subscription = await db.listen(
       channel,
       (payload) => this.#hear(payload),
-      () => this.#claimer.lookAgain(),
+      () => {
+        this.#claimer.lookAgain();
+        for (const companion of this.#setup.companions) companion.lookAgain();
+      },
     );
     this.#upkeep = keepUp(
       [
@@ -239,7 +242,6 @@ class Running {
         vacuum(db, () => this.#claimer.claimed, vacuumEveryMs),
         tallies(db, () => this.#claimer.claimed, foldEveryMs),
         ...this.#cancels.chores,
-        ...this.#setup.chores,
       ],
       log,
       random,
@@ -249,12 +251,14 @@ class Running {
       `worker started; reap_expired_locks every ${reapMs} ms`,
     );
     this.#claimer.start();
+    for (const companion of this.#setup.companions) companion.start();
     return true;
   }
 
   async stop(withinMs: number): Promise<Stopped> {
     const { log, name, db, channel } = this.#setup;
     this.#rest();
+    await Promise.all(this.#setup.companions.map((companion) => companion.stop()));
     if (!(await this.#claimer.untilQuiet(withinMs))) {
       this.runner.interruptAll("shutdown");
       // Tasks that honour their signal need a moment to say so; those that do not would keep us here for ever.
@@ -296,7 +300,7 @@ class Running {
 
   /** A NOTIFY: an order for this worker, or something for the claimer. */
   #hear(payload: string): void {
-    if (this.#cancels.hear(payload)) return;
+    if (this.#cancels.hear(payload) || this.#setup.companions.some((companion) => companion.hear(payload))) return;
     if (!payload.startsWith("worker:")) return this.#claimer.hear(payload);
     if (payload !== `worker:${this.#id}`) return;
     this.#beat().catch((error: unknown) => this.#setup.log.debug({ err: error }, "orders are read with the next beat"));
