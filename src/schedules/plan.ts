@@ -50,7 +50,7 @@ export function plan({ spec, anchorMs, nextMs, nowMs, active, queued }: Situatio
     runs.push({
       status: "missed",
       tickMs: nextMs,
-      untilMs: late.newest.at(-1 - caughtUp.length) ?? late.lastOlder,
+      untilMs: late.count - caughtUp.length === 1 ? null : (late.newest.at(-1 - caughtUp.length) ?? late.lastOlder),
       count: late.count - caughtUp.length,
       atLeast: late.atLeast,
     });

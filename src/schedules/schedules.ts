@@ -1,5 +1,6 @@
 /** Schedules in the hands of operators and programs: `mill.schedules`. */
 import { MillraceError } from "../core/errors.ts";
+import { storableJson } from "../core/json.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import type { Executor } from "../db/database.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
@@ -59,6 +60,7 @@ export class Schedules {
     const { task } = options;
     const known = typeof task === "string" ? this.#taskOf(task) : (task as unknown as AnyTask | undefined);
     const { name, spec, paused } = schedule({ ...options, task: (known as Task | undefined) ?? options.task });
+    storableJson(spec.input, this.#desk.maxPayloadBytes);
     await checkInput(known, spec);
     const made = await this.#desk.db.transaction(async (tx) => {
       const now = await readClock(tx);
