@@ -19,7 +19,7 @@ export interface MaintenanceSettings {
   readonly keepFailedMs: number;
 }
 
-export const maintenanceTask = "millrace.maintenance";
+const maintenanceTask = "millrace.maintenance";
 const dayMs = 86_400_000;
 const auditMs = 400 * dayMs;
 /** One run works no longer than this; what is left is for the next. */

@@ -32,7 +32,7 @@ export interface DefinedSet {
   readonly schedules: readonly Schedule[];
 }
 
-export function versionOf({ source, schedules }: DefinedSet): Version {
+function versionOf({ source, schedules }: DefinedSet): Version {
   const all = schedules
     .map(({ name, spec }) => [name, spec])
     .toSorted(([a], [b]) => ((a as string) < (b as string) ? -1 : 1));

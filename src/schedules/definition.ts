@@ -8,10 +8,10 @@ import { checkedKey, checkedTags } from "../jobs/enqueue.ts";
 import { type AnyTask, type Task, defaultMaxAttempts, highestPriority } from "../jobs/task.ts";
 import { checkCron, checkedZone } from "./ticks.ts";
 
-export const overlaps = ["allow", "skip", "queue"] as const;
-export const catchUps = ["none", "last", "all"] as const;
-export type Overlap = (typeof overlaps)[number];
-export type CatchUp = (typeof catchUps)[number];
+const overlaps = ["allow", "skip", "queue"] as const;
+const catchUps = ["none", "last", "all"] as const;
+type Overlap = (typeof overlaps)[number];
+type CatchUp = (typeof catchUps)[number];
 
 /** When it ticks, what it enqueues, and what happens when a tick comes too soon or too late. */
 export interface ScheduleFields {

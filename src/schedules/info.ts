@@ -42,7 +42,7 @@ export function infoOf(row: ListedRow): ScheduleInfo {
     name,
     source,
     ...row.spec,
-    edited: Object.keys(edits),
+    edited: editedFields(edits),
     nextAt,
     lastAt,
     paused: pausedAt === null ? null : { at: pausedAt, by: pausedBy, reason: pausedReason },
@@ -65,4 +65,11 @@ export function infoOf(row: ListedRow): ScheduleInfo {
     updatedAt: row.updatedAt,
     updatedBy: row.updatedBy,
   };
+}
+
+/** As users spell them; of cron and interval the one there is. */
+function editedFields(edits: Partial<Spec>): string[] {
+  const timed = "cron" in edits || "everyMs" in edits;
+  const named = Object.keys(edits).filter((field) => !(timed && (field === "cron" || field === "everyMs")));
+  return [...(timed ? [edits.cron ? "cron" : "every"] : []), ...named.map((field) => field.replace(/Ms$/, ""))];
 }
