@@ -21,8 +21,8 @@ export interface LockedSchedule {
   readonly resting: boolean;
 }
 
-/** What one transaction reads of definitions, in characters: inputs may be large. */
-const specChars = 8_000_000;
+/** What one transaction reads of definitions, as stored: inputs may be large. */
+const specBytes = 4_000_000;
 
 /** The clock: the database's, or a moment given by a test. */
 const clock = (at: Date | undefined): Sql => sql`coalesce(${at?.toISOString() ?? null}::timestamptz, now())`;
@@ -40,8 +40,8 @@ export async function claimDue(tx: Executor, limit: number, at: Date | undefined
       select * from millrace.schedules where due_at <= ${clock(at)} order by due_at limit ${limit}::int for update skip locked
     )
     select id, name, task, queue, spec, "anchorMs", "nextMs", "nowMs", resting from (
-      select ${locked(at)}, s.due_at, sum(length(s.spec::text)) over (order by s.due_at, s.id) - length(s.spec::text) as before from due s
-    ) s where before < ${specChars} order by due_at, id`);
+      select ${locked(at)}, s.due_at, sum(pg_column_size(s.spec)) over (order by s.due_at, s.id) - pg_column_size(s.spec) as before from due s
+    ) s where before < ${specBytes} order by due_at, id`);
 }
 
 /** Locks schedules whatever is due, waiting for whoever has them; always in the same order. */
