@@ -5,6 +5,7 @@ const once = [
   "test/tidy.test.ts",
   "test/core/**",
   "test/isolate/options.test.ts",
+  "test/schedules/{ticks,plan}.test.ts",
   "test/cli/{usage,arguments,api-address}.test.ts",
   "test/testing/**",
 ];

@@ -21,7 +21,7 @@ const rooms: Readonly<Record<string, Room>> = {
   isolate: { floor: 1, packages: ["tsx"] },
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
   flows: { floor: 3 },
-  schedules: { floor: 3 },
+  schedules: { floor: 3, packages: ["croner"] },
   callbacks: { floor: 3 },
   ingest: { floor: 3 },
   cache: { floor: 3 },

@@ -251,6 +251,11 @@ export class RunningJob implements JobContext {
     return this.lease.queueName;
   }
 
+  get schedule(): { name: string; at: Date } | undefined {
+    const by = this.#options?.schedule;
+    return by && { name: by.name, at: new Date(by.at) };
+  }
+
   /** One AbortController per job costs a third of the drain rate, so there is none until somebody looks. */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {

@@ -20,6 +20,7 @@ import { StepKeeper } from "../jobs/step-keeper.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import { beat, reap, register } from "../jobs/workers-store.ts";
 import { type Head, type Outlook, lookAhead } from "./due-store.ts";
+import { nextDue } from "../schedules/firing-store.ts";
 import type { Fuse } from "./fuse.ts";
 import { type JobRun, runOf } from "./job-run.ts";
 
@@ -34,6 +35,10 @@ export interface DriverSetup {
   readonly now: () => number;
   readonly fuse: Fuse;
   readonly endings: Endings;
+  /** Puts the app's schedules in place. */
+  readonly define: () => Promise<unknown>;
+  /** Fires schedules that are due. */
+  readonly fire: () => Promise<unknown>;
   /** Largest JSON of what a task or a step returns. */
   readonly maxResultBytes: number;
   /** How long one job may take in real time, in ms. */
@@ -69,6 +74,8 @@ export class Driver {
   #draining = false;
   #outlook: Outlook = { heads: [], lossAt: null, cancels: false };
   readonly #full = new Map<number, Full>();
+  /** When the next schedule is due, in ms since 1970. */
+  #fireAt = Number.POSITIVE_INFINITY;
   /** Succeeded, and reported together with the next claim, as a worker does it. */
   #done: { readonly whole: WholeLease; readonly result: Result } | undefined;
   #running: RunningJob | undefined;
@@ -103,6 +110,7 @@ export class Driver {
     /** Due again at once: everybody else has a turn first, as they have where time goes on. */
     const again = new Set<string>();
     await this.#setup.endings.tell(); // of what the test has cancelled or removed
+    await this.#fire();
     for (let keptUp = false; runs.length < runsMax;) {
       const outlook = await this.#look([...again]);
       if (!keptUp) {
@@ -133,8 +141,10 @@ export class Driver {
     const { heads, lossAt } = this.#outlook;
     const times = heads.flatMap(({ due, at, queue }) => (due ? (this.#full.get(queue)?.until ?? []) : at));
     if (lossAt !== null) times.push(lossAt);
+    times.push(this.#fireAt);
     const later = times.filter((at) => at > this.#setup.now());
-    return later.length === 0 ? undefined : Math.min(...later);
+    const next = Math.min(...later);
+    return next === Number.POSITIVE_INFINITY ? undefined : next;
   }
 
   /** Time has passed while a job runs. */
@@ -142,6 +152,13 @@ export class Driver {
     const { running } = this;
     if (running === undefined || running.queued || running.timeoutMs === 0) return;
     if (this.#setup.now() >= running.startedAt + running.timeoutMs) running.interrupt("timeout");
+  }
+
+  async #fire(): Promise<void> {
+    const { db, now, fire } = this.#setup;
+    let dueMs = await nextDue(db);
+    for (; dueMs !== null && dueMs <= 0; dueMs = await nextDue(db)) await fire();
+    this.#fireAt = dueMs === null ? Number.POSITIVE_INFINITY : now() + Math.ceil(dueMs);
   }
 
   async close(): Promise<void> {
@@ -168,6 +185,7 @@ export class Driver {
   async #start(): Promise<void> {
     this.#tasks = await this.#setup.tasks();
     await this.#register();
+    await this.#setup.define();
     const { db, channel } = this.#setup;
     this.#subscription = await db.listen(
       channel,

@@ -96,7 +96,7 @@ export class TestMillrace extends Millrace {
   ) {
     const { app, time, log, random } = setting;
     const now = (): number => time.ms;
-    super(app, db, { log, now, random, maxPayloadBytes, maxEnqueuePerMinute: null, maintenance });
+    super(app, db, { log, now, random, maxPayloadBytes, maxEnqueuePerMinute: null, scheduler: false, maintenance });
     this.#setting = setting;
     this.#fuse = fuse;
     this.pglite = pglite;
@@ -117,6 +117,8 @@ export class TestMillrace extends Millrace {
       fuse,
       patienceMs,
       endings: this.endings,
+      define: () => this.schedules.define(this.definedSets(false), { alone: true }),
+      fire: () => this.schedules.fire(),
       maxResultBytes: this.maxPayloadBytes,
     });
   }

@@ -1,6 +1,6 @@
 /** Flows, steps and results under virtual time. */
 import { expect, test } from "vitest";
-import { defineApp, task } from "millrace";
+import { defineApp, schedule, task } from "millrace";
 import { runTask, testMillrace } from "millrace/testing";
 
 const part = task({ name: "part", run: ({ input }) => input });
@@ -20,7 +20,12 @@ const remind = task({
     return "reminded";
   },
 });
-const app = defineApp({ tasks: [part, whole, remind] });
+const ticks: string[] = [];
+const tick = task({ name: "tick", run: ({ schedule: by }) => void ticks.push(by?.at.toISOString() ?? "") });
+const app = defineApp({
+  tasks: [part, whole, remind, tick],
+  schedules: [schedule({ name: "nightly", task: tick, cron: "30 2 * * *", zone: "Europe/Berlin" })],
+});
 
 test("a flow runs to its end in one call", async () => {
   await using mill = await testMillrace(app);
@@ -61,4 +66,11 @@ test("a task alone walks through its steps, with what it is given", async () => 
   expect(did).toEqual(["letter", "letter", "reminder"]);
   const dependencies = [{ name: "a", id: "1", state: "completed", result: 7 }] as const;
   expect(await runTask(whole, null, { dependencies })).toEqual([7]);
+});
+
+test("schedules fire when their time comes, in the zone they are of", async () => {
+  await using mill = await testMillrace(app, { now: new Date("2026-03-27T12:00:00Z") });
+  ticks.length = 0;
+  await mill.advance("3d"); // on the 29th there is no 2:30 in Berlin: it comes at 3:00
+  expect(ticks).toEqual(["2026-03-28T01:30:00.000Z", "2026-03-29T01:00:00.000Z", "2026-03-30T00:30:00.000Z"]);
 });

@@ -1,0 +1,1 @@
+-- The number is taken by a change that is on its way.
