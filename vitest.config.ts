@@ -1,11 +1,13 @@
 import { configDefaults, defineConfig } from "vitest/config";
 
-// Every test file runs on both backends, but for these: they touch no database, so once is enough …
+// Every test file runs on both backends, but for these: they touch no database, or one of their own, so once is enough …
 const once = [
   "test/tidy.test.ts",
   "test/core/**",
   "test/isolate/options.test.ts",
+  "test/schedules/{ticks,plan}.test.ts",
   "test/cli/{usage,arguments,api-address}.test.ts",
+  "test/testing/**",
 ];
 // … and these start several processes on one database, which only a server can hold.
 const serverOnly = ["test/postgres/**"];

@@ -1,13 +1,7 @@
 export { type App, defineApp } from "./app/app.ts";
 export type { BulkFilter, BulkOptions, BulkPreview } from "./app/bulk.ts";
-export {
-  type ListOptions,
-  type LogsOptions,
-  Millrace,
-  type MillraceOptions,
-  type WorkOptions,
-  millrace,
-} from "./app/millrace.ts";
+export { Millrace, millrace } from "./app/millrace.ts";
+export type { ListOptions, LogsOptions, MillraceOptions, WorkOptions } from "./app/options.ts";
 export type { CancelOptions, ChangeOptions, OrderOptions, ReplayOptions } from "./app/orders.ts";
 export type { Duration } from "./core/duration.ts";
 export { type ErrorCode, MillraceError, NonRetryableError, RateLimitError, errorCodes } from "./core/errors.ts";
@@ -31,3 +25,9 @@ export type { QueueStats } from "./jobs/stats-store.ts";
 export { type AnyTask, type InputOf, type OutputOf, type Task, type TaskOptions, task } from "./jobs/task.ts";
 export type { Attempt, StoryEntry, Timeline } from "./jobs/timeline.ts";
 export type { Stopped, Worker } from "./jobs/worker.ts";
+export { type Schedule, type ScheduleFields, type ScheduleOptions, schedule } from "./schedules/definition.ts";
+export type { Fired, FireOptions } from "./schedules/firing.ts";
+export type { ScheduleInfo } from "./schedules/info.ts";
+export type { PreviewedTick } from "./schedules/preview.ts";
+export type { RunStatus, ScheduleRun } from "./schedules/runs-store.ts";
+export type { ScheduleChanges, Schedules } from "./schedules/schedules.ts";

@@ -21,7 +21,7 @@ const rooms: Readonly<Record<string, Room>> = {
   isolate: { floor: 1.5, packages: ["tsx"] }, // its handlers have steps too
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
   flows: { floor: 3 },
-  schedules: { floor: 3 },
+  schedules: { floor: 3, packages: ["croner"] },
   callbacks: { floor: 3 },
   ingest: { floor: 3 },
   cache: { floor: 3 },
@@ -40,6 +40,7 @@ const rooms: Readonly<Record<string, Room>> = {
   bullmq: { floor: 8, annex: ["core", "db", "jobs", "app"] },
   testing: {
     floor: 8,
+    packages: ["@electric-sql/pglite"],
     annex: [
       "core",
       "db",

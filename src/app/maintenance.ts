@@ -2,9 +2,10 @@
 import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import { cleanCompleted, cleanFailed } from "../jobs/control-store.ts";
-import { archive, keptPerQueue, maintenanceSlot, prune, pruneCancelled, sweepUp } from "../jobs/maintenance-store.ts";
+import { archive, keptPerQueue, prune, pruneCancelled, sweepUp } from "../jobs/maintenance-store.ts";
 import { type AnyTask, task } from "../jobs/task.ts";
-import type { Chore } from "../jobs/upkeep.ts";
+import { type Schedule, schedule } from "../schedules/definition.ts";
+import { sweepRuns } from "../schedules/runs-store.ts";
 
 /** Times in ms. */
 export interface MaintenanceSettings {
@@ -18,7 +19,7 @@ export interface MaintenanceSettings {
   readonly keepFailedMs: number;
 }
 
-export const maintenanceTask = "millrace.maintenance";
+const maintenanceTask = "millrace.maintenance";
 const dayMs = 86_400_000;
 const auditMs = 400 * dayMs;
 /** As long as a step may wait for an event. */
@@ -42,20 +43,16 @@ export function maintenance(db: Database, settings: MaintenanceSettings): AnyTas
   });
 }
 
-/** Asks for the next run; once per slot of time, however many workers ask. */
-export function maintenanceChore(
-  db: Database,
-  { everyMs }: MaintenanceSettings,
-  enqueue: (options: { idempotencyKey: string; idempotencyKeep: number }) => Promise<unknown>,
-): Chore {
-  return {
-    name: "maintenance",
-    everyMs,
-    async run() {
-      const slot = await maintenanceSlot(db, maintenanceTask, everyMs);
-      if (slot !== null) await enqueue({ idempotencyKey: `slot ${slot}`, idempotencyKeep: 10 * everyMs });
-    },
-  };
+/** How often it comes, as one of Millrace's own schedules; one at a time, and the next one to come makes up for those that were missed. */
+export function maintenanceSchedule({ everyMs }: MaintenanceSettings): Schedule {
+  return schedule({
+    name: maintenanceTask,
+    task: maintenanceTask,
+    queue: "maintenance",
+    every: everyMs,
+    maxAttempts: 3,
+    runGrace: "10m",
+  });
 }
 
 export async function maintain(
@@ -94,6 +91,7 @@ export async function maintain(
   }
   const ages = { decisionsMs: pruneAfterMs, auditMs, workersMs: Math.max(keptMs, keepFailedMs) + dayMs, eventsMs };
   while (goOn() && (await sweepUp(db, ages)) > 0);
+  while (goOn() && (await sweepRuns(db, keptMs)) > 0);
 
   if (archived > 0) log.info({ archived }, `[maintenance] archived ${archived} succeeded jobs`);
   if (pruned + cleaned > 0)

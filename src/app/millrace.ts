@@ -5,7 +5,6 @@ import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
-import type { PGlite } from "../db/embedded.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { explainJob, logsOfJob, timelineOfJob } from "../jobs/answers.ts";
 import { type Cleaned, cleanQueue, pauseQueue, resumeQueue } from "../jobs/control-store.ts";
@@ -16,113 +15,35 @@ import type { Explanation } from "../jobs/explain.ts";
 import type { LogLine } from "../jobs/notes-store.ts";
 import type { WorkerInfo } from "../jobs/registry-store.ts";
 import { Registry } from "../jobs/registry.ts";
-import { type Job, type JobStatus, jobStatuses, listJobs } from "../jobs/read-store.ts";
+import { type Job, jobStatuses, listJobs } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import type { Timeline } from "../jobs/timeline.ts";
-import type { Chore } from "../jobs/upkeep.ts";
+import type { Companion } from "../jobs/upkeep.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
+import type { DefinedSet } from "../schedules/code.ts";
+import { Scheduler } from "../schedules/scheduler.ts";
+import { Schedules } from "../schedules/schedules.ts";
 import type { App } from "./app.ts";
 import { builtInTasks, maintenanceQueue } from "./built-in.ts";
 import { readConfig } from "./config.ts";
-import { type MaintenanceSettings, maintenanceChore, maintenanceTask } from "./maintenance.ts";
+import { type MaintenanceSettings, maintenanceSchedule } from "./maintenance.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
 import { open } from "./open.ts";
+import {
+  type ListOptions,
+  type LogsOptions,
+  type MillraceOptions,
+  type WorkOptions,
+  listNames,
+  logsNames,
+  optionNames,
+  workNames,
+} from "./options.ts";
 import { Producer } from "./producer.ts";
 import { Policies } from "./policies.ts";
 import { version } from "./version.ts";
-
-/** Everything has a default; what is not given comes from the environment (docs/reference/configuration.md). */
-export interface MillraceOptions {
-  /** PostgreSQL. Default `DATABASE_URL`; neither: embedded. `null`: embedded even if `DATABASE_URL` is set. */
-  databaseUrl?: string | null;
-  /** Folder for embedded data; `null` keeps it in memory. */
-  dataDir?: string | null;
-  /** A PGlite of your own instead. */
-  pglite?: PGlite;
-  schema?: string;
-  /** Bring the schema up to date first. Default true; with false, a database that is behind is refused. */
-  migrate?: boolean;
-  poolSize?: number;
-  /** The database is reached through a pooler in transaction mode. */
-  pooler?: boolean;
-  /** Direct connection for LISTEN behind a pooler. */
-  listenUrl?: string;
-  maxPayloadBytes?: number;
-  /** Jobs a queue takes per minute, unless its policy says otherwise. Default: no limit. */
-  maxEnqueuePerMinute?: number;
-  /** Default: silent. pino and console fit. */
-  log?: Log;
-  /** Time for ids, ms since 1970. For tests; every decision about due times is the database's. */
-  now?: () => number;
-  /** Chance for jitter, 0 to 1. For tests. */
-  random?: () => number;
-}
-
-export interface WorkOptions {
-  /** Default: every queue. */
-  queues?: readonly string[];
-  /** Jobs running at once. Default 10. */
-  concurrency?: number;
-  /** Without a heartbeat for this long, this worker is dead and its jobs are queued again. 250 ms to a day, default `"10s"`. */
-  lease?: Duration;
-  /** How often to look for dead workers. 50 ms to a day, default `"5s"`. */
-  reapEvery?: Duration;
-  /** Default: host name and process id. */
-  name?: string;
-  /** Jobs of tasks this app does not define: leave them to a worker that has them (default), or fail them as `UNKNOWN_JOB_TYPE`. */
-  unknownTasks?: "leave" | "fail";
-}
-
-export interface ListOptions {
-  status?: JobStatus;
-  queue?: string;
-  task?: string;
-  tag?: string;
-  /** With status `"failed"`: why it was given up, and its error code. */
-  reason?: string;
-  errorCode?: string;
-  /** 1 to 500, default 100. */
-  limit?: number;
-  /** `next` of the page before. */
-  after?: string;
-}
-
-export interface LogsOptions {
-  /** `n` of the last line seen. Default 0: from the first. */
-  after?: number;
-  /** 1 to 1 000, default 200. */
-  limit?: number;
-}
-
-const optionNames: ReadonlySet<string> = new Set([
-  "databaseUrl",
-  "dataDir",
-  "pglite",
-  "schema",
-  "migrate",
-  "poolSize",
-  "pooler",
-  "listenUrl",
-  "maxPayloadBytes",
-  "maxEnqueuePerMinute",
-  "log",
-  "now",
-  "random",
-]);
-const workNames: ReadonlySet<string> = new Set(["queues", "concurrency", "lease", "reapEvery", "name", "unknownTasks"]);
-const logsNames: ReadonlySet<string> = new Set(["after", "limit"]);
-const listNames: ReadonlySet<string> = new Set([
-  "status",
-  "queue",
-  "task",
-  "tag",
-  "reason",
-  "errorCode",
-  "limit",
-  "after",
-]);
 
 /** Connects (and migrates) and returns the one object to work with. Throws `DATABASE_*`, `EMBEDDED_IN_USE`, `CONFIG_INVALID`. */
 export async function millrace(app: App, options: MillraceOptions = {}): Promise<Millrace> {
@@ -148,6 +69,7 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
       random: options.random ?? Math.random,
       maxPayloadBytes,
       maxEnqueuePerMinute,
+      scheduler: config.scheduler,
       maintenance: {
         everyMs: config.maintenanceSeconds * 1_000,
         archiveAfterMs: config.archiveDays * dayMs,
@@ -156,10 +78,12 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
       },
     });
     // A folder has one process at a time, and we hold its lock: whoever worked on it before is gone, and need not be waited for.
-    if (db.kind === "embedded" && options.pglite === undefined) await reapAll(db, mill.channel);
+    const alone = db.kind === "embedded" && options.pglite === undefined;
+    if (alone) await reapAll(db, mill.channel);
     // Names learnt now need no look-up on the first enqueue, and the app's queues can be paused before they had a job.
     await mill.names.tasks.ids(app.tasks.map((task) => task.name));
     await mill.names.queues.ids(app.tasks.map((task) => task.queue));
+    if (app.schedules.length > 0) await mill.schedules.define(mill.definedSets(false), { alone });
     return mill;
   } catch (error) {
     await db.close();
@@ -173,6 +97,7 @@ export interface Surroundings {
   readonly random: () => number;
   readonly maxPayloadBytes: number;
   readonly maxEnqueuePerMinute: number | null;
+  readonly scheduler: boolean;
   readonly maintenance: MaintenanceSettings;
 }
 
@@ -181,19 +106,42 @@ export class Millrace extends Producer {
   readonly registry: Registry;
   /** Limits, admission and retention of queues. */
   readonly policies: Policies;
-  readonly #endings: Endings;
+  protected readonly endings: Endings;
+  /** What comes again and again: made, changed, paused, run at once, and what became of each tick. */
+  readonly schedules: Schedules;
   readonly #random: () => number;
+  readonly #scheduler: boolean;
   readonly #maintenance: MaintenanceSettings;
   readonly #workers = new Set<Worker>();
   #closed: Promise<void> | undefined;
 
   constructor(app: App, db: Database, surroundings: Surroundings) {
     super(app, db, surroundings);
+    const { log, now, random, maxPayloadBytes, scheduler, maintenance } = surroundings;
     this.registry = new Registry(db, this.channel);
-    this.#random = surroundings.random;
-    this.#maintenance = surroundings.maintenance;
-    this.#endings = new Endings(db, this.channel, [(tx, ended) => settleDependents(tx, this.channel, ended)], this.log);
+    this.#random = random;
+    this.#maintenance = maintenance;
     this.policies = new Policies(db, this.names, this.channel);
+    this.#scheduler = scheduler;
+    this.schedules = new Schedules({
+      db,
+      log,
+      now,
+      random,
+      admission: this.admission,
+      maxPayloadBytes,
+      channel: this.channel,
+      names: this.names,
+      tasks: app.tasks,
+      queueName: (id) => this.names.queues.nameOf(id),
+    });
+    const { channel, schedules } = this;
+    this.endings = new Endings(
+      db,
+      channel,
+      [(tx, ended) => settleDependents(tx, channel, ended), (tx, ended) => schedules.runsEnded(tx, ended)],
+      log,
+    );
   }
 
   /** Starts a worker for the app's tasks. It keeps trying until the database answers; `ready()` says when it does. */
@@ -213,6 +161,7 @@ export class Millrace extends Producer {
     const leaseMs = within(durationMs(options.lease ?? "10s", "lease"), 250, dayMs);
     const reapMs = within(durationMs(options.reapEvery ?? "5s", "reapEvery"), 50, dayMs);
     for (const task of tasks) if (task.isolate) existingModule(task.name, task.isolate.module);
+    const { scheduler = this.#scheduler } = options;
     const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
     const prepare = async (): Promise<WorkerSetup> => {
       const all = [...tasks, ...builtInTasks(this, queueNames, this.#maintenance)];
@@ -229,10 +178,10 @@ export class Millrace extends Producer {
         log: this.log,
         random: this.#random,
         maxResultBytes: this.maxPayloadBytes,
-        endings: this.#endings,
+        endings: this.endings,
         tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
-        chores: this.#choresOf(queueNames),
+        companions: scheduler ? [this.#makeScheduler(queueNames)] : [],
       };
     };
     const worker = new Worker(name, prepare, this.log);
@@ -260,14 +209,19 @@ export class Millrace extends Producer {
     return logsOfJob(this.db, id, after, wholeNumber(options.limit ?? 200, "limit", 1, 1_000));
   }
 
-  /** Whoever would run maintenance also asks for it. */
-  #choresOf(queues: readonly string[] | undefined): Chore[] {
+  #makeScheduler(queues: readonly string[] | undefined): Companion {
+    // Whoever would run maintenance also asks for it.
+    const maintains = queues === undefined || queues.includes(maintenanceQueue);
+    return new Scheduler(this.schedules, this.db, this.definedSets(maintains), this.log);
+  }
+
+  /** The schedules of this process: the app's, and, where it is to run maintenance, Millrace's own. */
+  definedSets(maintains: boolean): DefinedSet[] {
     const settings = this.#maintenance;
-    if (settings.everyMs === 0 || (queues !== undefined && !queues.includes(maintenanceQueue))) return [];
+    const own = maintains && settings.everyMs > 0 ? [maintenanceSchedule(settings)] : [];
     return [
-      maintenanceChore(this.db, settings, (options) =>
-        this.enqueuer.enqueue(maintenanceTask, null, { queue: maintenanceQueue, maxAttempts: 3, ...options }),
-      ),
+      { source: "code", schedules: this.app.schedules },
+      { source: "built_in", schedules: own },
     ];
   }
 

@@ -6,7 +6,7 @@ import type { Database } from "../db/database.ts";
 import { openEmbedded } from "../db/embedded.ts";
 import { connectPostgres } from "../db/postgres.ts";
 import type { Config } from "./config.ts";
-import type { MillraceOptions } from "./millrace.ts";
+import type { MillraceOptions } from "./options.ts";
 
 /** Throws `OPTION_INVALID`, `DATABASE_*`, `EMBEDDED_IN_USE`. */
 export async function open(options: MillraceOptions, config: Config, log: Log): Promise<Database> {

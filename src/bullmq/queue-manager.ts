@@ -5,7 +5,8 @@
  * managers, or a manager and a `millrace()`, in different processes see and do the same.
  */
 import { defineApp } from "../app/app.ts";
-import { type Millrace, type MillraceOptions, millrace } from "../app/millrace.ts";
+import { type Millrace, millrace } from "../app/millrace.ts";
+import type { MillraceOptions } from "../app/options.ts";
 import { MillraceError } from "../core/errors.ts";
 import { silent } from "../core/log.ts";
 import { checkedName } from "../core/options.ts";

@@ -12,9 +12,19 @@ import { withoutPassword } from "./mask.ts";
 import { hasData, openDatabase } from "./open-database.ts";
 import { counted } from "./print.ts";
 import { announcedApi } from "./running-api.ts";
+import { checkSchedules } from "./schedule-checks.ts";
 
 export interface Finding {
-  readonly check: "node" | "config" | "database" | "migrations" | "clock" | "disk" | "workers" | "waiting";
+  readonly check:
+    | "node"
+    | "config"
+    | "database"
+    | "migrations"
+    | "clock"
+    | "disk"
+    | "workers"
+    | "waiting"
+    | "schedules";
   readonly status: "ok" | "warn" | "fail";
   readonly message: string;
   /** What to do about it. */
@@ -132,12 +142,14 @@ async function checkSchema(db: Database): Promise<Finding> {
 
 async function checkWork(db: Database): Promise<Finding[]> {
   const [workers, waiting] = await Promise.all([liveWorkers(db), waitingJobs(db)]);
+  const schedules = await checkSchedules(db, workers.length > 0);
   const stuck = waiting.filter(({ served, paused }) => !served || paused).map(stuckJobs);
   const jobs = waiting.reduce((sum, row) => sum + row.jobs, 0);
   const message = jobs === 0 ? "No job waits." : `${counted(jobs, "job")} waiting, each for a live worker.`;
   return [
     checkWorkers(workers),
     ...(stuck.length > 0 ? stuck : [{ check: "waiting", status: "ok", message } as const]),
+    ...schedules,
   ];
 }
 

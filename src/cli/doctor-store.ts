@@ -30,6 +30,55 @@ export async function liveWorkers(db: Executor): Promise<LiveWorker[]> {
     where stopped_at is null and beat_at >= now() - lease_ms * interval '1 millisecond' order by name`);
 }
 
+/** What is wrong with a schedule. */
+export interface ScheduleFault {
+  readonly fault: "trouble" | "late" | "unserved" | "overdue";
+  readonly name: string;
+  /** Of `trouble`: why; of `unserved`: the task and the queue. */
+  readonly about: string;
+  /** Of `late` and `overdue`: since when. */
+  readonly ms: number;
+}
+
+/** Schedules in all, and of them those that rest. */
+export interface ScheduleCounts {
+  readonly schedules: number;
+  readonly paused: number;
+  readonly retired: number;
+}
+
+export async function countSchedules(db: Executor): Promise<ScheduleCounts> {
+  const [row] = await db.query<ScheduleCounts>(sql`
+    select count(*)::int as schedules, count(*) filter (where paused_at is not null and retired_at is null)::int as paused,
+           count(*) filter (where retired_at is not null)::int as retired
+    from millrace.schedules`);
+  return row ?? { schedules: 0, paused: 0, retired: 0 };
+}
+
+/** Up to `limit` of each fault. Late: due for so long that a scheduler would have fired it. */
+export async function scheduleFaults(db: Executor, limit: number): Promise<ScheduleFault[]> {
+  return db.query<ScheduleFault>(sql`
+    (select 'trouble' as fault, name, trouble as about, 0::float8 as ms from millrace.schedules
+     where trouble is not null and due_at is not null order by name limit ${limit}::int)
+    union all
+    (select 'late', name, '', (extract(epoch from now() - due_at) * 1000)::float8 from millrace.schedules
+     where due_at < now() - interval '30 seconds' order by due_at limit ${limit}::int)
+    union all
+    (select 'unserved', s.name, 'task "' || t.name || '" in queue "' || q.name || '"', 0
+     from millrace.schedules s join millrace.tasks t on t.id = s.task join millrace.queues q on q.id = s.queue
+     where s.due_at is not null and not exists (
+       select from millrace.workers live
+       where live.stopped_at is null and live.beat_at >= now() - live.lease_ms * interval '1 millisecond'
+         and (live.tasks is null or s.task = any (live.tasks)) and (live.queues is null or s.queue = any (live.queues))
+     )
+     order by s.name limit ${limit}::int)
+    union all
+    (select 'overdue', s.name, r.job_id::text, (extract(epoch from now() - r.fired_at) * 1000)::float8
+     from millrace.schedule_runs r join millrace.schedules s on s.id = r.schedule
+     where r.status = 'fired' and r.ended_at is null and r.fired_at + (s.spec ->> 'runGraceMs')::float8 * interval '1 millisecond' < now()
+     order by r.fired_at limit ${limit}::int)`);
+}
+
 /** Jobs that are due, by task and queue. */
 export interface Waiting {
   readonly task: string;

@@ -21,6 +21,8 @@ const byCode: Partial<Record<ErrorCode, number>> = {
   QUEUE_NAME_INVALID: exitCodes.usage,
   TASK_NAME_INVALID: exitCodes.usage,
   TASK_DUPLICATE: exitCodes.usage,
+  SCHEDULE_INVALID: exitCodes.usage,
+  SCHEDULE_DUPLICATE: exitCodes.usage,
   BAD_REQUEST: exitCodes.usage,
   FILTER_TOO_WIDE: exitCodes.usage,
   CONFIG_INVALID: exitCodes.usage,

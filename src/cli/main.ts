@@ -17,6 +17,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   enqueue: async () => (await import("./enqueue.ts")).enqueue,
   jobs: async () => (await import("./jobs.ts")).jobs,
   job: async () => (await import("./job.ts")).job,
+  schedules: async () => (await import("./schedules.ts")).schedules,
   policy: async () => (await import("./policy.ts")).policy,
   explain: async () => (await import("./explain.ts")).explain,
   timeline: async () => (await import("./timeline.ts")).timeline,

@@ -55,6 +55,22 @@ export const errorCodes = {
   FLOW_CYCLE: { status: 400, action: "Break the circle that the message names; nothing was written." },
   QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },
   POLICY_NOT_FOUND: { status: 404, action: "Set a policy first; a queue without one has no limits." },
+  SCHEDULE_INVALID: {
+    status: 400,
+    action: "Correct what the message names; `millrace schedules preview` shows when a pattern comes.",
+  },
+  SCHEDULE_DUPLICATE: { status: 400, action: "Give each schedule of the app its own name." },
+  SCHEDULE_NOT_FOUND: { status: 404, action: "Check the name; `millrace schedules` lists them." },
+  SCHEDULE_EXISTS: { status: 409, action: "Choose another name, or change the schedule that has it." },
+  SCHEDULE_IN_CODE: {
+    status: 409,
+    action: "Pause it, or take it out of the app's code: it would come back with the next start.",
+  },
+  SCHEDULE_BUSY: {
+    status: 409,
+    action:
+      "Wait for the run to end or cancel its job; or let runs overlap: overlap `allow` or `queue`, or more concurrency.",
+  },
   WORKER_NOT_FOUND: {
     status: 404,
     action: "Check the id: `millrace workers` lists them; a stopped one takes no orders.",

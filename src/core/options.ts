@@ -30,12 +30,17 @@ export function wholeNumber(value: unknown, what: string, min: number, max: numb
 
 const namePattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
 
+const nameCodes = {
+  queue: "QUEUE_NAME_INVALID",
+  task: "TASK_NAME_INVALID",
+  schedule: "SCHEDULE_INVALID",
+} as const;
+
 /** Names travel in URLs, logs and metrics, so they keep to a small alphabet. */
-export function checkedName(value: unknown, kind: "queue" | "task"): string {
+export function checkedName(value: unknown, kind: keyof typeof nameCodes): string {
   if (typeof value === "string" && namePattern.test(value)) return value;
-  const code = kind === "queue" ? "QUEUE_NAME_INVALID" : "TASK_NAME_INVALID";
   throw new MillraceError(
-    code,
+    nameCodes[kind],
     `A ${kind} name is 1 to 128 characters from letters, digits, ". _ : -", starting with a letter or digit, not ${show(value)}.`,
   );
 }

@@ -17,6 +17,8 @@ import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
 import { policyRoutes } from "./policies.ts";
 import { queueRoutes } from "./queues.ts";
+import { scheduleRoutes } from "./schedules.ts";
+import { schedulerRoutes } from "./scheduler.ts";
 import { workerRoutes } from "./workers.ts";
 
 interface ApiOptions {
@@ -54,6 +56,8 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     .route("/", bulkRoutes(mill))
     .route("/", queueRoutes(mill))
     .route("/", policyRoutes(mill))
+    .route("/", scheduleRoutes(mill))
+    .route("/", schedulerRoutes(mill))
     .route("/", workerRoutes(mill))
     .route("/", pageRoutes());
 }

@@ -1,7 +1,8 @@
 /** The routes of jobs: in, out, one by one and in pages, and the two things people do to a dead one. */
 import { Hono } from "hono";
 import { z } from "zod";
-import type { ListOptions, Millrace } from "../app/millrace.ts";
+import type { Millrace } from "../app/millrace.ts";
+import type { ListOptions } from "../app/options.ts";
 import { MillraceError } from "../core/errors.ts";
 import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
 import { status } from "./bulk-view.ts";

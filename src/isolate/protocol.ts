@@ -11,6 +11,7 @@ export interface JobFacts {
   readonly queue: string;
   readonly attempt: number;
   readonly maxAttempts: number;
+  readonly schedule?: { readonly name: string; readonly at: Date } | undefined;
   readonly input: unknown;
 }
 

@@ -14,6 +14,8 @@ export interface JobContext<Input = unknown> {
   /** From 1. */
   readonly attempt: number;
   readonly maxAttempts: number;
+  /** The schedule that enqueued it, and the tick it stands for, which was earlier. Undefined for every other job. */
+  readonly schedule: { readonly name: string; readonly at: Date } | undefined;
   /** Aborted on timeout, when somebody cancels the job, and when the worker must stop. Pass it to everything that takes one. */
   readonly signal: AbortSignal;
   /** The worker's log, with this job's id, task and attempt. What is more than debugging is also kept with the job (`mill.logs`). */

@@ -122,7 +122,7 @@ export function readInstant(value: Date | string): Date {
   );
 }
 
-function checkedTags(tags: readonly string[]): readonly string[] {
+export function checkedTags(tags: readonly string[]): readonly string[] {
   const fine =
     Array.isArray(tags) &&
     tags.length <= 20 &&
@@ -139,7 +139,7 @@ export function readKey({
   return { text: checkedKey(text, "idempotencyKey"), keepMs: durationMs(keep, "idempotencyKeep") };
 }
 
-function checkedKey(text: unknown, name: string): string {
+export function checkedKey(text: unknown, name: string): string {
   // Half surrogate pairs would all be stored as the same replacement character.
   if (typeof text === "string" && /^[^\0\p{Surrogate}]{1,255}$/u.test(text)) return text;
   throw new MillraceError("OPTION_INVALID", `${name} must be a text of 1 to 255 characters.`);

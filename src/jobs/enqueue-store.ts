@@ -42,6 +42,15 @@ export interface StoredJobOptions {
   /** Steps of it were kept. */
   readonly steps?: true;
   readonly backoff?: { type: "exponential" | "fixed"; delayMs: number; maxMs: number; jitter: number };
+  /** The schedule that enqueued it. */
+  readonly schedule?: StoredSchedule;
+}
+
+export interface StoredSchedule {
+  readonly name: string;
+  /** The tick, as an ISO 8601 time. */
+  readonly at: string;
+  readonly run: string;
 }
 
 /** A due time further away than this wakes nobody: idle workers look again before it comes. Milliseconds. */

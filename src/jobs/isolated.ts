@@ -27,11 +27,11 @@ export class IsolatedTasks {
   }
 
   async run(job: RunningJob): Promise<unknown> {
-    const { id, queue, attempt, maxAttempts, input } = job;
+    const { id, queue, attempt, maxAttempts, schedule, input } = job;
     const definition = job.definition as AnyTask;
     const pool = this.#poolOf(definition, definition.isolate as IsolateRule);
     const work = {
-      job: { id, task: definition.name, queue, attempt, maxAttempts, input },
+      job: { id, task: definition.name, queue, attempt, maxAttempts, schedule, input },
       hasSteps: job.hasSteps,
       maxResultBytes: this.#engine.maxResultBytes,
       began: () => this.#onBegin(job),

@@ -162,20 +162,3 @@ export async function keptPerQueue(db: Database): Promise<Kept[]> {
     select q.id as queue, p.keep_completed_ms::float8 as "completedMs", p.keep_failed_ms::float8 as "failedMs"
     from millrace.queues q left join millrace.queue_policies p on p.queue = q.id order by q.id`);
 }
-
-/**
- * The time slot that runs now, by the database's clock, as a name; null while maintenance of a slot before still waits, so that it does
- * not pile up where nobody works on its queue.
- */
-export async function maintenanceSlot(db: Database, task: string, everyMs: number): Promise<string | null> {
-  const [row] = await db.query<{ slot: string; waits: boolean }>(sql`
-    select floor(extract(epoch from now()) * 1000 / ${everyMs}::float8)::text as slot,
-           exists (
-             select from millrace.tasks t cross join lateral (
-               select p.task from millrace.queues q cross join lateral (
-                 select task from millrace.pending p where p.line = q.id order by p.rank, p.run_at limit 100
-               ) p where q.name = 'maintenance'
-             ) p where t.name = ${task} and p.task = t.id
-           ) as waits`);
-  return row === undefined || row.waits ? null : row.slot;
-}

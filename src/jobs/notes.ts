@@ -27,6 +27,13 @@ interface Mark {
   readonly saidAt: number;
 }
 
+/** What a running job says. */
+export interface Notes {
+  /** Throws `PROGRESS_INVALID`. */
+  mark(value: unknown): void;
+  say(level: KeptLevel, fields: object, message: string): void;
+}
+
 /** What of one job is on its way. */
 interface Sheet {
   readonly notes: JobNotes;
@@ -35,7 +42,7 @@ interface Sheet {
 }
 
 /** The notes of one attempt that are not written yet. */
-export class JobNotes {
+class JobNotes implements Notes {
   readonly job: RunningJob;
   readonly #keeper: NoteKeeper;
   #mark: Mark | undefined;
@@ -49,7 +56,6 @@ export class JobNotes {
     this.#keeper = keeper;
   }
 
-  /** Throws `PROGRESS_INVALID`. */
   mark(value: unknown): void {
     this.#mark = { json: progressJson(value), saidAt: performance.now() };
     this.#keeper.later(this);
@@ -96,6 +102,7 @@ export class NoteKeeper {
   readonly #db: Database;
   readonly #worker: () => number;
   readonly #log: Log;
+  readonly #byItself: boolean;
   readonly #pending = new Set<JobNotes>();
   #timer: NodeJS.Timeout | undefined;
   #pauseMs = everyMs;
@@ -105,13 +112,15 @@ export class NoteKeeper {
   #crowdedOut = 0;
   #closed = false;
 
-  constructor(db: Database, worker: () => number, log: Log) {
+  /** `byItself` false: notes are written by `flush` only. */
+  constructor(db: Database, worker: () => number, log: Log, byItself = true) {
+    this.#byItself = byItself;
     this.#db = db;
     this.#worker = worker;
     this.#log = log;
   }
 
-  notesOf(job: RunningJob): JobNotes {
+  notesOf(job: RunningJob): Notes {
     job.lease.noted = true;
     return new JobNotes(job, this);
   }
@@ -128,7 +137,7 @@ export class NoteKeeper {
 
   later(notes: JobNotes): void {
     this.#pending.add(notes);
-    if (this.#closed) return;
+    if (this.#closed || !this.#byItself) return;
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
       void this.flush();

@@ -10,7 +10,7 @@ import type { Dependency } from "./dependencies-store.ts";
 import type { StoredJobOptions } from "./enqueue-store.ts";
 import type { JobContext } from "./context.ts";
 import type { Lease } from "./ledger.ts";
-import { type JobNotes, taskLog } from "./notes.ts";
+import { type Notes, taskLog } from "./notes.ts";
 import type { Result } from "./settle-store.ts";
 import { type StepContext, type StepStore, Steps, Suspension } from "../steps/steps.ts";
 import { type AnyTask, validate } from "./task.ts";
@@ -24,7 +24,7 @@ export interface Host {
   completeWithin(tx: ForeignTransaction, job: RunningJob, result: string | null): Promise<boolean>;
   dependenciesOf(job: RunningJob): Promise<Dependency[]>;
   stepsOf(job: RunningJob): StepStore<ForeignTransaction>;
-  notesOf(job: RunningJob): JobNotes;
+  notesOf(job: RunningJob): Notes;
   /** Runs a task that is not to run in this thread. */
   runIsolated(job: RunningJob): Promise<unknown>;
 }
@@ -56,7 +56,7 @@ export class RunningJob implements JobContext {
   #input: unknown;
   #abort: AbortController | undefined;
   #steps: Steps<ForeignTransaction> | undefined;
-  #notes: JobNotes | undefined;
+  #notes: Notes | undefined;
   #compared = false;
   /** The run is done, but was not the one that was begun. */
   #strayed: { thrown: unknown } | undefined;
@@ -258,6 +258,11 @@ export class RunningJob implements JobContext {
     return this.lease.queueName;
   }
 
+  get schedule(): { name: string; at: Date } | undefined {
+    const by = this.#options?.schedule;
+    return by && { name: by.name, at: new Date(by.at) };
+  }
+
   /** One AbortController per job costs a third of the drain rate, so there is none until somebody looks. */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
@@ -277,7 +282,7 @@ export class RunningJob implements JobContext {
     return (value) => this.#ownNotes.mark(value);
   }
 
-  get #ownNotes(): JobNotes {
+  get #ownNotes(): Notes {
     this.#notes ??= this.#host.notesOf(this);
     return this.#notes;
   }

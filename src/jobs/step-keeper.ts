@@ -7,7 +7,7 @@ import { type OwnStep, awaitEvent, giveUpWait, keepSteps, keyOf, loadSteps } fro
 
 interface Waiting {
   readonly step: OwnStep;
-  readonly resolve: () => void;
+  readonly resolve: (leftMs: number) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -57,7 +57,7 @@ export class StepKeeper {
     };
   }
 
-  #keep(step: OwnStep): Promise<void> {
+  #keep(step: OwnStep): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ step, resolve, reject });
       if (this.#writes >= writesMax) return;
@@ -75,9 +75,11 @@ export class StepKeeper {
           this.#worker(),
           batch.map(({ step }) => step),
         );
-        for (const { step, resolve, reject } of batch)
-          if (kept.has(keyOf(step))) resolve();
-          else reject(lost(step.jobId));
+        for (const { step, resolve, reject } of batch) {
+          const leftMs = kept.get(keyOf(step));
+          if (leftMs === undefined) reject(lost(step.jobId));
+          else resolve(leftMs);
+        }
       } catch (error) {
         for (const { reject } of batch) reject(error);
       }

@@ -23,8 +23,12 @@ export async function loadSteps(db: Executor, jobId: string): Promise<StepRecord
   return rows.map(asRecord);
 }
 
-/** Keeps steps of any jobs of one worker, and says which: the others are no longer this worker's. */
-export async function keepSteps(db: Executor, worker: number, steps: readonly OwnStep[]): Promise<ReadonlySet<string>> {
+/** Keeps steps of any jobs of one worker; says which, and for how much longer each lasts (ms): the others are no longer this worker's. */
+export async function keepSteps(
+  db: Executor,
+  worker: number,
+  steps: readonly OwnStep[],
+): Promise<ReadonlyMap<string, number>> {
   const given = JSON.stringify(
     steps.map((step) => ({
       lease: step.lease,
@@ -37,14 +41,15 @@ export async function keepSteps(db: Executor, worker: number, steps: readonly Ow
       result: step.result,
       finished: step.finished,
       until_ms: step.untilMs,
+      until_time: step.untilTime,
       event: step.event,
     })),
   );
-  const rows = await db.rows<[string]>(sql`
+  const rows = await db.rows<[string, number]>(sql`
     with given as materialized (
       select * from jsonb_to_recordset(${given}::jsonb) as g (
         lease bigint, job_id uuid, attempt smallint, first boolean, place int, name text, kind text, result text, finished boolean,
-        until_ms float8, event text)
+        until_ms float8, until_time timestamptz, event text)
     ),
     held as materialized (
       select id, job_ids, done from millrace.leases
@@ -58,12 +63,12 @@ export async function keepSteps(db: Executor, worker: number, steps: readonly Ow
     ),
     kept as (
       insert into millrace.steps (job_id, place, name, kind, until, event, result, attempt, finished_at)
-      select job_id, place, name, kind, now() + until_ms * interval '1 millisecond', event, result::jsonb, attempt,
+      select job_id, place, name, kind, coalesce(until_time, now() + until_ms * interval '1 millisecond'), event, result::jsonb, attempt,
              case when finished then now() end
-      from ours on conflict (job_id, place) do nothing returning job_id, place
+      from ours on conflict (job_id, place) do nothing returning job_id, place, until
     )
-    select job_id || ':' || place from kept`);
-  return new Set(rows.map(([key]) => key));
+    select job_id || ':' || place, greatest(extract(epoch from coalesce(until, now()) - now()) * 1000, 0)::float8 from kept`);
+  return new Map(rows);
 }
 
 export const keyOf = ({ jobId, place }: Pick<OwnStep, "jobId" | "place">): string => `${jobId}:${place}`;

@@ -31,17 +31,18 @@ export interface HistoryRow {
 export async function readHistory(db: Database, id: string, limit: number): Promise<HistoryRow[]> {
   return db.query<HistoryRow>(sql`
     with job as materialized (
-      select id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, null::timestamptz as archived_at
+      select id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, options, null::timestamptz as archived_at
       from millrace.jobs where id = ${id}::uuid
       union all
-      select id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, archived_at
+      select id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, options, archived_at
       from millrace.jobs_archive where id = ${id}::uuid
       limit 1
     )
     select e.*, (extract(epoch from e.at) * 1000000)::float8 as "atUs" from (
       select 'enqueued' as told, j.created_at as at, j.id::text as id, jsonb_build_object(
                'queue', (select name from millrace.queues where id = j.queue), 'task', (select name from millrace.tasks where id = j.task),
-               'run_at', j.run_at, 'priority', j.priority, 'max_attempts', j.max_attempts, 'key', j.key, 'replay_of', j.replay_of) as body
+               'run_at', j.run_at, 'priority', j.priority, 'max_attempts', j.max_attempts, 'key', j.key, 'replay_of', j.replay_of,
+               'schedule', case when j.replay_of is null then j.options -> 'schedule' end) as body
       from job j
       union all
       (select 'attempt', a.finished_at, a.id::text, jsonb_build_object(

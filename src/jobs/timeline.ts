@@ -2,6 +2,7 @@
 import { describeMs } from "../core/duration.ts";
 import { suggestedAction } from "../core/errors.ts";
 import { progressText } from "../core/progress.ts";
+import type { StoredSchedule } from "./enqueue-store.ts";
 import type { Job, JobStatus } from "./read-store.ts";
 import { byWhom, instant } from "./sentences.ts";
 import type { HistoryRow } from "./timeline-store.ts";
@@ -38,6 +39,8 @@ export type StoryEntry =
       readonly task: string;
       readonly runAt: Date | null;
       readonly replayOf: string | null;
+      /** The schedule whose tick it stands for. */
+      readonly schedule: { readonly name: string; readonly at: Date; readonly runId: string } | null;
     })
   | (Told<"PolicyDecision"> & {
       readonly id: string;
@@ -149,8 +152,10 @@ function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry {
       const runAt = time(body["run_at"]);
       const later = runAt !== null && runAt > at ? `, to run at ${instant(runAt)}` : "";
       const copied = replayOf === null ? "" : `, a replay of ${replayOf}`;
-      const summary = `Enqueued in queue "${job.queue}" for task "${job.task}"${later}${copied}.`;
-      return { kind: "Enqueued", at, summary, queue: job.queue, task: job.task, runAt, replayOf };
+      const schedule = scheduleOf(body["schedule"]);
+      const by = schedule === null ? "" : ` by schedule "${schedule.name}" for ${instant(schedule.at)},`;
+      const summary = `Enqueued${by} in queue "${job.queue}" for task "${job.task}"${later}${copied}.`;
+      return { kind: "Enqueued", at, summary, queue: job.queue, task: job.task, runAt, replayOf, schedule };
     }
     case "attempt": {
       const attempt = attemptOf(`attempt-${id}`, body, body["outcome"] as Attempt["status"]);
@@ -201,6 +206,12 @@ function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry {
     case "archived":
       return { kind: "Archived", at, summary: "Moved to the archive." };
   }
+}
+
+function scheduleOf(stored: unknown): { name: string; at: Date; runId: string } | null {
+  if (typeof stored !== "object" || stored === null) return null;
+  const { name, at, run } = stored as StoredSchedule;
+  return { name, at: new Date(at), runId: run };
 }
 
 function attemptOf(id: string, body: HistoryRow["body"], status: Attempt["status"]): Attempt {

@@ -9,6 +9,17 @@ export interface Upkeep {
   stop(): Promise<void>;
 }
 
+/** Something that lives and works beside a worker, and hears what it hears. */
+export interface Companion {
+  start(): void;
+  /** A NOTIFY; true when it was meant for this one. */
+  hear(payload: string): boolean;
+  /** Messages may have been missed. */
+  lookAgain(): void;
+  /** Resolves when nothing of it is under way. */
+  stop(): Promise<void>;
+}
+
 export interface Chore {
   readonly name: string;
   readonly everyMs: number;

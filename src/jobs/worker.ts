@@ -18,7 +18,7 @@ import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
 import type { AnyTask } from "./task.ts";
 import { StepKeeper } from "./step-keeper.ts";
-import { type Chore, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
+import { type Companion, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
 import { type Orders, beat, deregister, register } from "./workers-store.ts";
 
 /** A worker with its options read. Times in milliseconds. */
@@ -44,8 +44,8 @@ export interface WorkerSetup {
   readonly maxResultBytes: number;
   /** Tells those who wait for the ends of jobs. */
   readonly endings: Endings;
-  /** What it does on the side beside its own upkeep. */
-  readonly chores: readonly Chore[];
+  /** Who works beside it. */
+  readonly companions: readonly Companion[];
 }
 
 /** A lease this old that we do not know comes from an answer that was lost: no statement lives this long. */
@@ -250,7 +250,10 @@ class Running {
     this.#subscription = await db.listen(
       channel,
       (payload) => this.#hear(payload),
-      () => this.#claimer.lookAgain(),
+      () => {
+        this.#claimer.lookAgain();
+        for (const companion of this.#setup.companions) companion.lookAgain();
+      },
     );
     this.#upkeep = keepUp(
       [
@@ -260,7 +263,6 @@ class Running {
         tallies(db, () => this.#claimer.claimed, foldEveryMs),
         ...this.#cancels.chores,
         this.#setup.endings.chore,
-        ...this.#setup.chores,
       ],
       log,
       random,
@@ -270,12 +272,14 @@ class Running {
       `worker started; reap_expired_locks every ${reapMs} ms`,
     );
     this.#claimer.start();
+    for (const companion of this.#setup.companions) companion.start();
     return true;
   }
 
   async stop(withinMs: number): Promise<Stopped> {
     const { log, name, db, channel } = this.#setup;
     this.#rest();
+    await Promise.all(this.#setup.companions.map((companion) => companion.stop()));
     if (!(await this.#claimer.untilQuiet(withinMs))) {
       this.runner.interruptAll("shutdown");
       // Tasks that honour their signal need a moment to say so; those that do not would keep us here for ever.
@@ -318,7 +322,7 @@ class Running {
 
   /** A NOTIFY: an order for this worker, or something for the claimer. */
   #hear(payload: string): void {
-    if (this.#cancels.hear(payload)) return;
+    if (this.#cancels.hear(payload) || this.#setup.companions.some((companion) => companion.hear(payload))) return;
     if (!payload.startsWith("worker:")) return this.#claimer.hear(payload);
     if (payload !== `worker:${this.#id}`) return;
     this.#beat().catch((error: unknown) => this.#setup.log.debug({ err: error }, "orders are read with the next beat"));

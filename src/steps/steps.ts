@@ -32,13 +32,16 @@ export interface NewStep {
   readonly result?: string | undefined;
   readonly finished: boolean;
   readonly untilMs?: number;
+  /** Instead of `untilMs`. */
+  readonly untilTime?: Date;
   readonly event?: string;
 }
 
 /** Where steps are kept. Each throws when the job is no longer this worker's: then nothing was kept. */
 export interface StepStore<Transaction> {
   load(): Promise<readonly StepRecord[]>;
-  keep(step: NewStep): Promise<void>;
+  /** Returns for how much longer it sleeps, in ms. */
+  keep(step: NewStep): Promise<number>;
   /** Keeps a wait for an event, unless it is there already: then keeps the step as finished. Returns how it stands. */
   await(step: NewStep): Promise<StepRecord>;
   /** The time to wait is over: keeps that, unless the event has come after all. */
@@ -134,29 +137,24 @@ export class Steps<Transaction> implements StepContext<Transaction> {
 
   sleep(name: string, pause: Duration): Promise<void> {
     const pauseMs = durationMs(pause, `step "${name}"`);
-    return this.#sleep(name, () => pauseMs);
+    return this.#sleep(name, { untilMs: pauseMs });
   }
 
   sleepUntil(name: string, time: Date | string): Promise<void> {
-    const at = new Date(time).getTime();
-    if (Number.isNaN(at))
+    const at = new Date(time);
+    if (Number.isNaN(at.getTime()))
       throw new MillraceError(
         "OPTION_INVALID",
         `step "${name}": sleepUntil needs a Date or an ISO 8601 time, not ${show(time)}.`,
       );
-    return this.#sleep(name, () => Math.max(at - Date.now(), 0));
+    return this.#sleep(name, { untilTime: at });
   }
 
-  #sleep(name: string, pauseMs: () => number): Promise<void> {
+  #sleep(name: string, until: Pick<NewStep, "untilMs" | "untilTime">): Promise<void> {
     return this.#enter(name, "sleep", async (place, record) => {
-      if (record !== undefined) {
-        if (record.leftMs > 0) this.#suspend({ ...record, result: undefined, finished: false }, record.leftMs);
-        return;
-      }
-      const untilMs = pauseMs();
-      const step: NewStep = { place, name, kind: "sleep", finished: false, untilMs };
-      await this.#store.keep(step);
-      this.#suspend(step, untilMs);
+      const step: NewStep = { place, name, kind: "sleep", finished: false, ...until };
+      const leftMs = record === undefined ? await this.#store.keep(step) : record.leftMs;
+      if (leftMs > 0) this.#suspend(step, leftMs);
     });
   }
 

@@ -27,6 +27,7 @@ function millraceOn(db: Database): Millrace {
     random: Math.random,
     maxPayloadBytes: 1_000,
     maxEnqueuePerMinute: null,
+    scheduler: false,
     maintenance: { everyMs: 0, archiveAfterMs: 0, pruneAfterMs: 0, keepFailedMs: 0 },
   });
 }

@@ -22,6 +22,7 @@ function failingWith(error: Error) {
       random: Math.random,
       maxPayloadBytes: 1_000,
       maxEnqueuePerMinute: null,
+      scheduler: false,
       maintenance: { everyMs: 0, archiveAfterMs: 0, pruneAfterMs: 0, keepFailedMs: 0 },
     },
   );

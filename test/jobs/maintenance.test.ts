@@ -1,7 +1,7 @@
 /** Archive and prune: successes leave the hot table, then history; dead letters and what still runs stay. */
 import { describe, expect, test, vi } from "vitest";
 import { type Millrace, task } from "millrace";
-import { maintain, maintenanceChore } from "../../src/app/maintenance.ts";
+import { maintain, maintenanceSchedule } from "../../src/app/maintenance.ts";
 import { silent } from "../../src/core/log.ts";
 import { archive, prune, pruneCancelled, sweepUp } from "../../src/jobs/maintenance-store.ts";
 import { sql } from "../../src/db/sql.ts";
@@ -153,20 +153,26 @@ describe("as a job", () => {
     expect(await rowCounts(mill.db)).toMatchObject({ jobs: 0, settled: 0, attempts: 0, dead_letters: 0 });
   });
 
-  test("is asked for once per slot of time by any number of workers, and not while one waits", async () => {
+  test("is a schedule of Millrace's own, one run at a time, of whoever serves its queue", async () => {
     await using mill = await file.open([plain]);
-    const enqueue = (options: object) =>
-      mill.enqueue("millrace.maintenance", null, { queue: "maintenance", ...options });
-    const chore = maintenanceChore(mill.db, { ...settings, everyMs: dayMs }, enqueue);
-    await Promise.all([chore.run(), chore.run(), chore.run()]);
+    const own = maintenanceSchedule({ ...settings, everyMs: 60_000 });
+    const sets = [{ source: "built_in", schedules: [own] }] as const;
+    await Promise.all([mill.schedules.define(sets), mill.schedules.define(sets)]);
+    expect(await mill.schedules.list()).toMatchObject([
+      { name: "millrace.maintenance", source: "built_in", queue: "maintenance", everyMs: 60_000, overlap: "skip" },
+    ]);
+    const minutes = (count: number): Date => new Date(Date.now() + count * 60_000);
+    await Promise.all([1, 2, 3].map(() => mill.schedules.fire({ at: minutes(1) })));
+    await mill.schedules.fire({ at: minutes(2) });
     expect(await mill.stats("maintenance")).toMatchObject([{ waiting: 1 }]);
-    await maintenanceChore(mill.db, { ...settings, everyMs: 1 }, enqueue).run();
-    expect(await mill.stats("maintenance")).toMatchObject([{ waiting: 1 }]);
-    const ran = mill.work();
+    await using _ran = mill.work({ scheduler: false });
     await vi.waitUntil(async () => (await mill.stats("maintenance"))[0]?.completed === 1, { timeout: 20_000 });
-    await ran.stop();
-    await chore.run();
-    expect(await mill.stats("maintenance")).toMatchObject([{ waiting: 0, completed: 1 }]);
+    await mill.schedules.fire({ at: minutes(3) });
+    expect(await mill.schedules.runs("millrace.maintenance")).toMatchObject([
+      { status: "fired", outcome: null },
+      { status: "skipped" },
+      { status: "fired", outcome: "completed" },
+    ]);
   });
 });
 

@@ -44,6 +44,7 @@ test("a job that only waits was enqueued, and that is all", async () => {
         task: "plain",
         runAt: job.runAt,
         replayOf: null,
+        schedule: null,
       },
     ],
     note: null,

@@ -16,14 +16,14 @@ import { openPostgres } from "../../src/db/postgres.ts";
 import { foldTallies } from "../../src/jobs/stats-store.ts";
 import { Sql, sql } from "../../src/db/sql.ts";
 import { silent } from "../../src/core/log.ts";
-import { type AnyTask, type Millrace, type MillraceOptions, defineApp, millrace } from "millrace";
+import { type AnyTask, type Millrace, type MillraceOptions, type Schedule, defineApp, millrace } from "millrace";
 import { type TestDatabase, testDatabase } from "./database.ts";
 
 export interface FileDatabase {
   /** The database of this file; there from the first test on. */
   readonly database: TestDatabase;
   /** A Millrace in a schema of its own, or, given `schema`, a second one beside another. */
-  open(tasks?: readonly AnyTask[], options?: MillraceOptions): Promise<Millrace>;
+  open(tasks?: readonly AnyTask[], options?: MillraceOptions, schedules?: readonly Schedule[]): Promise<Millrace>;
   /** The door to the database alone, before any migration. */
   openDoor(schema?: string, options?: { pooler?: boolean }): Promise<Database>;
   /** The options that lead to this file's database. */
@@ -115,10 +115,14 @@ export function useDatabase(): FileDatabase {
         ? openEmbedded({ schema, pglite: own.pglite })
         : openPostgres({ url: own.url, schema, poolSize: 5, pooler, log: silent });
     },
-    async open(tasks: readonly AnyTask[] = [], options: MillraceOptions = {}): Promise<Millrace> {
+    async open(
+      tasks: readonly AnyTask[] = [],
+      options: MillraceOptions = {},
+      schedules: readonly Schedule[] = [],
+    ): Promise<Millrace> {
       const schema = options.schema ?? spare.pop() ?? freshSchema();
       const isOurs = options.schema === undefined || engines.has(schema);
-      const mill = await millrace(defineApp({ tasks }), { poolSize: 5, ...file.door, ...options, schema });
+      const mill = await millrace(defineApp({ tasks, schedules }), { poolSize: 5, ...file.door, ...options, schema });
       if (!isOurs) return mill;
       engines.set(schema, (engines.get(schema) ?? 0) + 1);
       const { close } = mill;

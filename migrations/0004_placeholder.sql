@@ -1,1 +1,0 @@
--- Holds the number of a migration that is on its way; replaced by it.

@@ -1,0 +1,151 @@
+/**
+ * Schedules that an app's code defines, and what the database makes of them. The rule: of the versions of the app that are alive, the one
+ * that came last decides about the schedules it defines; what no living version defines is retired. What an operator changed or paused
+ * stays as it is. A version that came before never writes over a newer one, so two side by side do not take turns.
+ */
+import { createHash } from "node:crypto";
+import type { Executor } from "../db/database.ts";
+import type { Schedule, Spec } from "./definition.ts";
+import { type ScheduleDesk, canonical, checkInput, edited, editsOf, isRetimed, numbersOf, placeOf } from "./desk.ts";
+import {
+  type NewSchedule,
+  type SavedSchedule,
+  type ScheduleRow,
+  insertSchedules,
+  lockByName,
+  readClock,
+  saveSchedules,
+  tellSchedulers,
+} from "./schedules-store.ts";
+import {
+  type Version,
+  beatVersions,
+  forgetAllVersions,
+  forgetVersions,
+  lockVersions,
+  orphanedSchedules,
+} from "./versions-store.ts";
+
+/** Schedules defined together: an app's, or those that Millrace brings along. */
+export interface DefinedSet {
+  readonly source: "code" | "built_in";
+  readonly schedules: readonly Schedule[];
+}
+
+function versionOf({ source, schedules }: DefinedSet): Version {
+  const all = schedules
+    .map(({ name, spec }) => [name, spec])
+    .toSorted(([a], [b]) => ((a as string) < (b as string) ? -1 : 1));
+  return {
+    fingerprint: createHash("sha256")
+      .update(canonical([source, all]))
+      .digest("hex")
+      .slice(0, 32),
+    names: schedules.map(({ name }) => name),
+  };
+}
+
+/**
+ * Says that these definitions live, and brings the database to what the living versions say. Returns the fingerprints of those.
+ * `alone`: no other process can be alive. `before`: what it returned last time; when nothing has changed since, nothing is written.
+ */
+export async function reconcile(
+  desk: ScheduleDesk,
+  sets: readonly DefinedSet[],
+  { alone = false, before }: { alone?: boolean; before?: string } = {},
+): Promise<string> {
+  const defined = sets.filter(({ schedules }) => schedules.length > 0);
+  const versions = defined.map(versionOf);
+  if (before !== undefined) {
+    const living = fingerprintsOf(await beatVersions(desk.db, versions));
+    if (living === before) return living;
+  }
+  const all = defined.flatMap(({ schedules }) => schedules);
+  for (const { spec, task } of all) await checkInput(task ?? desk.tasks.find((one) => one.name === spec.task), spec);
+  // Learnt now, they need no look-up in the transaction.
+  await desk.names.tasks.ids(all.map(({ spec }) => spec.task));
+  await desk.names.queues.ids(all.map(({ spec }) => spec.queue));
+  const told: string[] = [];
+  const living = await desk.db.transaction(async (tx) => {
+    await lockVersions(tx, desk.db.schema);
+    await (alone ? forgetAllVersions(tx) : forgetVersions(tx));
+    const alive = await beatVersions(tx, versions);
+    for (const [i, set] of defined.entries()) {
+      const newer = alive.slice(
+        0,
+        alive.findIndex(({ fingerprint }) => fingerprint === versions[i]?.fingerprint),
+      );
+      const ours = set.schedules.filter(({ name }) => !newer.some(({ names }) => names.includes(name)));
+      told.push(...(await define(tx, desk, { ...set, schedules: ours })));
+    }
+    told.push(...(await retire(tx, alive)));
+    if (told.length > 0) await tellSchedulers(tx, desk.channel);
+    return fingerprintsOf(alive);
+  });
+  for (const sentence of told) desk.log.info({}, sentence);
+  return living;
+}
+
+function fingerprintsOf(versions: readonly Version[]): string {
+  return versions.map(({ fingerprint }) => fingerprint).join(" ");
+}
+
+/** Makes what is new, and changes what the code says otherwise than before. Returns what was done, a sentence each. */
+async function define(tx: Executor, desk: ScheduleDesk, { source, schedules }: DefinedSet): Promise<string[]> {
+  const now = await readClock(tx);
+  const found = await lockByName(
+    tx,
+    schedules.map(({ name }) => name),
+  );
+  const byName = new Map(found.map((row) => [row.name, row]));
+  const anchor = new Date(Math.floor(now.getTime() / 1_000) * 1_000);
+  const fresh = schedules.filter(({ name }) => !byName.has(name));
+  const made: NewSchedule[] = [];
+  for (const { name, spec, paused } of fresh) {
+    const place = placeOf(desk, spec, { anchor, lastAt: null, now });
+    made.push({ name, source, spec, defined: spec, anchor, paused, ...(await numbersOf(desk, tx, spec)), ...place });
+  }
+  await insertSchedules(tx, made, null);
+  const changed: SavedSchedule[] = [];
+  for (const { name, spec } of schedules) {
+    const row = byName.get(name);
+    if (row === undefined || (row.retiredAt === null && canonical(row.defined) === canonical(spec))) continue;
+    changed.push(await redefined(tx, desk, row, source, spec));
+  }
+  await saveSchedules(tx, changed, { action: "schedule.defined", by: null });
+  return [
+    ...fresh.map(({ name }) => `schedule "${name}" is new`),
+    ...changed.map(({ id }) => `schedule "${found.find((row) => row.id === id)?.name}" is defined anew`),
+  ];
+}
+
+async function redefined(
+  tx: Executor,
+  desk: ScheduleDesk,
+  row: ScheduleRow,
+  source: DefinedSet["source"],
+  defined: Spec,
+): Promise<SavedSchedule> {
+  // An operator's schedule whose name the code takes: what the operator said is an edit now.
+  const edits = row.defined === null ? editsOf(defined, row.spec) : row.edits;
+  const spec = edited(defined, edits, row.now.getTime());
+  const saved = { ...row, source, spec, defined, edits, retiredAt: null, ...(await numbersOf(desk, tx, spec)) };
+  if (row.pausedAt !== null || (row.retiredAt === null && !isRetimed(row.spec, spec))) return saved;
+  return { ...saved, ...placeOf(desk, spec, row) };
+}
+
+/** Ends what no living version defines. */
+async function retire(tx: Executor, alive: readonly Version[]): Promise<string[]> {
+  const names = await orphanedSchedules(
+    tx,
+    alive.flatMap((version) => version.names),
+  );
+  if (names.length === 0) return [];
+  const rows = await lockByName(tx, names);
+  await saveSchedules(
+    tx,
+    rows.map((row) => ({ ...row, retiredAt: row.now, nextAt: null, dueAt: null })),
+    { action: "schedule.retired", by: null },
+  );
+  return rows.map(({ name }) => `schedule "${name}" is retired: no running app defines it`);
+}
