@@ -141,6 +141,14 @@ create index attempts_cancelled on millrace.attempts (finished_at) where outcome
 create index jobs_replays on millrace.jobs (replay_of) where replay_of is not null;
 create index jobs_archive_replays on millrace.jobs_archive (replay_of) where replay_of is not null;
 
+-- Orders for the system as a whole: one row. Drained: no worker claims anything, those that start later included.
+create table millrace.system_state (
+  singleton boolean primary key default true check (singleton),
+  drained_at timestamptz,
+  drained_by text
+);
+insert into millrace.system_state default values;
+
 -- Orders for workers, read at once when they are given and with every beat.
 alter table millrace.workers
   add column draining boolean not null default false,

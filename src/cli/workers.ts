@@ -1,11 +1,28 @@
 /** `millrace workers`: who runs jobs, and the orders for one of them. */
+import type { ArgsDef } from "citty";
 import { describeMs } from "../core/duration.ts";
-import { invalid, wholeOption, wordOption } from "./arguments.ts";
+import type { workersView } from "../http/worker-view.ts";
+import { openApi } from "./api-door.ts";
+import { given, invalid, wholeOption, wordOption } from "./arguments.ts";
 import { command } from "./command.ts";
+import { type Wire, doorArguments } from "./door.ts";
 import { counted, fromNow, print, printJson, table } from "./print.ts";
-import { type Order, type WorkerItem, openWorkers, orderArguments } from "./workers-door.ts";
 
 const orders = ["drain", "resume", "recycle", "concurrency"] as const;
+
+type Order = "drain" | "resume" | "recycle" | { readonly concurrency: number };
+
+export type WorkerList = Wire<ReturnType<typeof workersView>>;
+
+/** For this command and for `drain`. */
+export const orderArguments = {
+  by: { type: "string", valueHint: "name", description: "Who orders it, for the audit (default: $USER)" },
+  ...doorArguments,
+} as const satisfies ArgsDef;
+
+export function orderer({ by = process.env["USER"] }: { readonly by?: string | undefined }): { by?: string } {
+  return given({ by });
+}
 
 export const workers = command({
   meta: { name: "workers", description: "List workers, or give one an order" },
@@ -21,22 +38,31 @@ export const workers = command({
     ...orderArguments,
   },
   async run({ args }) {
-    const given = orderOf(args);
-    const door = await openWorkers(args);
+    const asked = orderOf(args);
+    const door = await openApi(args);
     try {
-      if (given) {
-        await door.order(given.worker, given.order);
-        if (args.json) return printJson({ id: given.worker, order: given.order });
-        return print(`Worker ${given.worker}: ${told(given.order)}`);
+      if (asked) {
+        const { worker, order } = asked;
+        const path = `/api/workers/${worker}`;
+        await (typeof order === "object"
+          ? door.ask("PATCH", path, { ...order, ...orderer(args) })
+          : door.ask("POST", `${path}/${order}`, orderer(args)));
+        return args.json ? printJson({ id: worker, order }) : print(`Worker ${worker}: ${told(order)}`);
       }
-      const items = await door.list();
-      if (args.json) return printJson({ workers: items });
-      print(items.length === 0 ? "No workers." : tableOf(items));
+      const list = await door.ask<WorkerList>("GET", "/api/workers");
+      if (args.json) return printJson(list);
+      if (list.drained) print(drainedLine(list.drained));
+      print(list.workers.length === 0 ? "No workers." : tableOf(list));
     } finally {
       await door.close();
     }
   },
 });
+
+export function drainedLine({ since, by }: NonNullable<WorkerList["drained"]>): string {
+  const who = by === null ? "" : ` by ${by}`;
+  return `The system is drained${who} since ${new Date(since).toISOString()} (${fromNow(since, Date.now())}); \`millrace drain resume\` lets workers claim again.`;
+}
 
 interface Words {
   readonly order?: string | undefined;
@@ -64,7 +90,7 @@ function told(order: Order): string {
   return order === "resume" ? "claims again." : "ends what runs, then stops and starts anew under a new id.";
 }
 
-function tableOf(items: readonly WorkerItem[]): string {
+function tableOf({ workers: items }: WorkerList): string {
   const now = Date.now();
   return table(
     ["id", "name", "state", "running", "of", "longest", "started", "beat", "queues", "version"],

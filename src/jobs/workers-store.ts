@@ -1,5 +1,5 @@
 /** The registry of workers, their heartbeats, and what is done about those that stopped beating. */
-import type { Database } from "../db/database.ts";
+import type { Database, Executor } from "../db/database.ts";
 import { arrayLiteral, sql } from "../db/sql.ts";
 import { lineOf } from "./settle-store.ts";
 
@@ -16,16 +16,20 @@ export interface WorkerFacts {
   readonly former?: number;
 }
 
-/** A new row for each start: the id of a dead worker must never come back to life and hide what it held. */
-export async function register(db: Database, worker: WorkerFacts): Promise<number> {
+/**
+ * A new row for each start: the id of a dead worker must never come back to life and hide what it held. It drains from the start while
+ * the system does: under the lock of that row, so that who drains the system finds it there or is found.
+ */
+export async function register(db: Executor, worker: WorkerFacts): Promise<number> {
   const { former = 0 } = worker;
   const [row] = await db.query<{ id: number }>(sql`
+    with state as materialized (select drained_at from millrace.system_state for share)
     insert into millrace.workers (name, host, pid, version, queues, tasks, concurrency, lease_ms,
       draining, wanted_concurrency, recycle_asked_at)
     values (${worker.name}, ${worker.host}, ${worker.pid}, ${worker.version},
             ${worker.queues && arrayLiteral(worker.queues)}::int[], ${worker.tasks && arrayLiteral(worker.tasks)}::int[],
             ${worker.concurrency}, ${worker.leaseMs},
-            coalesce((select draining from millrace.workers where id = ${former}), false),
+            (select drained_at is not null from state) or coalesce((select draining from millrace.workers where id = ${former}), false),
             (select wanted_concurrency from millrace.workers where id = ${former}),
             (select recycle_asked_at from millrace.workers where id = ${former}))
     returning id`);
@@ -35,6 +39,8 @@ export async function register(db: Database, worker: WorkerFacts): Promise<numbe
 /** What operators want of a worker. */
 export interface Orders {
   readonly draining: boolean;
+  /** Every worker is to drain, not this one alone. */
+  readonly systemDrained: boolean;
   /** Null: nobody asked for another than its own. */
   readonly concurrency: number | null;
   readonly recycle: boolean;
@@ -55,7 +61,9 @@ export async function beat(db: Database, worker: number, concurrency: number, le
       update millrace.workers set beat_at = now(), concurrency = ${concurrency}
       where id = ${worker} and stopped_at is null returning draining, wanted_concurrency, recycle_asked_at
     )
-    select (select json_build_object('draining', draining, 'concurrency', wanted_concurrency, 'recycle', recycle_asked_at is not null)
+    select (select json_build_object(
+              'draining', draining, 'concurrency', wanted_concurrency, 'recycle', recycle_asked_at is not null,
+              'systemDrained', exists (select from millrace.system_state where drained_at is not null))
             from beating) as orders,
            (select array_agg(id::text) from millrace.leases
             where worker = ${worker} and claimed_at <= now() - ${leaseAgeMs}::float8 * interval '1 millisecond') as old`);

@@ -154,7 +154,8 @@ async function empty(database: TestDatabase, schema: string): Promise<void> {
       end loop;
     end $$;
     delete from "${schema}".migrations where version > ${latestVersion};
-    insert into "${schema}".tally_mark default values;`;
+    insert into "${schema}".tally_mark default values;
+    insert into "${schema}".system_state default values;`;
   if (database.backend === "pglite") return void (await database.pglite.exec(text));
   const client = new pg.Client({ connectionString: database.url });
   await client.connect();
