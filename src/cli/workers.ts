@@ -51,7 +51,9 @@ export const workers = command({
       }
       const list = await door.ask<WorkerList>("GET", "/api/workers");
       if (args.json) return printJson(list);
-      if (list.drained) print(drainedLine(list.drained));
+      if (list.drained) {
+        print(`The system is drained ${sinceBy(list.drained)}; \`millrace drain resume\` lets workers claim again.`);
+      }
       print(list.workers.length === 0 ? "No workers." : tableOf(list));
     } finally {
       await door.close();
@@ -59,9 +61,10 @@ export const workers = command({
   },
 });
 
-export function drainedLine({ since, by }: NonNullable<WorkerList["drained"]>): string {
-  const who = by === null ? "" : ` by ${by}`;
-  return `The system is drained${who} since ${new Date(since).toISOString()} (${fromNow(since, Date.now())}); \`millrace drain resume\` lets workers claim again.`;
+/** `by ada since 2027-01-31T08:00:00.000Z (4 min ago)` */
+export function sinceBy({ since, by }: { readonly since: Date | string; readonly by: string | null }): string {
+  const who = by === null ? "" : `by ${by} `;
+  return `${who}since ${new Date(since).toISOString()} (${fromNow(since, Date.now())})`;
 }
 
 interface Words {

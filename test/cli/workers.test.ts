@@ -57,6 +57,9 @@ test("up and worker can be looked at, drained, resumed, told another concurrency
     `Worker ${id}: claims nothing more, and ends what runs.`,
   );
   await up.says(/worker drains/);
+  expect((await place.run("doctor")).stdout).toMatch(
+    new RegExp(`! workers +1 of 1 drain and claim no jobs: ${id} \\(.*\\)\\.\n +\`millrace workers resume <id>\` lets`),
+  );
   const waited = await place.run("drain", "--wait");
   expect(waited.stdout).toMatch(
     /^0 workers told to drain; so is every one that starts\.\n0 jobs running on 1 worker; running \+ waiting: .*default 0\+0/,
@@ -95,6 +98,12 @@ test("the drained system stays so over a new start, says by whom and since when,
     /^The system is drained by ada since \d{4}-.* ago\); .*\nid +name/,
   );
   expect((await place.run("explain", id)).stdout).toMatch(/The system is drained since .* by ada/);
+  const doctor = await place.run("doctor");
+  expect(doctor.stdout).toMatch(
+    /! workers +The system is drained by ada since .* ago\): no worker claims jobs, nor will one that starts\.\n +`millrace drain resume` lets/,
+  );
+  expect(doctor.stdout).not.toMatch(/ of 1 drain/);
+  expect(doctor.code).toBe(0);
   const doomed = await place.run("drain", "--until-empty");
   expect(doomed.stderr).toMatch(/SYSTEM_DRAINED/);
   expect(doomed.code).toBe(1);
@@ -134,6 +143,9 @@ test("a worker that is recycled and cannot end a job exits with code 5", async (
   await up.says(/deaf begins/);
   const [{ id } = { id: 0 }] = await list();
   await place.run("workers", "recycle", String(id));
+  expect((await place.run("doctor")).stdout).toMatch(
+    /! workers +1 of 1 end what they run, to start anew: .*\n +Wait half/,
+  );
   expect((await up.ended).code).toBe(5);
 });
 
