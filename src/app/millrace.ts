@@ -183,12 +183,12 @@ export class Millrace extends BulkOrders {
 
   constructor(app: App, db: Database, surroundings: Surroundings) {
     const { log, now, random, maxPayloadBytes, maxEnqueuePerMinute, maintenance } = surroundings;
-    super({ app, db, now, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
+    const admission = new Admission(db, log, now, maxEnqueuePerMinute);
+    super({ app, db, now, admission, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
     this.log = log;
     this.registry = new Registry(db, this.channel);
     this.#random = random;
     this.#maintenance = maintenance;
-    const admission = new Admission(db, log, now, maxEnqueuePerMinute);
     this.#enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, admission);
     this.policies = new Policies(db, this.names, this.channel);
   }
@@ -331,7 +331,7 @@ export class Millrace extends BulkOrders {
     return resumeQueue(this.db, this.channel, await this.#queueId(queue));
   }
 
-  /** Deletes finished jobs, completed and failed, that ended longer than `grace` ago. Default 24 hours. */
+  /** Deletes jobs that completed, failed or were cancelled longer than `grace` ago. Default 24 hours. */
   async clean(queue: string, grace: Duration = "24h"): Promise<Cleaned> {
     this.mustBeOpen();
     return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"));

@@ -343,7 +343,7 @@ alter table millrace.settled add column archived boolean not null default false;
 create index settled_age on millrace.settled (archived, finished_at);
 create index ingest_decisions_age on millrace.ingest_decisions (at);
 create index policy_decisions_age on millrace.policy_decisions (at);
-create index attempts_cancelled on millrace.attempts (finished_at) where outcome = 'cancelled' and not late;
+create index attempts_cancelled on millrace.attempts (queue, finished_at) where outcome = 'cancelled' and not late;
 -- What was replayed knows its replays. Plain jobs are in neither index.
 create index jobs_replays on millrace.jobs (replay_of) where replay_of is not null;
 create index jobs_archive_replays on millrace.jobs_archive (replay_of) where replay_of is not null;
