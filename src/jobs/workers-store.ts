@@ -1,6 +1,7 @@
 /** The registry of workers, their heartbeats, and what is done about those that stopped beating. */
 import type { Database, Executor } from "../db/database.ts";
 import { arrayLiteral, sql } from "../db/sql.ts";
+import { finishRequests } from "./cancel-store.ts";
 import { lineOf } from "./settle-store.ts";
 
 export interface WorkerFacts {
@@ -107,7 +108,8 @@ export interface Reaped {
  * new snapshot, sees every result that was committed before.
  *
  * A job lost in company uses no attempt: nobody knows whether it was even started. A job lost while its worker held nothing else
- * does, and the third time it is `POISON`. Either way it comes back as a suspect, to be run alone.
+ * does, and the third time it is `POISON`. Either way it comes back as a suspect, to be run alone, unless somebody wants it to end:
+ * then nobody else may begin it first.
  */
 export async function reap(db: Database, channel: string, self: number): Promise<Reaped> {
   return db.transaction(async (tx) => {
@@ -124,7 +126,7 @@ export async function reap(db: Database, channel: string, self: number): Promise
     const workers = dead.map(({ name }) => name);
     if (leases.length === 0) return { workers, requeued: 0, buried: 0 };
     const ids = arrayLiteral(leases.map(({ id }) => id));
-    const [row] = await tx.query<{ requeued: number; buried: number }>(sql`
+    const [row] = await tx.query<{ requeued: number; buried: number; unwanted: string[] }>(sql`
       with lost as materialized (
         select l.id as lease, l.queue, l.worker, l.claimed_at, open.job_id, open.attempt,
                count(*) over (partition by l.worker) = 1
@@ -164,7 +166,9 @@ export async function reap(db: Database, channel: string, self: number): Promise
       dropped as (delete from millrace.leases where id = any (${ids}::bigint[])),
       -- not the lanes: what comes back is a suspect, and those are found by looking around
       woken as (select pg_notify(${channel}, 'look') from judged limit 1)
-      select (select count(*)::int from requeued) as requeued, (select count(*)::int from buried) as buried, (select count(*)::int from woken) as woken`);
+      select (select count(*)::int from requeued) as requeued, (select count(*)::int from buried) as buried, (select count(*)::int from woken) as woken,
+             array(select c.job_id::text from judged join millrace.cancel_requests c on c.job_id = judged.job_id where judged.reason is null) as unwanted`);
+    if (row !== undefined && row.unwanted.length > 0) await finishRequests(tx, row.unwanted);
     return { workers, requeued: row?.requeued ?? 0, buried: row?.buried ?? 0 };
   });
 }

@@ -136,17 +136,33 @@ test("drain --until-empty lets workers go on, leaves all as it is when it is int
   await place.run("drain", "resume");
 });
 
-test("a worker that is recycled and cannot end a job exits with code 5", async () => {
+test("a worker that is recycled and cannot end a job exits with code 5; what was cancelled is, the rest runs again", async () => {
+  const enqueue = async (): Promise<string> =>
+    (JSON.parse((await place.run("enqueue", "deaf", "--json")).stdout) as { id: string }).id;
+  const status = async (id: string): Promise<unknown> =>
+    (JSON.parse((await place.run("job", id, "--json")).stdout) as { status: string }).status;
   await using up = place.start("up");
   await up.says(/worker started/);
-  await place.run("enqueue", "deaf");
-  await up.says(/deaf begins/);
+  const unwanted = await enqueue();
+  const other = await enqueue();
+  await up.hasSaid(2, /deaf begins/);
+  expect((await place.run("cancel", unwanted, "--wait", "0s", "--json")).stdout).toMatch(/"cancelling"/);
+  await vi.waitFor(
+    async () => expect((await place.run("explain", unwanted)).stdout).toMatch(/the task ignores it since/),
+    { timeout: 60_000, interval: 200 },
+  );
   const [{ id } = { id: 0 }] = await list();
   await place.run("workers", "recycle", String(id));
   expect((await place.run("doctor")).stdout).toMatch(
     /! workers +1 of 1 end what they run, to start anew: .*\n +Wait half/,
   );
   expect((await up.ended).code).toBe(5);
+
+  await using next = place.start("up");
+  await next.says(/deaf begins/); // that of the other one
+  expect(await status(unwanted)).toBe("cancelled");
+  expect(await status(other)).toBe("active");
+  expect(next.heard(/deaf begins/)).toHaveLength(1);
 });
 
 test.each([
