@@ -6,7 +6,7 @@ export function workersView(workers: readonly WorkerInfo[], drained: Drained | n
   return { workers: workers.map(workerItem), drained };
 }
 
-export function workerItem(worker: WorkerInfo) {
+function workerItem(worker: WorkerInfo) {
   const { id, name, state, host, pid, version, queues, tasks, concurrency, active, recycling } = worker;
   return {
     id,
