@@ -262,7 +262,9 @@ class Running {
       { worker: name, concurrency: this.runner.concurrency, lease_ms: leaseMs },
       `worker started; reap_expired_locks every ${reapMs} ms`,
     );
-    this.#claimer.start();
+    // Ordered before we listened: those that start while the system is drained must not claim until the first beat.
+    await untilDone("hearing the worker's orders", () => this.#beat(), this.#stopping, log);
+    if (!this.#draining) this.#claimer.start();
     for (const companion of this.#setup.companions) companion.start();
     return true;
   }
@@ -318,12 +320,13 @@ class Running {
     this.#beat().catch((error: unknown) => this.#setup.log.debug({ err: error }, "orders are read with the next beat"));
   }
 
-  #obey({ draining, concurrency, recycle }: Orders): void {
+  #obey({ draining, systemDrained, concurrency, recycle }: Orders): void {
     if (this.#stopping()) return;
     const { log, name } = this.#setup;
     if (draining !== this.#draining) {
       this.#draining = draining;
-      log.info({ worker: name }, draining ? "worker drains: it claims nothing more" : "worker claims again");
+      const why = systemDrained ? "; the whole system is drained, until `millrace drain resume`" : "";
+      log.info({ worker: name }, draining ? `worker drains: it claims nothing more${why}` : "worker claims again");
       if (draining) this.#rest();
       else {
         this.#claimer.start();
@@ -370,6 +373,8 @@ class Running {
       this.runner.interruptAll("lease_lost");
       unanswered.clear();
       await this.#register();
+      const { orders: current } = await beat(db, this.#id, this.runner.concurrency, orphanAgeMs);
+      if (current) this.#obey(current);
       this.#claimer.registered();
       return;
     }

@@ -1,1 +1,0 @@
--- The number is taken by a change that is on its way.
