@@ -30,6 +30,8 @@ create table millrace.queue_policies (
 );
 
 -- Starts within the window of a rate limit: n[i] of them at at[i], at most a hundred entries. kind: rate | attempts; key '': of the queue.
+-- Pages are left half empty, so that an update stays in its page, which is cleared of what is dead by the next one: 10 000 full rows
+-- updated 93 000 times keep their size without any vacuum.
 create table millrace.rate_windows (
   queue int not null,
   kind text not null,
@@ -136,10 +138,18 @@ alter table millrace.settled add column archived boolean not null default false;
 create index settled_age on millrace.settled (archived, finished_at);
 create index ingest_decisions_age on millrace.ingest_decisions (at);
 create index policy_decisions_age on millrace.policy_decisions (at);
-create index attempts_cancelled on millrace.attempts (finished_at) where outcome = 'cancelled' and not late;
+create index attempts_cancelled on millrace.attempts (queue, finished_at) where outcome = 'cancelled' and not late;
 -- What was replayed knows its replays. Plain jobs are in neither index.
 create index jobs_replays on millrace.jobs (replay_of) where replay_of is not null;
 create index jobs_archive_replays on millrace.jobs_archive (replay_of) where replay_of is not null;
+
+-- Orders for the system as a whole: one row. Drained: no worker claims anything, those that start later included.
+create table millrace.system_state (
+  singleton boolean primary key default true check (singleton),
+  drained_at timestamptz,
+  drained_by text
+);
+insert into millrace.system_state default values;
 
 -- Orders for workers, read at once when they are given and with every beat.
 alter table millrace.workers

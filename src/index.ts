@@ -17,9 +17,10 @@ export type { DeadLetterCount, DeadLetterGroup } from "./jobs/dead-letters-store
 export type { Enqueued } from "./jobs/enqueue.ts";
 export type { DebounceOptions, EnqueueOptions, ThrottleOptions, UniqueOptions } from "./jobs/enqueue-options.ts";
 export type { Because, Explanation } from "./jobs/explain.ts";
+export type { DrainOptions } from "./app/drain.ts";
 export type { LogLine } from "./jobs/notes-store.ts";
 export type { Registry } from "./jobs/registry.ts";
-export type { HeldJob, WorkerInfo, WorkerState } from "./jobs/registry-store.ts";
+export type { Drained, HeldJob, WorkerInfo, WorkerState } from "./jobs/registry-store.ts";
 export type { Job, JobStatus } from "./jobs/read-store.ts";
 export type { QueueStats } from "./jobs/stats-store.ts";
 export { type AnyTask, type InputOf, type OutputOf, type Task, type TaskOptions, task } from "./jobs/task.ts";

@@ -12,7 +12,7 @@ export const bulkAttempts = 100;
 
 /** Those that a worker of these queues (undefined: of every queue) has. */
 export function builtInTasks(
-  desk: Pick<OrderDesk, "db" | "channel" | "now">,
+  desk: Pick<OrderDesk, "db" | "channel" | "admission" | "now">,
   queues: readonly string[] | undefined,
   settings: MaintenanceSettings,
 ): AnyTask[] {

@@ -13,7 +13,7 @@ import { existingModule } from "../isolate/options.ts";
 import { Endings } from "../jobs/endings.ts";
 import type { Explanation } from "../jobs/explain.ts";
 import type { LogLine } from "../jobs/notes-store.ts";
-import type { WorkerInfo } from "../jobs/registry-store.ts";
+import type { Drained, WorkerInfo } from "../jobs/registry-store.ts";
 import { Registry } from "../jobs/registry.ts";
 import { type Job, jobStatuses, listJobs } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
@@ -28,6 +28,7 @@ import { Schedules } from "../schedules/schedules.ts";
 import type { App } from "./app.ts";
 import { builtInTasks, maintenanceQueue } from "./built-in.ts";
 import { readConfig } from "./config.ts";
+import { type DrainOptions, drainNames, untilEmpty } from "./drain.ts";
 import { type MaintenanceSettings, maintenanceSchedule } from "./maintenance.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
 import { open } from "./open.ts";
@@ -258,13 +259,8 @@ export class Millrace extends Producer {
   /** Lets nothing of this queue start, on any worker, until it is resumed. False when it was paused already. */
   async pause(queue: string, options: { by?: string; reason?: string } = {}): Promise<boolean> {
     this.mustBeOpen();
-    return pauseQueue(
-      this.db,
-      this.channel,
-      await this.names.queues.id(checkedName(queue, "queue")),
-      options.by ?? null,
-      options.reason ?? null,
-    );
+    const id = await this.names.queues.id(checkedName(queue, "queue"));
+    return pauseQueue(this.db, this.channel, id, options.by ?? null, options.reason ?? null);
   }
 
   async resume(queue: string): Promise<boolean> {
@@ -272,7 +268,7 @@ export class Millrace extends Producer {
     return resumeQueue(this.db, this.channel, await this.#queueId(queue));
   }
 
-  /** Deletes finished jobs, completed and failed, that ended longer than `grace` ago. Default 24 hours. */
+  /** Deletes jobs that completed, failed or were cancelled longer than `grace` ago. Default 24 hours. */
   async clean(queue: string, grace: Duration = "24h"): Promise<Cleaned> {
     this.mustBeOpen();
     return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"));
@@ -284,12 +280,22 @@ export class Millrace extends Producer {
     return this.registry.list();
   }
 
-  /** Lets every worker there is now claim nothing more. Returns those that did not drain before. */
-  async drain(options: { by?: string } = {}): Promise<number[]> {
+  /** Lets every worker claim nothing more, those that start later included. Returns those at work that did not drain before. */
+  async drain(options: DrainOptions = {}): Promise<number[]> {
+    refuseUnknown("drain", options, drainNames);
+    const look = async () => ({ queues: await this.stats(), drained: await this.drained() });
+    if (options.untilEmpty) await untilEmpty(look, ({ queues }) => options.onLook?.(queues), options.signal);
     this.mustBeOpen();
     return this.registry.drainAll(options);
   }
 
+  /** Since when the whole system drains, and who wanted it; null when it does not. */
+  async drained(): Promise<Drained | null> {
+    this.mustBeOpen();
+    return this.registry.drained();
+  }
+
+  /** Lets every worker claim again, whoever drained it. */
   async undrain(options: { by?: string } = {}): Promise<number[]> {
     this.mustBeOpen();
     return this.registry.resumeAll(options);

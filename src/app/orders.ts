@@ -9,7 +9,9 @@ import { type Cancelled, cancelJob } from "../jobs/cancel.ts";
 import type { Signature } from "../jobs/cancel-store.ts";
 import { readInstant } from "../jobs/enqueue-options.ts";
 import type { Names } from "../jobs/names.ts";
-import { type Move, moveJobs, removeJobs, replayJobs, retryJobs } from "../jobs/orders-store.ts";
+import type { Admission } from "../jobs/admission.ts";
+import { type Move, moveJobs, removeJobs, retryJobs } from "../jobs/orders-store.ts";
+import { replayByRules } from "../jobs/replay.ts";
 import { type Job, type JobStatus, findJobs } from "../jobs/read-store.ts";
 import { highestPriority, validate } from "../jobs/task.ts";
 import type { App } from "./app.ts";
@@ -66,6 +68,7 @@ export interface OrderDesk {
   readonly db: Database;
   readonly names: Names;
   readonly channel: string;
+  readonly admission: Admission;
   readonly maxPayloadBytes: number;
   readonly now: () => number;
 }
@@ -77,16 +80,19 @@ export abstract class Orders {
   readonly names: Names;
   /** What workers listen on. */
   readonly channel: string;
+  /** Lets new jobs into queues that limit them. */
+  readonly admission: Admission;
   /** Largest input of a job, as JSON. */
   readonly maxPayloadBytes: number;
   /** Time for ids, ms since 1970. */
   readonly now: () => number;
 
-  constructor({ app, db, names, channel, maxPayloadBytes, now }: OrderDesk) {
+  constructor({ app, db, names, channel, admission, maxPayloadBytes, now }: OrderDesk) {
     this.app = app;
     this.db = db;
     this.names = names;
     this.channel = channel;
+    this.admission = admission;
     this.maxPayloadBytes = maxPayloadBytes;
     this.now = now;
   }
@@ -159,7 +165,7 @@ export abstract class Orders {
 
   /**
    * Makes a new job of an old one, whatever its status: the same task, input, priority, attempts, options, tags and concurrency key,
-   * but for what is given here. The old one stays as it is.
+   * but for what is given here. The old one stays as it is. The limits of its queue on new jobs hold. Throws `ENQUEUE_RATE_EXCEEDED`.
    */
   async replay(id: string, options: ReplayOptions = {}): Promise<{ id: string; replayOf: string }> {
     this.mustBeOpen();
@@ -169,7 +175,12 @@ export abstract class Orders {
     const changes = { ...(await this.readMove(options)), input };
     const old = isUuid(id) ? id : undefined;
     const pairs = old === undefined ? [] : [[old, uuidv7(this.now())] as const];
-    const [fresh] = await replayJobs(this.db, this.channel, pairs, changes, signature);
+    const { ids, denied } = await this.db.transaction((tx) => replayByRules(tx, this, pairs, changes, signature));
+    if (denied !== undefined) {
+      await this.admission.record(await this.names.queues.nameOf(denied.queue), [denied.denial]);
+      throw denied.denial.error;
+    }
+    const [fresh] = ids;
     if (fresh !== undefined) return { id: fresh, replayOf: id };
     throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
   }

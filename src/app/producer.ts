@@ -37,15 +37,14 @@ const waitNames: ReadonlySet<string> = new Set(["within"]);
 
 export abstract class Producer extends BulkOrders {
   readonly log: Log;
-  protected readonly admission: Admission;
   protected readonly enqueuer: Enqueuer;
   protected readonly finishes: Finishes;
 
   constructor(app: App, db: Database, { log, now, maxPayloadBytes, maxEnqueuePerMinute }: Surroundings) {
-    super({ app, db, now, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
+    const admission = new Admission(db, log, now, maxEnqueuePerMinute);
+    super({ app, db, now, admission, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
     this.log = log;
-    this.admission = new Admission(db, log, now, maxEnqueuePerMinute);
-    this.enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, this.admission);
+    this.enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, admission);
     this.finishes = new Finishes(db);
   }
 

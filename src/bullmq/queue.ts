@@ -146,15 +146,15 @@ export class Queue<Data = unknown> {
     return stats?.paused ?? false;
   }
 
-  /** Deletes jobs, completed and failed, that ended more than `graceMs` ago. */
+  /** Deletes jobs, completed, failed and cancelled, that ended more than `graceMs` ago. */
   async clean(graceMs: number, ...more: never[]): Promise<Cleaned> {
     // BullMQ's limit and type: ignoring the type would delete what was to be kept.
     if (more.length > 0)
       throw new MillraceError(
         "OPTION_INVALID",
-        "queue.clean takes a grace only; it removes completed and failed jobs alike, all that are older.",
+        "queue.clean takes a grace only; it removes completed, failed and cancelled jobs alike, all that are older.",
       );
-    return ifThere((await this.#door()).clean(this.name, graceMs), { completed: 0, failed: 0 });
+    return ifThere((await this.#door()).clean(this.name, graceMs), { completed: 0, failed: 0, cancelled: 0 });
   }
 
   /** This object works no more; the queue and its worker go on. */

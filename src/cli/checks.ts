@@ -5,14 +5,17 @@ import { MillraceError } from "../core/errors.ts";
 import type { Database } from "../db/database.ts";
 import { latestVersion, requireCurrent } from "../db/migrate.ts";
 import { diskUsedPercent } from "../http/health.ts";
+import { workersView } from "../http/worker-view.ts";
+import { type WorkerState, listWorkers, readDrained } from "../jobs/registry-store.ts";
 import { ask } from "./ask-api.ts";
-import { type LiveWorker, type Waiting, liveWorkers, readServer, waitingJobs } from "./doctor-store.ts";
+import { type Waiting, readServer, waitingJobs } from "./doctor-store.ts";
 import { exitCodeOf, exitCodes } from "./exit-codes.ts";
 import { withoutPassword } from "./mask.ts";
 import { hasData, openDatabase } from "./open-database.ts";
 import { counted } from "./print.ts";
 import { announcedApi } from "./running-api.ts";
 import { checkSchedules } from "./schedule-checks.ts";
+import { sinceBy } from "./workers.ts";
 
 export interface Finding {
   readonly check:
@@ -79,7 +82,7 @@ async function checkDatabase(config: Config): Promise<Finding[]> {
     db = await openDatabase(config);
   } catch (error) {
     const url = error instanceof MillraceError && error.code === "EMBEDDED_IN_USE" ? announcedApi(config) : undefined;
-    return [url === undefined ? failure("database", error) : await checkRunning(config, url)];
+    return url === undefined ? [failure("database", error)] : checkRunning(config, url);
   }
   try {
     const [database, clock] = await checkServer(db, config);
@@ -92,16 +95,18 @@ async function checkDatabase(config: Config): Promise<Finding[]> {
   }
 }
 
-/** The embedded database is held by an `up`, which alone can look inside. Its readiness says the rest. */
-async function checkRunning({ dataDir }: Config, url: string): Promise<Finding> {
+/** The embedded database is held by an `up`, which alone can look inside. Its API says the rest. */
+async function checkRunning({ dataDir }: Config, url: string): Promise<Finding[]> {
   const message = `${dataDir}, embedded, is held by the \`millrace up\` at ${url}`;
   try {
     await ask(url, "GET", "/health/test");
-    return { check: "database", status: "ok", message: `${message}, which is ready.` };
+    const workers = await ask<WorkersSeen>(url, "GET", "/api/workers");
+    return [{ check: "database", status: "ok", message: `${message}, which is ready.` }, ...checkWorkers(workers)];
   } catch (error) {
     const action = "Look at its log; stop it and start it again.";
     const exitCode = exitCodes.database;
-    return { check: "database", status: "fail", message: `${message}. ${(error as Error).message}`, action, exitCode };
+    const { message: why } = error as Error;
+    return [{ check: "database", status: "fail", message: `${message}. ${why}`, action, exitCode }];
   }
 }
 
@@ -141,28 +146,69 @@ async function checkSchema(db: Database): Promise<Finding> {
 }
 
 async function checkWork(db: Database): Promise<Finding[]> {
-  const [workers, waiting] = await Promise.all([liveWorkers(db), waitingJobs(db)]);
+  const [workers, drained, waiting] = [await listWorkers(db), await readDrained(db), await waitingJobs(db)];
   const schedules = await checkSchedules(db, workers.length > 0);
   const stuck = waiting.filter(({ served, paused }) => !served || paused).map(stuckJobs);
   const jobs = waiting.reduce((sum, row) => sum + row.jobs, 0);
   const message = jobs === 0 ? "No job waits." : `${counted(jobs, "job")} waiting, each for a live worker.`;
   return [
-    checkWorkers(workers),
+    ...checkWorkers(workersView(workers, drained)),
     ...(stuck.length > 0 ? stuck : [{ check: "waiting", status: "ok", message } as const]),
     ...schedules,
   ];
 }
 
-function checkWorkers(workers: readonly LiveWorker[]): Finding {
-  if (workers.length === 0) {
-    const action = "Start `millrace up` or `millrace worker`.";
-    return { check: "workers", status: "warn", message: "No worker runs.", action };
-  }
-  const slots = workers.reduce((sum, { concurrency }) => sum + concurrency, 0);
-  const names = workers.map(({ name }) => name).join(", ");
-  const message = `${counted(workers.length, "worker")}, ${counted(slots, "job")} at once: ${names}.`;
-  return { check: "workers", status: "ok", message };
+/** From the database, or from an API. */
+interface WorkersSeen {
+  readonly workers: readonly {
+    readonly id: number;
+    readonly name: string;
+    readonly state: WorkerState;
+    readonly concurrency: number;
+    readonly recycling: boolean;
+  }[];
+  readonly drained: Parameters<typeof sinceBy>[0] | null;
 }
+
+function checkWorkers({ workers, drained }: WorkersSeen): Finding[] {
+  const live = workers.filter(({ state }) => state !== "lost" && state !== "stopped");
+  const recycling = live.filter((worker) => worker.recycling);
+  const draining = live.filter((worker) => worker.state === "draining" && !worker.recycling);
+  const warn = (message: string, action: string): Finding => ({ check: "workers", status: "warn", message, action });
+  const all: Finding[] = drained
+    ? [warn(`The system is drained ${sinceBy(drained)}: no worker claims jobs, nor will one that starts.`, resumeAll)]
+    : [];
+  if (live.length === 0) return [...all, warn("No worker runs.", "Start `millrace up` or `millrace worker`.")];
+  const slots = live.reduce((sum, { concurrency }) => sum + concurrency, 0);
+  const message = `${counted(live.length, "worker")}, ${counted(slots, "job")} at once: ${live.map(({ name }) => name).join(", ")}.`;
+  const one = "`millrace workers resume <id>` lets one claim again";
+  return [
+    { check: "workers", status: "ok", message },
+    ...all,
+    ...(draining.length > 0 && drained === null
+      ? [
+          warn(
+            `${draining.length} of ${live.length} drain and claim no jobs: ${idsOf(draining)}.`,
+            `${one}, \`millrace drain resume\` all.`,
+          ),
+        ]
+      : []),
+    ...(recycling.length > 0
+      ? [
+          warn(
+            `${recycling.length} of ${live.length} end what they run, to start anew: ${idsOf(recycling)}.`,
+            recycleEnds,
+          ),
+        ]
+      : []),
+  ];
+}
+
+const resumeAll = "`millrace drain resume` lets every worker claim again.";
+const recycleEnds =
+  "Wait half a minute. One that stays holds a job that ignores its signal, which ends with its process: let that be started again.";
+
+const idsOf = (workers: WorkersSeen["workers"]): string => workers.map(({ id, name }) => `${id} (${name})`).join(", ");
 
 function stuckJobs({ task, queue, jobs, paused, oldestMs }: Waiting): Finding {
   const who = `${counted(jobs, "job")} of task "${task}" in queue "${queue}", the oldest for ${describeMs(oldestMs)}`;

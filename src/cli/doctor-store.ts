@@ -17,19 +17,6 @@ export async function readServer(db: Executor): Promise<Server> {
   return row as Server;
 }
 
-export interface LiveWorker {
-  readonly name: string;
-  readonly version: string;
-  readonly concurrency: number;
-}
-
-/** Workers that beat within their lease. */
-export async function liveWorkers(db: Executor): Promise<LiveWorker[]> {
-  return db.query(sql`
-    select name, version, concurrency from millrace.workers
-    where stopped_at is null and beat_at >= now() - lease_ms * interval '1 millisecond' order by name`);
-}
-
 /** What is wrong with a schedule. */
 export interface ScheduleFault {
   readonly fault: "trouble" | "late" | "unserved" | "overdue";

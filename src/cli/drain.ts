@@ -1,8 +1,9 @@
-/** `millrace drain`: every worker ends what it runs and claims nothing more, until `millrace drain resume`. */
+/** `millrace drain`: every worker, also one that starts later, ends what it runs and claims nothing more, until `millrace drain resume`. */
 import { setTimeout as pause } from "node:timers/promises";
+import { untilEmpty } from "../app/drain.ts";
 import type { QueueStats } from "../jobs/stats-store.ts";
 import { type ApiDoor, openApi } from "./api-door.ts";
-import { wordOption } from "./arguments.ts";
+import { invalid, wordOption } from "./arguments.ts";
 import { command } from "./command.ts";
 import { counted, print, printJson } from "./print.ts";
 import { type WorkerList, orderArguments, orderer } from "./workers.ts";
@@ -14,6 +15,7 @@ interface Sizes {
   readonly active: number;
   readonly workers: number;
   readonly queues: readonly QueueStats[];
+  readonly drained: WorkerList["drained"];
 }
 
 export const drain = command({
@@ -26,18 +28,29 @@ export const drain = command({
       description: "resume: every worker claims again",
     },
     wait: { type: "boolean", description: "Stay until nothing runs, and show the sizes of the queues meanwhile" },
+    "until-empty": {
+      type: "boolean",
+      description: "First let workers go on until no queue has a job that waits or runs; Ctrl-C leaves all as it is",
+    },
     ...orderArguments,
   },
   async run({ args }) {
     const order = wordOption(args.order, "order", ["resume"] as const) ?? "drain";
+    const first = args["until-empty"] === true;
+    if (first && order === "resume") throw invalid("millrace drain resume: --until-empty is for draining.");
     const door = await openApi(args);
+    const show = args.json ? () => undefined : (sizes: Sizes) => print(lineOf(sizes));
     try {
+      if (first) await untilEmpty(() => look(door), show);
       const path = order === "drain" ? "/api/drain" : "/api/drain/resume";
       const { changed } = await door.ask<{ changed: number[] }>("POST", path, orderer(args));
-      const waits = args.wait === true && order === "drain";
+      // What came while it was ordered may run yet.
+      const waits = (args.wait === true || first) && order === "drain";
       if (!args.json)
-        print(`${counted(changed.length, "worker")} told to ${order === "drain" ? "drain" : "claim again"}.`);
-      const sizes = waits ? await untilNothingRuns(door, args.json === true) : undefined;
+        print(
+          `${counted(changed.length, "worker")} told to ${order === "drain" ? "drain; so is every one that starts" : "claim again"}.`,
+        );
+      const sizes = waits ? await untilNothingRuns(door, show) : undefined;
       if (args.json) return printJson({ order, changed, ...sizes });
       if (sizes) print("Nothing runs. What waits stays in its queues; `millrace drain resume` lets it run.");
     } finally {
@@ -47,23 +60,27 @@ export const drain = command({
 });
 
 /** Twice in a row, for a claim may have been under way when the order came. */
-async function untilNothingRuns(door: ApiDoor, quietly: boolean): Promise<Sizes> {
+async function untilNothingRuns(door: ApiDoor, show: (sizes: Sizes) => void): Promise<Sizes> {
   for (let zeros = 0; ; await pause(lookEveryMs)) {
     const sizes = await look(door);
-    if (!quietly) print(lineOf(sizes));
+    show(sizes);
     zeros = sizes.active === 0 ? zeros + 1 : 0;
     if (zeros === 2) return sizes;
   }
 }
 
 async function look(door: ApiDoor): Promise<Sizes> {
-  const { workers } = await door.ask<WorkerList>("GET", "/api/workers");
+  const { workers, drained } = await door.ask<WorkerList>("GET", "/api/workers");
   const { stats: queues } = await door.ask<{ stats: QueueStats[] }>("GET", "/api/queue/stats");
   const alive = workers.filter(({ state }) => state !== "stopped" && state !== "lost");
-  return { active: alive.reduce((sum, worker) => sum + worker.active, 0), workers: alive.length, queues };
+  const active = alive.reduce((sum, worker) => sum + worker.active, 0);
+  return { active, workers: alive.length, queues, drained };
 }
 
 function lineOf({ active, workers, queues }: Sizes): string {
-  const sizes = queues.map(({ name, active: running, waiting }) => `${name} ${running}+${waiting}`).join(", ");
-  return `${counted(active, "job")} running on ${counted(workers, "worker")}; running + waiting: ${sizes || "no queues"}`;
+  const sizes = queues.map((queue) => {
+    const { name, active: running, waiting, delayed, paused } = queue;
+    return `${name} ${running}+${waiting}${delayed > 0 ? `, ${delayed} delayed` : ""}${paused ? ", paused" : ""}`;
+  });
+  return `${counted(active, "job")} running on ${counted(workers, "worker")}; running + waiting: ${sizes.join("; ") || "no queues"}`;
 }

@@ -1,18 +1,19 @@
 /** `millrace workers`: who runs jobs, and the orders for one of them. */
 import type { ArgsDef } from "citty";
 import { describeMs } from "../core/duration.ts";
-import type { workerItem } from "../http/worker-view.ts";
+import type { workersView } from "../http/worker-view.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { given, invalid, wholeOption, wordOption } from "./arguments.ts";
 import type { Wire } from "./ask-api.ts";
 import { command } from "./command.ts";
+
 import { counted, fromNow, print, printJson, table } from "./print.ts";
 
 const orders = ["drain", "resume", "recycle", "concurrency"] as const;
 
 type Order = "drain" | "resume" | "recycle" | { readonly concurrency: number };
 
-export type WorkerList = Wire<{ workers: ReturnType<typeof workerItem>[] }>;
+export type WorkerList = Wire<ReturnType<typeof workersView>>;
 
 /** For this command and for `drain`. */
 export const orderArguments = {
@@ -51,12 +52,21 @@ export const workers = command({
       }
       const list = await door.ask<WorkerList>("GET", "/api/workers");
       if (args.json) return printJson(list);
+      if (list.drained) {
+        print(`The system is drained ${sinceBy(list.drained)}; \`millrace drain resume\` lets workers claim again.`);
+      }
       print(list.workers.length === 0 ? "No workers." : tableOf(list));
     } finally {
       await door.close();
     }
   },
 });
+
+/** `by ada since 2027-01-31T08:00:00.000Z (4 min ago)` */
+export function sinceBy({ since, by }: { readonly since: Date | string; readonly by: string | null }): string {
+  const who = by === null ? "" : `by ${by} `;
+  return `${who}since ${new Date(since).toISOString()} (${fromNow(since, Date.now())})`;
+}
 
 interface Words {
   readonly order?: string | undefined;

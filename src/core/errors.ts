@@ -75,6 +75,10 @@ export const errorCodes = {
     status: 404,
     action: "Check the id: `millrace workers` lists them; a stopped one takes no orders.",
   },
+  SYSTEM_DRAINED: {
+    status: 409,
+    action: "Let workers claim again with `millrace drain resume`, or drain without waiting for empty queues.",
+  },
   ROUTE_NOT_FOUND: { status: 404, action: "Check method and path against the README." },
   METHOD_NOT_ALLOWED: { status: 405, action: "Use one of the methods in the Allow header." },
   UNSUPPORTED_MEDIA_TYPE: {

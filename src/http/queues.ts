@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
 import { checkedName } from "../core/options.ts";
+import type { Cleaned } from "../jobs/control-store.ts";
 import type { ApiEnv } from "./env.ts";
 import { given, readOptionalBody, readQuery } from "./read.ts";
 
@@ -44,7 +45,7 @@ export function queueRoutes(mill: Millrace): Hono<ApiEnv> {
       const { grace } = readQuery(c, cleanQuery);
       const queue = await existing(c.req.param("name"));
       const cleaned = await mill.clean(queue, grace);
-      const message = `Removed ${cleaned.completed} completed and ${cleaned.failed} failed jobs of queue ${queue}.`;
+      const message = `Removed ${wordsOf(cleaned)} jobs of queue ${queue}.`;
       return c.json({ success: true, message, queue, ...cleaned });
     })
     .post("/api/queue/pause-all", async (c) => {
@@ -61,15 +62,20 @@ export function queueRoutes(mill: Millrace): Hono<ApiEnv> {
     .post("/api/queue/clean-all", async (c) => {
       const { grace } = readQuery(c, cleanQuery);
       const queues = await everyQueue();
-      const total = { completed: 0, failed: 0 };
+      const total = { completed: 0, failed: 0, cancelled: 0 };
       for (const queue of queues) {
-        const { completed, failed } = await mill.clean(queue, grace);
+        const { completed, failed, cancelled } = await mill.clean(queue, grace);
         total.completed += completed;
         total.failed += failed;
+        total.cancelled += cancelled;
       }
-      const message = `Removed ${total.completed} completed and ${total.failed} failed jobs of ${queues.length} queues.`;
+      const message = `Removed ${wordsOf(total)} jobs of ${queues.length} queues.`;
       return c.json({ success: true, message, queues, ...total });
     });
+}
+
+function wordsOf({ completed, failed, cancelled }: Cleaned): string {
+  return `${completed} completed, ${failed} failed and ${cancelled} cancelled`;
 }
 
 function stats<Stats>(counts: Stats): { success: true; stats: Stats; timestamp: string } {

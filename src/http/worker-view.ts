@@ -1,7 +1,12 @@
 /** Workers as the API and the command line show them. */
-import type { WorkerInfo } from "../jobs/registry-store.ts";
+import type { Drained, WorkerInfo } from "../jobs/registry-store.ts";
 
-export function workerItem(worker: WorkerInfo) {
+/** `drained`: since when, and by whom, the whole system is; null when it is not. */
+export function workersView(workers: readonly WorkerInfo[], drained: Drained | null) {
+  return { workers: workers.map(workerItem), drained };
+}
+
+function workerItem(worker: WorkerInfo) {
   const { id, name, state, host, pid, version, queues, tasks, concurrency, active, recycling } = worker;
   return {
     id,

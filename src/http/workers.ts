@@ -5,7 +5,7 @@ import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 import { given, readBody, readOptionalBody } from "./read.ts";
-import { workerItem } from "./worker-view.ts";
+import { workersView } from "./worker-view.ts";
 
 const by = z
   .string()
@@ -22,7 +22,7 @@ export function workerRoutes(mill: Millrace): Hono<ApiEnv> {
   const orderer = async (c: ApiContext) => given(await readOptionalBody(c, orderBody, maxBodyBytes));
 
   return new Hono<ApiEnv>()
-    .get("/api/workers", async (c) => c.json({ workers: (await mill.workers()).map(workerItem) }))
+    .get("/api/workers", async (c) => c.json(workersView(await mill.workers(), await mill.drained())))
     .post("/api/workers/:id/drain", async (c) => {
       const id = readWorkerId(c);
       const changed = await registry.drain(id, await orderer(c));
@@ -48,11 +48,12 @@ export function workerRoutes(mill: Millrace): Hono<ApiEnv> {
     })
     .post("/api/drain", async (c) => {
       const changed = await mill.drain(await orderer(c));
-      return c.json({ success: true, message: "No worker claims anything more.", changed });
+      const message = "No worker claims anything more, nor will one that starts, until /api/drain/resume.";
+      return c.json({ success: true, message, changed, drained: await mill.drained() });
     })
     .post("/api/drain/resume", async (c) => {
       const changed = await mill.undrain(await orderer(c));
-      return c.json({ success: true, message: "Every worker claims again.", changed });
+      return c.json({ success: true, message: "Every worker claims again.", changed, drained: null });
     });
 }
 

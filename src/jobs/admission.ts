@@ -101,7 +101,7 @@ export function tooLarge(bytes: number, maxBytes: number): Denial {
   };
 }
 
-function tooMany(perMinute: number, count: number, retryAfterMs: number): Denial {
+export function tooMany(perMinute: number, count: number, retryAfterMs: number): Denial {
   return {
     code: "ENQUEUE_RATE_EXCEEDED",
     details: { max_per_minute: perMinute, count_this_minute: count },

@@ -174,8 +174,13 @@ function windowOf(order: BulkOrder, before: Sql, after: readonly string[] | null
     }
     case "jobs": {
       const beyond = after === null ? sql`true` : sql`w.id > ${after[0]}::uuid`;
+      // One may be put away between two batches: the order is that of both tables together.
       const rows = sql`
-        select w.id, array[w.id::text] as place, true as fits from millrace.jobs w where ${beyond} order by w.id limit ${limit}::int`;
+        select w.id, array[w.id::text] as place, true as fits from (
+          (select w.id from millrace.jobs w where ${beyond} order by w.id limit ${limit}::int)
+          union all
+          (select w.id from millrace.jobs_archive w where ${beyond} order by w.id limit ${limit}::int)
+        ) w order by w.id limit ${limit}::int`;
       return { rows, more };
     }
   }
@@ -212,6 +217,13 @@ function isIn(status: JobStatus, filter: StoredFilter): Sql {
   }
 }
 
+/** Successes that were put away are found by what can be done to them; nothing else is in the archive. */
+const archivedToo = ({ action }: BulkOrder): boolean => action === "replay" || action === "remove";
+
+const job = (table: "jobs" | "jobs_archive"): Sql => sql`
+  select id, queue, task, priority, run_at, created_at, key, tags
+  from ${table === "jobs" ? sql`millrace.jobs` : sql`millrace.jobs_archive`} where id = walked.id limit 1`;
+
 /** `matching (id, place, n)` of `walked`. */
 function matching(order: BulkOrder, before: Sql, self: string | null, limit: number): Sql {
   const { filter } = order;
@@ -230,7 +242,7 @@ function matching(order: BulkOrder, before: Sql, self: string | null, limit: num
   ];
   return sql`
     select walked.id, walked.place, walked.n from walked
-    cross join lateral (select * from millrace.jobs where id = walked.id limit 1) j
+    cross join lateral (${archivedToo(order) ? sql`(${job("jobs")}) union all (${job("jobs_archive")}) limit 1` : job("jobs")}) j
     where ${join(conditions, sql` and `)} order by walked.n limit ${limit}::int`;
 }
 
@@ -252,6 +264,8 @@ export async function countMatching(db: Executor, order: BulkOrder): Promise<num
 
 export interface Batch {
   readonly ids: string[];
+  /** Of each of them: where a batch that ended with it would have ended. */
+  readonly places: (readonly string[])[];
   /** Where the next one begins; null: this was the last. */
   readonly place: readonly string[] | null;
 }
@@ -273,6 +287,7 @@ export async function nextBatch(
   const found = rows.filter((row) => row.id !== null).sort((a, b) => a.n - b.n);
   const end = rows.find((row) => row.id === null);
   const ids = found.map(({ id }) => id as string);
-  if (ids.length === limit) return { ids, place: found.at(-1)?.place ?? null };
-  return { ids, place: end?.more ? end.place : null };
+  const places = found.map((row) => row.place as string[]);
+  if (ids.length === limit) return { ids, places, place: places.at(-1) ?? null };
+  return { ids, places, place: end?.more ? end.place : null };
 }

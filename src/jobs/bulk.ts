@@ -6,16 +6,19 @@ import { type LockedBulk, advanceBulk, endStopped, lockBulk } from "./bulk-store
 import { nextBatch } from "./bulk-walk-store.ts";
 import { type Signature, cancelJobs } from "./cancel-store.ts";
 import type { JobContext } from "./context.ts";
-import { moveJobs, removeJobs, replayJobs, retryJobs } from "./orders-store.ts";
+import { moveJobs, removeJobs, retryJobs } from "./orders-store.ts";
+import { type ReplayRoom, replayByRules } from "./replay.ts";
 
 /** Jobs per transaction at most: small enough that nobody waits long for a lock. */
 const batchMax = 500;
 /** After this long the job goes to the back of its queue, so that others of the queue have a turn; in ms. */
 const turnMs = 60_000;
 
-interface Setting {
+/** Of what a queue takes per minute, a replay of many leaves the rest to producers. */
+const share = 0.5;
+
+interface Setting extends ReplayRoom {
   readonly db: Database;
-  readonly channel: string;
   /** Time for ids, ms since 1970. */
   readonly now: () => number;
 }
@@ -32,6 +35,8 @@ export async function runBulk(
     signal.throwIfAborted();
     const step = await setting.db.transaction((tx) => doBatch(setting, tx, job.id));
     if (step === "over") return;
+    // The worker's place is for others meanwhile.
+    if (step.waitMs !== undefined) job.snooze(step.waitMs);
     if (performance.now() > turnEnds) job.snooze(0);
     nextAt = Math.max(nextAt, performance.now() - 1_000) + (step.lookedAt / step.perSecond) * 1_000;
     const pauseMs = nextAt - performance.now();
@@ -39,11 +44,14 @@ export async function runBulk(
   }
 }
 
-async function doBatch(
-  setting: Setting,
-  tx: Executor,
-  id: string,
-): Promise<"over" | { lookedAt: number; perSecond: number }> {
+interface Step {
+  readonly lookedAt: number;
+  readonly perSecond: number;
+  /** A queue takes no more jobs until then. */
+  readonly waitMs: number | undefined;
+}
+
+async function doBatch(setting: Setting, tx: Executor, id: string): Promise<"over" | Step> {
   const bulk = await lockBulk(tx, id);
   if (bulk === undefined || !(bulk.status === "waiting" || bulk.status === "running")) return "over";
   if (bulk.stopAsked) {
@@ -53,37 +61,57 @@ async function doBatch(
   const { perSecond } = bulk;
   // Half a second's worth, so that a slow one is slow and steady, and hears of its stop.
   const limit = Math.min(Math.max(Math.ceil(perSecond / 2), 1), batchMax);
-  const { ids, place } = await nextBatch(tx, bulk, limit);
-  const changed = ids.length === 0 ? 0 : await act(setting, tx, bulk, ids);
-  await advanceBulk(tx, id, { lookedAt: ids.length, changed, place });
-  return place === null ? "over" : { lookedAt: ids.length, perSecond };
+  const { ids, places, place: end } = await nextBatch(tx, bulk, limit);
+  const { changed, lookedAt, waitMs } = await act(setting, tx, bulk, ids);
+  const place = lookedAt === ids.length ? end : places[lookedAt - 1];
+  // Undefined: it is where it was.
+  if (place !== undefined) await advanceBulk(tx, id, { lookedAt, changed, place });
+  return place === null ? "over" : { lookedAt, perSecond, waitMs };
 }
 
-/** How many jobs it changed. */
-async function act(
-  { channel, now }: Setting,
-  tx: Executor,
-  { action, filter, options, by }: LockedBulk,
-  ids: readonly string[],
-): Promise<number> {
+interface Done {
+  readonly changed: number;
+  /** Fewer than there were when a queue takes no more for now. */
+  readonly lookedAt: number;
+  readonly waitMs?: number | undefined;
+}
+
+async function act(setting: Setting, tx: Executor, bulk: LockedBulk, ids: readonly string[]): Promise<Done> {
+  if (ids.length === 0) return { changed: 0, lookedAt: 0 };
+  if (bulk.action === "replay") return replay(setting, tx, bulk, ids);
+  const { channel } = setting;
+  const { action, filter, options, by } = bulk;
   const signature: Signature = { by, reason: options.reason ?? null };
-  const { queueId: queue, priority, delayMs } = options;
-  switch (action) {
-    case "retry":
-      return (await retryJobs(tx, channel, ids, signature)).length;
-    case "cancel":
-      return (await cancelJobs(tx, channel, ids, signature, filter.status === "active" || filter.ids !== undefined))
-        .size;
-    case "replay": {
-      const pairs = ids.map((id) => [id, uuidv7(now())] as const);
-      const runAt = options.runAt === undefined ? undefined : new Date(options.runAt);
-      return (await replayJobs(tx, channel, pairs, { queue, priority, delayMs, runAt }, signature)).length;
+  const { queueId: queue, priority } = options;
+  const change = async (): Promise<number> => {
+    switch (action) {
+      case "retry":
+        return (await retryJobs(tx, channel, ids, signature)).length;
+      case "cancel":
+        return (await cancelJobs(tx, channel, ids, signature, filter.status === "active" || filter.ids !== undefined))
+          .size;
+      case "remove":
+        return (await removeJobs(tx, ids)).length;
+      case "reprioritise":
+        return (await moveJobs(tx, channel, ids, action, { priority }, signature)).length;
+      case "move":
+        return (await moveJobs(tx, channel, ids, action, { queue }, signature)).length;
     }
-    case "remove":
-      return (await removeJobs(tx, ids)).length;
-    case "reprioritise":
-      return (await moveJobs(tx, channel, ids, action, { priority }, signature)).length;
-    case "move":
-      return (await moveJobs(tx, channel, ids, action, { queue }, signature)).length;
-  }
+  };
+  return { changed: await change(), lookedAt: ids.length };
+}
+
+/** As many of them, in order, as their queues take in this minute. */
+async function replay(
+  setting: Setting,
+  tx: Executor,
+  { options, by }: LockedBulk,
+  ids: readonly string[],
+): Promise<Done> {
+  const { queueId: queue, priority, delayMs } = options;
+  const pairs = ids.map((id) => [id, uuidv7(setting.now())] as const);
+  const runAt = options.runAt === undefined ? undefined : new Date(options.runAt);
+  const signature: Signature = { by, reason: options.reason ?? null };
+  const made = await replayByRules(tx, setting, pairs, { queue, priority, delayMs, runAt }, signature, share);
+  return { changed: made.ids.length, lookedAt: made.lookedAt, waitMs: made.denied?.denial.error.retryAfterMs };
 }

@@ -2,7 +2,7 @@
  * Cancelling jobs. One that waits is gone from `pending` at once; for one that runs a request is left, its worker is called, and the
  * request is answered when the attempt ends. A request whose answer never came is finished by `finishRequests`.
  */
-import type { Database, Executor } from "../db/database.ts";
+import type { Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
 import { cancelMessage, dueTime, lineOf } from "./settle-store.ts";
 
@@ -108,16 +108,18 @@ const roundMax = 500;
 /**
  * Finishes requests that no worker will answer: of jobs that wait again (given back, retried, lost), which are cancelled now, and of
  * jobs that have ended otherwise, which are forgotten. Returns how many jobs it cancelled. One probe when there is nothing to do.
+ * `only`: of these jobs.
  */
-export async function finishRequests(db: Database): Promise<number> {
+export async function finishRequests(db: Executor, only?: readonly string[]): Promise<number> {
   const [{ any } = { any: false }] = await db.query<{ any: boolean }>(
     sql`select exists (select from millrace.cancel_requests) as any`,
   );
   if (!any) return 0;
+  const among = only === undefined ? sql`true` : sql`j.job_id = any (${arrayLiteral(only)}::uuid[])`;
   const [row] = await db.query<{ cancelled: number }>(sql`
     with chosen as materialized (
       select j.job_id as id from millrace.cancel_requests j
-      where not exists (select from millrace.leases l where j.job_id = any (l.job_ids) and j.job_id <> all (l.done))
+      where ${among} and not exists (select from millrace.leases l where j.job_id = any (l.job_ids) and j.job_id <> all (l.done))
       order by j.job_id limit ${roundMax} for update skip locked
     ),
     ${cancelWaiting({ by: null, reason: null })},

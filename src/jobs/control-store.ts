@@ -2,6 +2,7 @@
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
 import { belongings } from "./belongings-store.ts";
+import { pruneCancelled } from "./maintenance-store.ts";
 import { recount } from "./stats-store.ts";
 
 /** Pauses a queue; workers are told at once and give back what they have not started. False when it was paused already. */
@@ -39,11 +40,26 @@ const cleanBatch = 1_000;
 export interface Cleaned {
   readonly completed: number;
   readonly failed: number;
+  readonly cancelled: number;
 }
 
-/** Deletes jobs of a queue that finished longer than `graceMs` ago, well or not, in batches of about a thousand. */
+/** Deletes jobs of a queue that ended longer than `graceMs` ago, well or not, in batches of about a thousand. */
 export async function cleanQueue(db: Database, queue: number, graceMs: number): Promise<Cleaned> {
-  return { completed: await cleanCompleted(db, queue, graceMs), failed: await cleanFailed(db, queue, graceMs) };
+  return {
+    completed: await cleanCompleted(db, queue, graceMs),
+    failed: await cleanFailed(db, queue, graceMs),
+    cancelled: await cleanCancelled(db, queue, graceMs),
+  };
+}
+
+async function cleanCancelled(db: Database, queue: number, graceMs: number): Promise<number> {
+  let cleaned = 0;
+  for (let more = true; more;) {
+    const gone = await pruneCancelled(db, graceMs, queue);
+    cleaned += gone.jobs;
+    ({ more } = gone);
+  }
+  return cleaned;
 }
 
 /** What hangs on the jobs of `ids`, wherever they are. */

@@ -23,6 +23,9 @@ export interface Standing {
   /** Of this job; null: the task's. */
   readonly timeoutMs: number | null;
   readonly archivedAt: Date | null;
+  /** The whole system is drained. */
+  readonly drainedAt: Date | null;
+  readonly drainedBy: string | null;
   readonly pausedAt: Date | null;
   readonly pausedBy: string | null;
   readonly pausedReason: string | null;
@@ -155,7 +158,7 @@ export async function readStanding(db: Database, id: string): Promise<Standing |
     j as materialized (select j.*, ${dueTime} as due_at from job j)
     select now() as now, j.queue as "queueId", j.task as "taskId", j.key, (-j.priority)::int as rank, j.due_at::text as due,
            waits.losses is not null as waits, coalesce(waits.losses, 0)::int as losses, (j.options ->> 'timeout_ms')::float8 as "timeoutMs", j.archived_at as "archivedAt",
-           q.paused_at as "pausedAt", q.paused_by as "pausedBy", q.paused_reason as "pausedReason", q.careful, q.keyed,
+           state.drained_at as "drainedAt", state.drained_by as "drainedBy", q.paused_at as "pausedAt", q.paused_by as "pausedBy", q.paused_reason as "pausedReason", q.careful, q.keyed,
            case when q.throttled_until > now() then q.throttled_until end as "throttledUntil",
            runs.jobs as "leaseJobs", runs.claimed_at as "claimedAt", w.host, w.pid, w.beat_at as "beatAt",
            w.beat_at + w.lease_ms * interval '1 millisecond' as "leaseEndsAt", w.ended as "workerEnded",
@@ -163,7 +166,7 @@ export async function readStanding(db: Database, id: string): Promise<Standing |
            moved.what as "movedBy", moved.at as "movedAt", moved.error_code as "moverCode", moved.by as "moverName", moved.reason as "moverReason",
            cancel.at is not null as "cancelNoted", cancel.by as "cancelledBy", cancel.reason as "cancelledReason",
            past.ended, past.failed, error.error_code as "errorCode", error.error_message as "errorMessage"
-    from j join millrace.queues q on q.id = j.queue
+    from j join millrace.queues q on q.id = j.queue left join millrace.system_state state on true
     left join lateral (
       select p.losses from millrace.pending p
       where p.line = ${lineOf(sql`j`)} and p.rank = -j.priority and p.run_at = j.due_at and p.job_id = j.id limit 1

@@ -8,6 +8,7 @@ import { byWhom, instant, many, ordinal, when } from "./sentences.ts";
 export function whyItWaits(seen: Observation): Reason[] {
   const { standing, limits } = seen;
   const reasons = [
+    drained(seen),
     paused(seen),
     seen.serving && withoutWorker(seen, seen.serving),
     standing.losses > 0 ? suspect(standing.losses) : undefined,
@@ -16,6 +17,18 @@ export function whyItWaits(seen: Observation): Reason[] {
     seen.line && standing.losses === 0 ? inLine(seen, seen.line) : undefined,
   ];
   return reasons.filter((reason) => reason !== undefined);
+}
+
+/** A worker that was resumed alone takes jobs all the same. */
+export function drained({ standing, serving }: Observation): Reason | undefined {
+  const { now, drainedAt, drainedBy } = standing;
+  if (drainedAt === null || serving === undefined || serving.serving > serving.leaving) return undefined;
+  return {
+    because: "SYSTEM_DRAINED",
+    summary: `The system is drained since ${when(drainedAt, now)}${byWhom(drainedBy, null)}: no worker takes a job.`,
+    whatNext: "`millrace drain resume`, or POST /api/drain/resume, lets every worker take jobs again.",
+    facts: { drainedAt, drainedBy },
+  };
 }
 
 export function paused({ job, standing }: Observation): Reason | undefined {
@@ -40,6 +53,7 @@ export function withoutWorker({ job, standing }: Observation, serving: Serving):
     lastSeenAt,
   };
   if (serving.serving > 0 && leaving === serving.serving) {
+    if (standing.drainedAt !== null) return undefined; // said already
     return {
       because: "WORKERS_DRAINING",
       summary: `${leaving === 1 ? "The only worker" : `Each of the ${leaving} workers`} that ${wanted} is draining and takes no more jobs.`,

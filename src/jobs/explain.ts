@@ -2,7 +2,7 @@
 import { describeMs } from "../core/duration.ts";
 import { progressText } from "../core/progress.ts";
 import type { Observation, Standing } from "./explain-store.ts";
-import { paused, whyItWaits, withoutWorker } from "./explain-waiting.ts";
+import { drained, paused, whyItWaits, withoutWorker } from "./explain-waiting.ts";
 import type { Job, JobStatus } from "./read-store.ts";
 import { away, byWhom, instant, many, when } from "./sentences.ts";
 import { adviceFor } from "./timeline.ts";
@@ -16,6 +16,7 @@ export const becauses = [
   "RESCHEDULED",
   "BLOCKED",
   // it is due and does not run
+  "SYSTEM_DRAINED",
   "QUEUE_PAUSED",
   "NO_WORKER",
   "WORKERS_DRAINING",
@@ -101,9 +102,12 @@ function reasonsOf(seen: Observation, taskTimeoutMs: number | undefined): Reason
     case "waiting":
       return standing.waits ? whyItWaits(seen) : [];
     case "delayed":
-      return [notDue(job, standing), paused(seen), seen.serving && withoutWorker(seen, seen.serving)].filter(
-        (reason) => reason !== undefined,
-      );
+      return [
+        notDue(job, standing),
+        drained(seen),
+        paused(seen),
+        seen.serving && withoutWorker(seen, seen.serving),
+      ].filter((reason) => reason !== undefined);
     case "blocked":
       return [blocked(standing)];
     case "active":

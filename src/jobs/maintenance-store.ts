@@ -63,18 +63,19 @@ export async function prune(db: Database, olderThanMs: number): Promise<Pruned> 
   };
 }
 
-/** Deletes jobs that were cancelled longer ago than that. */
-export async function pruneCancelled(db: Database, olderThanMs: number): Promise<Pruned> {
+/** Deletes jobs that were cancelled longer ago than that, of one queue or of all. */
+export async function pruneCancelled(db: Database, olderThanMs: number, queue?: number): Promise<Pruned> {
   const [row] = await db.query<{ jobs: number; attempts: number; decisions: number; found: number }>(sql`
-    with old as materialized (
-      select a.job_id as id from millrace.attempts a
-      where a.outcome = 'cancelled' and not a.late and a.finished_at < ${ago(olderThanMs)} order by a.finished_at limit ${batch}
-    ),
-    -- cancelled once, and tried again since: not now
-    ids as materialized (
-      select distinct old.id from old
-      where not exists (select from millrace.attempts later where later.job_id = old.id and later.finished_at >= ${ago(olderThanMs)})
-        and not exists (select from millrace.dead_letters d where d.job_id = old.id)
+    with ids as materialized (
+      select distinct old.id from millrace.queues q cross join lateral (
+        select a.job_id as id from millrace.attempts a
+        where a.queue = q.id and a.outcome = 'cancelled' and not a.late and a.finished_at < ${ago(olderThanMs)}
+          -- cancelled once, and tried again since: not now
+          and not exists (select from millrace.attempts later where later.job_id = a.job_id and later.finished_at >= ${ago(olderThanMs)})
+          and not exists (select from millrace.dead_letters d where d.job_id = a.job_id)
+        order by a.finished_at limit ${batch}
+      ) old
+      where ${queue ?? null}::int is null or q.id = ${queue ?? null}::int limit ${batch}
     ),
     ${withThem}
     select (select count(*)::int from gone) as jobs, (select count(*)::int from attempts) as attempts,

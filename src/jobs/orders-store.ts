@@ -120,6 +120,31 @@ export interface ReplayChanges extends Move {
   readonly input?: string | undefined;
 }
 
+export interface ReplayTarget {
+  readonly id: string;
+  /** Where its replay goes. */
+  readonly queue: number;
+  /** The queue limits what may be enqueued. */
+  readonly guarded: boolean;
+}
+
+/** Of those jobs that are there, archived or not. `queue`: instead of each one's own. */
+export async function replayTargets(
+  db: Executor,
+  ids: readonly string[],
+  queue: number | undefined,
+): Promise<ReplayTarget[]> {
+  return db.query<ReplayTarget>(sql`
+    select g.id::text, q.id as queue, q.guarded from unnest(${arrayLiteral(ids)}::uuid[]) as g (id)
+    cross join lateral (
+      (select queue from millrace.jobs where id = g.id limit 1)
+      union all
+      (select queue from millrace.jobs_archive where id = g.id limit 1)
+      limit 1
+    ) o
+    cross join lateral (select id, guarded from millrace.queues where id = coalesce(${queue ?? null}::int, o.queue) limit 1) q`);
+}
+
 /** Makes new jobs of old ones, wherever those are: `replays` holds pairs of the old id and the new. Answers with the new ids. */
 export async function replayJobs(
   db: Executor,

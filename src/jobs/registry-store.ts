@@ -1,5 +1,5 @@
 /** Who runs jobs, and the orders given to them: written to the worker's row and to the audit, and told at once by NOTIFY `worker:<id>`. */
-import type { Database } from "../db/database.ts";
+import type { Database, Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 
 /** `lost`: it stopped beating for longer than its lease. */
@@ -85,19 +85,58 @@ export async function isAtWork(db: Database, worker: number): Promise<boolean> {
   return row?.there ?? false;
 }
 
+/** That nothing is to be claimed, by any worker there is or that starts. */
+export interface Drained {
+  readonly since: Date;
+  readonly by: string | null;
+}
+
+/** Null: the system is not drained. */
+export async function readDrained(db: Database): Promise<Drained | null> {
+  const [row] = await db.query<Drained>(
+    sql`select drained_at as since, drained_by as by from millrace.system_state where drained_at is not null`,
+  );
+  return row ?? null;
+}
+
+/** Every worker, and those that start from now on. Returns those for which it changed something. */
+export async function orderSystemDrain(
+  db: Database,
+  channel: string,
+  draining: boolean,
+  by: string | null,
+): Promise<number[]> {
+  return db.transaction(async (tx) => {
+    // Its own statement, for the one that follows must see the workers that registered before this had the row; see `register`.
+    await tx.query(sql`
+      with changed as (
+        update millrace.system_state
+        set drained_at = case when ${draining}::boolean then now() end, drained_by = case when ${draining}::boolean then ${by}::text end
+        where (drained_at is not null) <> ${draining}::boolean returning singleton
+      )
+      insert into millrace.audit (by, action, subject)
+      select ${by}::text, ${draining ? "drain" : "resume"}::text, 'system' from changed`);
+    return orderDrain(tx, channel, null, draining, by);
+  });
+}
+
 /** One worker, or, without an id, every one. Returns those for which it changed something. */
 export async function orderDrain(
-  db: Database,
+  db: Executor,
   channel: string,
   worker: number | null,
   draining: boolean,
   by: string | null,
 ): Promise<number[]> {
   const rows = await db.query<{ id: number }>(sql`
-    with told as (
+    with changed as (
       update millrace.workers set draining = ${draining}
-      where stopped_at is null and draining <> ${draining} and (${worker}::int is null or id = ${worker}) returning id
+      where draining <> ${draining} and (${worker}::int is null or id = ${worker})
+        -- one that was declared dead takes its orders along when it registers anew: what is resumed must not drain then
+        and (stopped_at is null or (${worker}::int is null and not ${draining}::boolean))
+      returning id, stopped_at
     ),
+    told as (select id from changed where stopped_at is null),
     noted as (
       insert into millrace.audit (by, action, subject)
       select ${by}::text, ${draining ? "drain" : "resume"}::text, 'worker:' || id from told

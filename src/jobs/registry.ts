@@ -3,12 +3,15 @@ import { MillraceError } from "../core/errors.ts";
 import { wholeNumber } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import {
+  type Drained,
   type WorkerInfo,
   isAtWork,
   listWorkers,
   orderConcurrency,
   orderDrain,
   orderRecycle,
+  orderSystemDrain,
+  readDrained,
 } from "./registry-store.ts";
 
 interface OrderOptions {
@@ -40,13 +43,22 @@ export class Registry {
     return this.#setDraining(worker, false, options);
   }
 
-  /** The same for every worker there is now. Returns those for which it changed something. */
+  /**
+   * The same for every worker, and for those that start later, until `resumeAll`. Returns those for which it changed something. One of
+   * them may be resumed alone.
+   */
   drainAll(options: OrderOptions = {}): Promise<number[]> {
-    return orderDrain(this.#db, this.#channel, null, true, options.by ?? null);
+    return orderSystemDrain(this.#db, this.#channel, true, options.by ?? null);
   }
 
+  /** Lets every worker claim again, whoever drained it. */
   resumeAll(options: OrderOptions = {}): Promise<number[]> {
-    return orderDrain(this.#db, this.#channel, null, false, options.by ?? null);
+    return orderSystemDrain(this.#db, this.#channel, false, options.by ?? null);
+  }
+
+  /** Since when every worker drains, and who wanted it; null: they do not. */
+  drained(): Promise<Drained | null> {
+    return readDrained(this.#db);
   }
 
   /** Drains it, waits 20 s for what runs, interrupts the rest; then it stops and, under the CLI, starts anew. */

@@ -18,6 +18,7 @@ import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
 import type { AnyTask } from "./task.ts";
 import { StepKeeper } from "./step-keeper.ts";
+import { untilDone } from "./until-done.ts";
 import { type Companion, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
 import { type Orders, beat, deregister, register } from "./workers-store.ts";
 
@@ -119,28 +120,6 @@ export class Worker {
     if (!(await running.start())) return undefined;
     this.#running = running;
     return running;
-  }
-}
-
-/** Repeats `step` with growing pauses until it works; undefined when `givingUp` says so after a failure. */
-async function untilDone<Result>(
-  what: string,
-  step: () => Promise<Result>,
-  givingUp: () => boolean,
-  log: Log,
-): Promise<Result | undefined> {
-  for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 5_000)) {
-    try {
-      return await step();
-    } catch (error) {
-      const over = givingUp();
-      log.warn(
-        { err: error, retry_ms: over ? undefined : pauseMs },
-        `${what} failed; ${over ? "giving up" : "trying again"}`,
-      );
-      if (over) return undefined;
-      await new Promise((resolve) => setTimeout(resolve, pauseMs));
-    }
   }
 }
 
@@ -271,7 +250,9 @@ class Running {
       { worker: name, concurrency: this.runner.concurrency, lease_ms: leaseMs },
       `worker started; reap_expired_locks every ${reapMs} ms`,
     );
-    this.#claimer.start();
+    // Ordered before we listened: those that start while the system is drained must not claim until the first beat.
+    await untilDone("hearing the worker's orders", () => this.#beat(), this.#stopping, log);
+    if (!this.#draining) this.#claimer.start();
     for (const companion of this.#setup.companions) companion.start();
     return true;
   }
@@ -328,12 +309,13 @@ class Running {
     this.#beat().catch((error: unknown) => this.#setup.log.debug({ err: error }, "orders are read with the next beat"));
   }
 
-  #obey({ draining, concurrency, recycle }: Orders): void {
+  #obey({ draining, systemDrained, concurrency, recycle }: Orders): void {
     if (this.#stopping()) return;
     const { log, name } = this.#setup;
     if (draining !== this.#draining) {
       this.#draining = draining;
-      log.info({ worker: name }, draining ? "worker drains: it claims nothing more" : "worker claims again");
+      const why = systemDrained ? "; the whole system is drained, until `millrace drain resume`" : "";
+      log.info({ worker: name }, draining ? `worker drains: it claims nothing more${why}` : "worker claims again");
       if (draining) this.#rest();
       else {
         this.#claimer.start();
@@ -380,6 +362,8 @@ class Running {
       this.runner.interruptAll("lease_lost");
       unanswered.clear();
       await this.#register();
+      const { orders: current } = await beat(db, this.#id, this.runner.concurrency, orphanAgeMs);
+      if (current) this.#obey(current);
       this.#claimer.registered();
       return;
     }

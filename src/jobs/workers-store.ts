@@ -1,6 +1,7 @@
 /** The registry of workers, their heartbeats, and what is done about those that stopped beating. */
-import type { Database } from "../db/database.ts";
+import type { Database, Executor } from "../db/database.ts";
 import { arrayLiteral, sql } from "../db/sql.ts";
+import { finishRequests } from "./cancel-store.ts";
 import { lineOf } from "./settle-store.ts";
 
 export interface WorkerFacts {
@@ -16,16 +17,20 @@ export interface WorkerFacts {
   readonly former?: number;
 }
 
-/** A new row for each start: the id of a dead worker must never come back to life and hide what it held. */
-export async function register(db: Database, worker: WorkerFacts): Promise<number> {
+/**
+ * A new row for each start: the id of a dead worker must never come back to life and hide what it held. It drains from the start while
+ * the system does: under the lock of that row, so that who drains the system finds it there or is found.
+ */
+export async function register(db: Executor, worker: WorkerFacts): Promise<number> {
   const { former = 0 } = worker;
   const [row] = await db.query<{ id: number }>(sql`
+    with state as materialized (select drained_at from millrace.system_state for share)
     insert into millrace.workers (name, host, pid, version, queues, tasks, concurrency, lease_ms,
       draining, wanted_concurrency, recycle_asked_at)
     values (${worker.name}, ${worker.host}, ${worker.pid}, ${worker.version},
             ${worker.queues && arrayLiteral(worker.queues)}::int[], ${worker.tasks && arrayLiteral(worker.tasks)}::int[],
             ${worker.concurrency}, ${worker.leaseMs},
-            coalesce((select draining from millrace.workers where id = ${former}), false),
+            (select drained_at is not null from state) or coalesce((select draining from millrace.workers where id = ${former}), false),
             (select wanted_concurrency from millrace.workers where id = ${former}),
             (select recycle_asked_at from millrace.workers where id = ${former}))
     returning id`);
@@ -35,6 +40,8 @@ export async function register(db: Database, worker: WorkerFacts): Promise<numbe
 /** What operators want of a worker. */
 export interface Orders {
   readonly draining: boolean;
+  /** Every worker is to drain, not this one alone. */
+  readonly systemDrained: boolean;
   /** Null: nobody asked for another than its own. */
   readonly concurrency: number | null;
   readonly recycle: boolean;
@@ -55,7 +62,9 @@ export async function beat(db: Database, worker: number, concurrency: number, le
       update millrace.workers set beat_at = now(), concurrency = ${concurrency}
       where id = ${worker} and stopped_at is null returning draining, wanted_concurrency, recycle_asked_at
     )
-    select (select json_build_object('draining', draining, 'concurrency', wanted_concurrency, 'recycle', recycle_asked_at is not null)
+    select (select json_build_object(
+              'draining', draining, 'concurrency', wanted_concurrency, 'recycle', recycle_asked_at is not null,
+              'systemDrained', exists (select from millrace.system_state where drained_at is not null))
             from beating) as orders,
            (select array_agg(id::text) from millrace.leases
             where worker = ${worker} and claimed_at <= now() - ${leaseAgeMs}::float8 * interval '1 millisecond') as old`);
@@ -99,7 +108,8 @@ export interface Reaped {
  * new snapshot, sees every result that was committed before.
  *
  * A job lost in company uses no attempt: nobody knows whether it was even started. A job lost while its worker held nothing else
- * does, and the third time it is `POISON`. Either way it comes back as a suspect, to be run alone.
+ * does, and the third time it is `POISON`. Either way it comes back as a suspect, to be run alone, unless somebody wants it to end:
+ * then nobody else may begin it first.
  */
 export async function reap(db: Database, channel: string, self: number): Promise<Reaped> {
   return db.transaction(async (tx) => {
@@ -116,7 +126,7 @@ export async function reap(db: Database, channel: string, self: number): Promise
     const workers = dead.map(({ name }) => name);
     if (leases.length === 0) return { workers, requeued: 0, buried: 0 };
     const ids = arrayLiteral(leases.map(({ id }) => id));
-    const [row] = await tx.query<{ requeued: number; buried: number }>(sql`
+    const [row] = await tx.query<{ requeued: number; buried: number; unwanted: string[] }>(sql`
       with lost as materialized (
         select l.id as lease, l.queue, l.worker, l.claimed_at, open.job_id, open.attempt,
                count(*) over (partition by l.worker) = 1
@@ -158,7 +168,9 @@ export async function reap(db: Database, channel: string, self: number): Promise
       dropped as (delete from millrace.leases where id = any (${ids}::bigint[])),
       -- not the lanes: what comes back is a suspect, and those are found by looking around
       woken as (select pg_notify(${channel}, 'look') from judged limit 1)
-      select (select count(*)::int from requeued) as requeued, (select count(*)::int from buried) as buried, (select count(*)::int from woken) as woken`);
+      select (select count(*)::int from requeued) as requeued, (select count(*)::int from buried) as buried, (select count(*)::int from woken) as woken,
+             array(select c.job_id::text from judged join millrace.cancel_requests c on c.job_id = judged.job_id where judged.reason is null) as unwanted`);
+    if (row !== undefined && row.unwanted.length > 0) await finishRequests(tx, row.unwanted);
     return { workers, requeued: row?.requeued ?? 0, buried: row?.buried ?? 0 };
   });
 }

@@ -33,11 +33,14 @@ const locked = (at: Date | undefined): Sql => sql`
   s.id, s.name, s.task, s.queue, s.spec, ${ms(sql`s.anchor`)} as "anchorMs", ${ms(sql`s.next_at`)} as "nextMs", ${ms(clock(at))} as "nowMs",
   (s.paused_at is not null or s.retired_at is not null) as resting`;
 
+/** A drained system gets nothing new: what was due meanwhile is late when it goes on. */
+const goesOn: Sql = sql`exists (select from millrace.system_state where drained_at is null)`;
+
 /** Locks schedules that are due, the longest first, leaving those that another scheduler has. */
 export async function claimDue(tx: Executor, limit: number, at: Date | undefined): Promise<LockedSchedule[]> {
   return tx.query<LockedSchedule>(sql`
     with due as materialized (
-      select * from millrace.schedules where due_at <= ${clock(at)} order by due_at limit ${limit}::int for update skip locked
+      select * from millrace.schedules where due_at <= ${clock(at)} and ${goesOn} order by due_at limit ${limit}::int for update skip locked
     )
     select id, name, task, queue, spec, "anchorMs", "nextMs", "nowMs", resting from (
       select ${locked(at)}, s.due_at, sum(pg_column_size(s.spec)) over (order by s.due_at, s.id) - pg_column_size(s.spec) as before from due s
@@ -54,10 +57,10 @@ export async function lockSchedules(
     select ${locked(at)} from millrace.schedules s where s.id = any (${arrayLiteral(ids)}::int[]) order by s.id for update`);
 }
 
-/** Milliseconds until a schedule is due; null: none ever is. */
+/** Milliseconds until a schedule is due; null: none ever is, or the system is drained. */
 export async function nextDue(db: Executor): Promise<number | null> {
   const [row] = await db.query<{ wait: number | null }>(sql`
-    select (extract(epoch from (select due_at from millrace.schedules where due_at is not null order by due_at limit 1) - clock_timestamp()) * 1000)::float8 as wait`);
+    select (extract(epoch from (select due_at from millrace.schedules where due_at is not null and ${goesOn} order by due_at limit 1) - clock_timestamp()) * 1000)::float8 as wait`);
   return row?.wait ?? null;
 }
 

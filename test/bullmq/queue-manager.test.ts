@@ -312,9 +312,9 @@ describe("a queue", () => {
     await work(manager, "ai-analysis", 2, (job) => job.name === "badly" && failing("no")());
     await queue.add("later", {}, { delay: 60_000 });
 
-    expect(await manager.cleanQueue("ai-analysis")).toEqual({ completed: 0, failed: 0 });
+    expect(await manager.cleanQueue("ai-analysis")).toEqual({ completed: 0, failed: 0, cancelled: 0 });
     expect(await manager.getQueueStats("ai-analysis")).toMatchObject({ completed: 1, failed: 1, total: 3 });
-    expect(await manager.cleanQueue("ai-analysis", 0)).toEqual({ completed: 1, failed: 1 });
+    expect(await manager.cleanQueue("ai-analysis", 0)).toEqual({ completed: 1, failed: 1, cancelled: 0 });
     expect(await manager.getQueueStats("ai-analysis")).toMatchObject({ completed: 0, failed: 0, delayed: 1, total: 1 });
     // @ts-expect-error: BullMQ's limit and type
     await expect(queue.clean(0, 1000, "completed")).rejects.toMatchObject({ code: "OPTION_INVALID" });
@@ -358,7 +358,7 @@ describe("a queue", () => {
     const queue = manager.getQueue("never-used");
 
     await manager.resumeQueue("never-used");
-    expect(await manager.cleanQueue("never-used", 0)).toEqual({ completed: 0, failed: 0 });
+    expect(await manager.cleanQueue("never-used", 0)).toEqual({ completed: 0, failed: 0, cancelled: 0 });
     expect(await queue.isPaused()).toBe(false);
     expect(await queue.getFailed()).toEqual([]);
     expect(await queue.getJob("any")).toBeUndefined();

@@ -10,12 +10,17 @@ beforeAll(async () => {
   place = await cliPlace();
   await place.write(
     "app.ts",
-    `import { setTimeout as pause } from "node:timers/promises";
+    `import { existsSync } from "node:fs";
+     import { setTimeout as pause } from "node:timers/promises";
      import { defineApp, task } from "millrace";
      const hold = task({ name: "hold", async run({ log, signal }) { log.info({}, "hold begins"); await pause(60_000, undefined, { signal }); } });
      const deaf = task({ name: "deaf", async run({ log }) { log.info({}, "deaf begins"); await pause(60_000); } });
+     const file = task({ name: "file", async run({ input, log }) {
+       log.info({}, "file begins");
+       while (!existsSync(input as string)) await pause(20);
+     } });
      const act = task({ name: "act", isolate: "process", run: new URL("./act.ts", import.meta.url) });
-     export default defineApp({ tasks: [hold, deaf, act] });`,
+     export default defineApp({ tasks: [hold, deaf, file, act] });`,
   );
   await place.write(
     "act.ts",
@@ -52,9 +57,12 @@ test("up and worker can be looked at, drained, resumed, told another concurrency
     `Worker ${id}: claims nothing more, and ends what runs.`,
   );
   await up.says(/worker drains/);
+  expect((await place.run("doctor")).stdout).toMatch(
+    new RegExp(`! workers +1 of 1 drain and claim no jobs: ${id} \\(.*\\)\\.\n +\`millrace workers resume <id>\` lets`),
+  );
   const waited = await place.run("drain", "--wait");
   expect(waited.stdout).toMatch(
-    /^0 workers told to drain\.\n0 jobs running on 1 worker; running \+ waiting: .*default 0\+0/,
+    /^0 workers told to drain; so is every one that starts\.\n0 jobs running on 1 worker; running \+ waiting: .*default 0\+0/,
   );
   expect(waited.stdout).toMatch(/Nothing runs\./);
   expect((await place.run("drain", "resume")).stdout).toBe("1 worker told to claim again.");
@@ -72,14 +80,89 @@ test("up and worker can be looked at, drained, resumed, told another concurrency
   expect((await up.ended).code).toBe(0);
 });
 
-test("a worker that is recycled and cannot end a job exits with code 5", async () => {
+test("the drained system stays so over a new start, says by whom and since when, and is resumed by one word", async () => {
+  {
+    await using up = place.start("up");
+    await up.says(/worker started/);
+    expect((await place.run("drain", "--by", "ada")).stdout).toBe(
+      "1 worker told to drain; so is every one that starts.",
+    );
+    await up.says(/worker drains.*the whole system is drained/);
+    up.kill("SIGTERM");
+    await up.ended;
+  }
+  await using up = place.start("up");
+  await up.says(/worker drains.*the whole system is drained/);
+  const { id } = JSON.parse((await place.run("enqueue", "act", "--json")).stdout) as { id: string };
+  expect((await place.run("workers")).stdout).toMatch(
+    /^The system is drained by ada since \d{4}-.* ago\); .*\nid +name/,
+  );
+  expect((await place.run("explain", id)).stdout).toMatch(/The system is drained since .* by ada/);
+  const doctor = await place.run("doctor");
+  expect(doctor.stdout).toMatch(
+    /! workers +The system is drained by ada since .* ago\): no worker claims jobs, nor will one that starts\.\n +`millrace drain resume` lets/,
+  );
+  expect(doctor.stdout).not.toMatch(/ of 1 drain/);
+  expect(doctor.code).toBe(0);
+  const doomed = await place.run("drain", "--until-empty");
+  expect(doomed.stderr).toMatch(/SYSTEM_DRAINED/);
+  expect(doomed.code).toBe(1);
+  expect((await place.run("drain", "resume")).stdout).toBe("1 worker told to claim again.");
+  await up.says(/acted apart/);
+  expect((await place.run("workers")).stdout).toMatch(/^id +name/);
+});
+
+test("drain --until-empty lets workers go on, leaves all as it is when it is interrupted, and drains in the end", async () => {
   await using up = place.start("up");
   await up.says(/worker started/);
-  await place.run("enqueue", "deaf");
-  await up.says(/deaf begins/);
+  const go = `${place.folder}/go`;
+  await place.run("enqueue", "file", JSON.stringify(go));
+  await place.run("enqueue", "file", JSON.stringify(go), "--delay", "1h");
+  await up.says(/file begins/);
+  {
+    await using waiting = place.start("drain", "--until-empty");
+    await waiting.says(/1 job running on 1 worker; running \+ waiting: .*default 1\+0, 1 delayed/);
+    waiting.kill("SIGINT");
+    await waiting.ended;
+  }
+  expect((await place.run("workers")).stdout).toMatch(/^id +name/);
+  await using draining = place.start("drain", "--until-empty", "--by", "ada");
+  await draining.says(/1 job running/);
+  await place.write("go", "");
+  const { code, stdout } = await draining.ended;
+  expect(stdout).toMatch(/\n1 worker told to drain; .*\n0 jobs running .*\n.*\nNothing runs\./);
+  expect(code).toBe(0);
+  await up.says(/worker drains/);
+  await place.run("drain", "resume");
+});
+
+test("a worker that is recycled and cannot end a job exits with code 5; what was cancelled is, the rest runs again", async () => {
+  const enqueue = async (): Promise<string> =>
+    (JSON.parse((await place.run("enqueue", "deaf", "--json")).stdout) as { id: string }).id;
+  const status = async (id: string): Promise<unknown> =>
+    (JSON.parse((await place.run("job", id, "--json")).stdout) as { status: string }).status;
+  await using up = place.start("up");
+  await up.says(/worker started/);
+  const unwanted = await enqueue();
+  const other = await enqueue();
+  await up.hasSaid(2, /deaf begins/);
+  expect((await place.run("cancel", unwanted, "--wait", "0s", "--json")).stdout).toMatch(/"cancelling"/);
+  await vi.waitFor(
+    async () => expect((await place.run("explain", unwanted)).stdout).toMatch(/the task ignores it since/),
+    { timeout: 60_000, interval: 200 },
+  );
   const [{ id } = { id: 0 }] = await list();
   await place.run("workers", "recycle", String(id));
+  expect((await place.run("doctor")).stdout).toMatch(
+    /! workers +1 of 1 end what they run, to start anew: .*\n +Wait half/,
+  );
   expect((await up.ended).code).toBe(5);
+
+  await using next = place.start("up");
+  await next.says(/deaf begins/); // that of the other one
+  expect(await status(unwanted)).toBe("cancelled");
+  expect(await status(other)).toBe("active");
+  expect(next.heard(/deaf begins/)).toHaveLength(1);
 });
 
 test.each([
@@ -88,6 +171,7 @@ test.each([
   [["workers", "concurrency", "1"], /how many jobs at once\?/],
   [["workers", "drain", "one"], /must be a whole number/],
   [["drain", "now"], /must be one of resume/],
+  [["drain", "resume", "--until-empty"], /--until-empty is for draining/],
 ])("millrace %j is wrong usage", async (words, message) => {
   const { code, stderr } = await place.run(...words);
   expect(stderr).toMatch(message);

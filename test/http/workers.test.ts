@@ -65,12 +65,17 @@ test("drains, resumes and changes the concurrency of one", async () => {
   letGo.open();
 });
 
-test("drains and resumes all", async () => {
-  const { mill, id, call, list, letGo } = await setUp();
+test("drains and resumes all, and says by whom and since when", async () => {
+  const { mill, id, call, letGo } = await setUp();
   await using _ = mill;
-  expect((await call("/api/drain", { method: "POST" })).body).toMatchObject({ success: true, changed: [id] });
-  expect(await list()).toMatchObject([{ state: "draining" }]);
-  expect((await call("/api/drain/resume", { method: "POST" })).body).toMatchObject({ changed: [id] });
+  const drained = { since: expect.stringMatching(/^\d{4}-.*Z$/), by: "ada" };
+  expect((await call("/api/workers")).body).toMatchObject({ drained: null });
+  const answer = await call("/api/drain", { json: { by: "ada" } });
+  expect(answer.body).toMatchObject({ success: true, changed: [id], drained });
+  expect((await call("/api/workers")).body).toMatchObject({ drained, workers: [{ state: "draining" }] });
+  const resumed = await call("/api/drain/resume", { method: "POST" });
+  expect(resumed.body).toMatchObject({ changed: [id], drained: null });
+  expect((await call("/api/workers")).body).toMatchObject({ drained: null });
   letGo.open();
 });
 

@@ -1,27 +1,10 @@
 /** Queues that limit what may be enqueued: exact, all or none where jobs belong together, and every refusal on record. */
 import { describe, expect, test } from "vitest";
-import { type Millrace, task } from "millrace";
-import { sql } from "../../src/db/sql.ts";
-import { rowCounts, useDatabase } from "../support/engine.ts";
+import { task } from "millrace";
+import { rowCounts, useDatabase, withinAMinute } from "../support/engine.ts";
 
 const file = useDatabase();
 const plain = task({ name: "plain", run: () => undefined });
-
-/** What happens in one minute of the database's clock; from the start again when the minute ends meanwhile. */
-async function withinAMinute(mill: Millrace, what: () => Promise<void>): Promise<void> {
-  const minute = async (): Promise<unknown> => mill.db.query(sql`select date_trunc('minute', now())::text as minute`);
-  for (;;) {
-    const before = JSON.stringify(await minute());
-    try {
-      await what();
-      return;
-    } catch (error) {
-      if (before === JSON.stringify(await minute())) throw error;
-      for (const table of ["jobs", "pending", "enqueue_rate_counters", "ingest_decisions", "idempotency_keys"])
-        await mill.db.script(`delete from millrace.${table}`);
-    }
-  }
-}
 
 describe("jobs per minute", () => {
   test("are exact with any number of callers at once; the rest is told when to come again, and recorded", async () => {

@@ -5,10 +5,11 @@ import type { BulkFilter, BulkOptions } from "../../src/app/bulk.ts";
 import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
 import type { BulkOperation } from "../../src/jobs/bulk-store.ts";
+import { archive } from "../../src/jobs/maintenance-store.ts";
 import type { BulkAction } from "../../src/jobs/bulk-walk-store.ts";
 import { runBulk } from "../../src/jobs/bulk.ts";
 import { silent } from "../../src/core/log.ts";
-import { foldAll, gate, places, rowCounts, tally, useDatabase } from "../support/engine.ts";
+import { foldAll, gate, places, rowCounts, tally, useDatabase, withinAMinute } from "../support/engine.ts";
 import { type End, StoreWorker, reapNow, succeeded } from "../support/store-worker.ts";
 
 const file = useDatabase();
@@ -23,7 +24,8 @@ async function carryOut(mill: Millrace, id: string, db: Database = mill.db): Pro
     throw new Error("its turn is over");
   };
   const job = { id, signal: new AbortController().signal, log: silent, snooze };
-  await runBulk({ db, channel: mill.channel, now: Date.now }, job);
+  const { admission, channel } = mill;
+  await runBulk({ db, channel, admission, now: Date.now }, job);
 }
 
 async function bulk(
@@ -119,6 +121,49 @@ describe("each action", () => {
     const { jobs } = await mill.jobs({ queue: "again" });
     expect(jobs.map(({ replayOf }) => replayOf).toSorted()).toEqual(old.toSorted());
     expect(jobs.every(({ priority, status }) => priority === 4 && status === "waiting")).toBe(true);
+  });
+
+  test("replay and remove find what was archived, by every filter, each once", async () => {
+    await using mill = await file.open([plain]);
+    const old = await ended(mill, plain, many(3, succeeded), { tags: ["x"] });
+    expect(await archive(mill.db, -1)).toMatchObject({ jobs: 3 });
+    const fresh = await ended(mill, plain, many(2, succeeded), { tags: ["x"] });
+    const filters = [{ tag: "x" }, { tag: "x", status: "completed" }, { ids: [...old, ...fresh] }] as const;
+    for (const [n, filter] of filters.entries()) {
+      const counts = { expected: 5, lookedAt: 5, changed: 5 };
+      expect(await bulk(mill, "replay", filter, { queue: `again-${n}` })).toMatchObject(counts);
+      const { jobs } = await mill.jobs({ queue: `again-${n}` });
+      expect(jobs.map(({ replayOf }) => replayOf).toSorted()).toEqual([...old, ...fresh].toSorted());
+      await bulk(mill, "remove", { queue: `again-${n}` });
+    }
+    expect(await bulk(mill, "remove", { status: "completed" })).toMatchObject({ expected: 5, changed: 5 });
+    expect(await census(mill)).toEqual({});
+    expect(await mill.db.query(sql`select from millrace.jobs_archive`)).toEqual([]);
+  });
+
+  test("replay takes half of what a queue lets in per minute, leaves the rest to producers, and goes on in the next", async () => {
+    await using mill = await file.open([plain]);
+    await mill.policies.set("default", { maxEnqueuePerMinute: 7 });
+    await withinAMinute(mill, async () => {
+      const old = await ended(mill, plain, many(11, dead()), { queue: "old" });
+      const { id } = await mill.bulk("replay", { queue: "old" }, { ...fast, queue: "default" });
+      await expect(carryOut(mill, id)).rejects.toThrow("its turn is over");
+      expect(await mill.bulkOperation(id)).toMatchObject({ status: "running", lookedAt: 4, changed: 4 });
+      await expect(carryOut(mill, id)).rejects.toThrow("its turn is over");
+      await mill.enqueueMany(plain, [1, 2, 3]);
+      await expect(mill.enqueue(plain, 4)).rejects.toMatchObject({ code: "ENQUEUE_RATE_EXCEEDED" });
+      const minutePasses = () => mill.db.query(sql`delete from millrace.enqueue_rate_counters`);
+      await minutePasses();
+      await expect(carryOut(mill, id)).rejects.toThrow("its turn is over");
+      expect(await mill.bulkOperation(id)).toMatchObject({ lookedAt: 8, changed: 8 });
+      await minutePasses();
+      await carryOut(mill, id);
+      expect(await mill.bulkOperation(id)).toMatchObject({ status: "completed", expected: 11, changed: 11 });
+      const replays = await mill.db.query<{ of: string }>(
+        sql`select replay_of::text as of from millrace.jobs where replay_of is not null`,
+      );
+      expect(replays.map(({ of }) => of).toSorted()).toEqual(old.toSorted());
+    });
   });
 
   test("remove deletes jobs of any status but active, and leaves the counts right", async () => {
@@ -486,7 +531,7 @@ describe("the worker of the operations", () => {
       },
     };
     const carried = runBulk(
-      { db, channel: mill.channel, now: Date.now },
+      { db, channel: mill.channel, admission: mill.admission, now: Date.now },
       {
         id,
         signal: stop.signal,

@@ -187,14 +187,16 @@ describe("a job that runs", () => {
 });
 
 describe("a cancel that its worker never answers", () => {
-  test("of a job whose worker was lost is done when the job waits again", async () => {
+  test("of a job whose worker was lost is done when the job is taken back, before another worker can begin it", async () => {
     await using mill = await file.open([plain]);
     const { worker, id } = await claimed(mill);
     await worker.die();
     expect(await mill.cancel(id, { by: "ann", ...now })).toEqual({ status: "cancelling", ignored: false });
     expect(await finishRequests(mill.db)).toBe(0); // nobody has taken it back yet
+    const { id: other } = await mill.enqueue(plain, {});
+    await mill.db.query(sql`insert into millrace.cancel_requests (job_id) values (${other}::uuid)`);
     await reapNow(mill);
-    expect(await mill.job(id)).toMatchObject({ status: "waiting" });
+    expect(await mill.job(other)).toMatchObject({ status: "waiting" }); // not one that was taken back: the next round's
     expect(await finishRequests(mill.db)).toBe(1);
     expect(await mill.job(id)).toMatchObject({ status: "cancelled", lastErrorMessage: "Cancelled by ann." });
     expect(await operations(mill, id)).toHaveLength(1);

@@ -1,6 +1,7 @@
 /** What people do to jobs and queues: retry, promote, remove, clean; and that each refuses jobs of the wrong status. */
 import { describe, expect, test, vi } from "vitest";
 import { type JobStatus, type Millrace, task } from "millrace";
+import { cancelJobs } from "../../src/jobs/cancel-store.ts";
 import { cleanQueue } from "../../src/jobs/control-store.ts";
 import { foldTallies } from "../../src/jobs/stats-store.ts";
 import { sql } from "../../src/db/sql.ts";
@@ -230,7 +231,7 @@ describe("remove", () => {
     await mill.remove(kept);
     expect(await mill.stats("default")).toMatchObject([{ completed: 0, total: 0 }]);
     expect(await mill.jobs({ status: "completed" })).toEqual({ jobs: [], next: null });
-    expect(await mill.clean("default", 0)).toEqual({ completed: 0, failed: 0 });
+    expect(await mill.clean("default", 0)).toEqual({ completed: 0, failed: 0, cancelled: 0 });
     expect(await rowCounts(mill.db)).toMatchObject({ settled: 0 });
   });
 
@@ -263,7 +264,7 @@ describe("clean", () => {
       sql`update millrace.settled set finished_at = finished_at - interval '1 year' where queue <> (select id from millrace.queues where name = 'default')`,
     );
 
-    expect(await mill.clean("default")).toEqual({ completed: 1, failed: 1 });
+    expect(await mill.clean("default")).toEqual({ completed: 1, failed: 1, cancelled: 0 });
     expect(await places(mill.db)).toEqual({
       [old.waiting]: "pending",
       [old.delayed]: "pending",
@@ -278,8 +279,27 @@ describe("clean", () => {
     expect(
       await mill.db.query(sql`select count(*)::int as n from millrace.attempts where job_id = ${old.failed}::uuid`),
     ).toEqual([{ n: 0 }]);
-    expect(await mill.clean("default")).toEqual({ completed: 0, failed: 0 });
-    expect(await mill.clean("default", "1m")).toEqual({ completed: 0, failed: 0 });
+    expect(await mill.clean("default")).toEqual({ completed: 0, failed: 0, cancelled: 0 });
+    expect(await mill.clean("default", "1m")).toEqual({ completed: 0, failed: 0, cancelled: 0 });
+  });
+
+  test("deletes what was cancelled longer ago than the grace, with what is known of it, in as many batches as it takes", async () => {
+    await using mill = await file.open([plain]);
+    await mill.enqueueMany(plain, Array.from({ length: 2_500 }), { tags: ["gone"] });
+    const { id: elsewhere } = await mill.enqueue(plain, {}, { queue: "elsewhere" });
+    await mill.cancel(elsewhere);
+    const ids = (
+      await mill.db.query<{ id: string }>(sql`select id::text from millrace.jobs where tags is not null`)
+    ).map(({ id }) => id);
+    await cancelJobs(mill.db, mill.channel, ids, { by: "ada", reason: null }, false);
+    await mill.db.query(sql`update millrace.attempts set finished_at = finished_at - interval '2 days'`);
+    const { id: recent } = await mill.enqueue(plain, {}, { idempotencyKey: "k" });
+    await mill.cancel(recent);
+    expect(await mill.clean("default")).toEqual({ completed: 0, failed: 0, cancelled: 2_500 });
+    expect(await places(mill.db)).toEqual({ [elsewhere]: "cancelled", [recent]: "cancelled" });
+    expect(await rowCounts(mill.db)).toMatchObject({ attempts: 2, operations: 2, idempotency_keys: 1 });
+    expect(await mill.clean("default", 0)).toEqual({ completed: 0, failed: 0, cancelled: 1 });
+    expect(await rowCounts(mill.db)).toMatchObject({ jobs: 1, idempotency_keys: 0 });
   });
 
   test("with no grace deletes everything that has ended, in as many batches as it takes", async () => {
@@ -291,7 +311,7 @@ describe("clean", () => {
     const ends = claim.jobs.map(({ id }, n) => [id, n % 2 ? succeeded : { next: "dead" as const }] as const);
     await worker.settle(claim, Object.fromEntries(ends));
     expect(await mill.stats("default")).toMatchObject([{ completed: 2_850, failed: 450, active: 0 }]);
-    expect(await mill.clean("default", 0)).toEqual({ completed: 2_850, failed: 450 });
+    expect(await mill.clean("default", 0)).toEqual({ completed: 2_850, failed: 450, cancelled: 0 });
     expect(await rowCounts(mill.db)).toMatchObject({ jobs: 0, settled: 0, dead_letters: 0, attempts: 0 });
     expect(await mill.stats("default")).toMatchObject([{ completed: 0, failed: 0, total: 0 }]);
   });
@@ -321,9 +341,9 @@ describe("clean", () => {
     await foldAll(mill);
     await finish(7);
     expect(await mill.stats("default")).toMatchObject([{ completed: 12 }]);
-    expect(await mill.clean("default")).toEqual({ completed: 5, failed: 0 });
+    expect(await mill.clean("default")).toEqual({ completed: 5, failed: 0, cancelled: 0 });
     expect(await mill.stats("default")).toMatchObject([{ completed: 7 }]);
-    expect(await mill.clean("default", 0)).toEqual({ completed: 7, failed: 0 });
+    expect(await mill.clean("default", 0)).toEqual({ completed: 7, failed: 0, cancelled: 0 });
     expect(await mill.stats("default")).toMatchObject([{ completed: 0 }]);
   });
 
@@ -353,8 +373,8 @@ describe("clean", () => {
     );
     secondWaits.open();
     expect([await first, await second]).toEqual([
-      { completed: 3, failed: 0 },
-      { completed: 0, failed: 0 },
+      { completed: 3, failed: 0, cancelled: 0 },
+      { completed: 0, failed: 0, cancelled: 0 },
     ]);
     expect(await mill.stats("default")).toMatchObject([{ completed: 0 }]);
   });

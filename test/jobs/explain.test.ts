@@ -110,6 +110,26 @@ describe("a job that is due and does not run", () => {
     expect((await mill.explain(id)).summary).toMatch(/^Each of the 2 workers that serves/);
   });
 
+  test("waits for the drained system: by whom and since when, unless a worker takes jobs all the same", async () => {
+    await using mill = await file.open([plain]);
+    const { id } = await mill.enqueue(plain, {});
+    const { id: later } = await mill.enqueue(plain, {}, { delay: "1h" });
+    await mill.drain({ by: "ada" });
+    const why = await mill.explain(id);
+    expect(why).toMatchObject({ because: "SYSTEM_DRAINED", facts: { drainedBy: "ada" } });
+    expect(why.summary).toMatch(sentence("The system is drained since <T> (<A>) by ada: no worker takes a job."));
+    expect(others(why)).toEqual(["NO_WORKER", "IN_LINE"]);
+    const worker = await StoreWorker.register(mill);
+    expect(others(await mill.explain(id))).toEqual(["IN_LINE"]);
+    expect(others(await mill.explain(later))).toEqual(["SYSTEM_DRAINED"]);
+    await mill.registry.resume(worker.id);
+    expect((await mill.explain(id)).because).toBe("IN_LINE");
+    await mill.registry.drain(worker.id);
+    expect((await mill.explain(id)).because).toBe("SYSTEM_DRAINED");
+    await mill.undrain();
+    expect((await mill.explain(id)).because).toBe("IN_LINE");
+  });
+
   test("is in a paused queue: by whom, since when and why, and what else is missing", async () => {
     await using mill = await file.open([plain]);
     const { id } = await mill.enqueue(plain, {}, { queue: "mail" });

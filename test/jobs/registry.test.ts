@@ -1,9 +1,12 @@
 /** Who runs jobs, and the orders they take: draining, another concurrency, recycling. */
 import { hostname } from "node:os";
 import { describe, expect, test, vi } from "vitest";
-import { type Millrace, type WorkerInfo, task } from "millrace";
+import { type Millrace, type QueueStats, type WorkerInfo, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
 import { recorder } from "../http/caller.ts";
+import { register } from "../../src/jobs/workers-store.ts";
+import { backend } from "../support/database.ts";
+import { StoreWorker } from "../support/store-worker.ts";
 import { type Gate, gate, tally, useDatabase } from "../support/engine.ts";
 
 const file = useDatabase();
@@ -198,6 +201,122 @@ describe("a worker that drains", () => {
     letGo.open();
     await mill.enqueue(hold, 1);
     await started.reached(1);
+  });
+});
+
+const nobody = { name: "n", host: "h", pid: 1, version: "1", queues: null, concurrency: 1, leaseMs: 60_000 };
+
+describe("the drained system", () => {
+  test("drains workers that start later, says who wanted it and since when, and one may be resumed alone", async () => {
+    const { mill, hold, started, letGo, hears } = await open();
+    await using _ = mill;
+    expect(await mill.drained()).toBeNull();
+    expect(await mill.drain({ by: "ada" })).toEqual([]);
+    const drained = await mill.drained();
+    expect(drained).toEqual({ since: expect.any(Date), by: "ada" });
+    await mill.drain({ by: "bob" });
+    expect(await mill.drained()).toEqual(drained);
+
+    const worker = mill.work({ name: "late", lease: 400 });
+    await worker.ready();
+    expect(await only(mill)).toMatchObject({ state: "draining" });
+    await hears(/^worker drains.*the whole system is drained/);
+    await mill.enqueue(hold, 1);
+    const { id, beatAt } = await only(mill);
+    await vi.waitFor(
+      async () => expect((await only(mill)).beatAt.getTime()).toBeGreaterThan(beatAt.getTime()),
+      patience,
+    );
+    expect(await mill.stats("default")).toMatchObject([{ waiting: 1, active: 0 }]);
+
+    expect(await mill.registry.resume(id, { by: "bob" })).toBe(true);
+    await started.reached(1);
+    expect(await mill.drained()).toEqual(drained);
+    expect(await mill.undrain({ by: "cyd" })).toEqual([]);
+    expect(await mill.drained()).toBeNull();
+    await mill.undrain();
+    letGo.open();
+    expect(await audit(mill)).toMatchObject([
+      { action: "drain", subject: "system", by: "ada" },
+      { action: "resume", subject: `worker:${id}`, by: "bob" },
+      { action: "resume", subject: "system", by: "cyd" },
+    ]);
+  });
+
+  test("is resumed also for a worker that was declared dead meanwhile, and drained for one that missed the order", async () => {
+    const { mill, hears } = await open();
+    await using _ = mill;
+    mill.work({ lease: 400 });
+    await vi.waitFor(() => only(mill), patience);
+    await mill.db.query(sql`update millrace.workers set stopped_at = now(), ended = 'lost'`);
+    await mill.drain();
+    await hears(/^worker drains/);
+    await vi.waitFor(async () => expect((await mill.workers())[0]).toMatchObject({ state: "draining" }), patience);
+    await mill.db.query(sql`update millrace.workers set stopped_at = now(), ended = 'lost' where stopped_at is null`);
+    await mill.undrain();
+    await hears(/^worker claims again/);
+    await vi.waitFor(async () => expect((await mill.workers())[0]).toMatchObject({ state: "idle" }), patience);
+  });
+
+  test.runIf(backend === "postgres")("does not miss a worker that registers while it is ordered", async () => {
+    const { mill } = await open();
+    await using _ = mill;
+    const blocked = () =>
+      mill.db.query(
+        sql`select from pg_locks where not granted and pid in (select pid from pg_stat_activity where datname = current_database())`,
+      );
+    let registering: Promise<unknown> | undefined;
+    await mill.db.transaction(async (tx) => {
+      await tx.query(sql`update millrace.system_state set drained_at = now()`);
+      registering = StoreWorker.register(mill);
+      await vi.waitFor(async () => expect(await blocked()).toHaveLength(1), patience);
+    });
+    await registering;
+    expect(await only(mill)).toMatchObject({ state: "draining" });
+    await mill.undrain();
+    // and the other way round: the order waits until who registers is there to be told
+    let ordering: Promise<number[]> | undefined;
+    await mill.db.transaction(async (tx) => {
+      await register(tx, { ...nobody, tasks: null });
+      ordering = mill.drain();
+      await vi.waitFor(async () => expect(await blocked()).toHaveLength(1), patience);
+    });
+    expect(await ordering).toHaveLength(2);
+  });
+});
+
+describe("drain({ untilEmpty })", () => {
+  test("lets workers go on until nothing waits or runs, whatever is delayed or failed, and tells the sizes", async () => {
+    const { mill, hold, started, letGo } = await open();
+    await using _ = mill;
+    mill.work({ concurrency: 2 });
+    await mill.enqueueMany(hold, [1, 2, 3]);
+    await mill.enqueue(hold, 4, { delay: "1h" });
+    await started.reached(2);
+    const looks = tally<readonly QueueStats[]>();
+    const draining = mill.drain({ by: "ada", untilEmpty: true, onLook: (queues) => looks.add(queues) });
+    const [first] = await looks.reached(1);
+    expect(first).toMatchObject([{ name: "default", active: 2, waiting: 1, delayed: 1 }]);
+    expect(await mill.drained()).toBeNull();
+    letGo.open();
+    expect(await draining).toHaveLength(1);
+    expect(looks.seen.at(-1)).toMatchObject([{ active: 0, waiting: 0, delayed: 1, completed: 3 }]);
+    expect(await mill.drained()).toMatchObject({ by: "ada" });
+  });
+
+  test("leaves everything as it is when it is given up, and refuses to wait for what cannot come", async () => {
+    const { mill, hold } = await open();
+    await using _ = mill;
+    await mill.enqueue(hold, 1);
+    const looks = tally<unknown>();
+    const wish = new AbortController();
+    const draining = mill.drain({ untilEmpty: true, signal: wish.signal, onLook: (queues) => looks.add(queues) });
+    void looks.reached(1).then(() => wish.abort(new Error("no more")));
+    await expect(draining).rejects.toThrow("no more");
+    expect(await mill.drained()).toBeNull();
+    await mill.drain();
+    await expect(mill.drain({ untilEmpty: true })).rejects.toMatchObject({ code: "SYSTEM_DRAINED" });
+    await expect(mill.drain({ untillEmpty: true } as never)).rejects.toMatchObject({ code: "OPTION_UNKNOWN" });
   });
 });
 

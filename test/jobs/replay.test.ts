@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { type JobStatus, type Millrace, task } from "millrace";
 import { z } from "zod";
 import { sql } from "../../src/db/sql.ts";
-import { places, rowCounts, tally, useDatabase } from "../support/engine.ts";
+import { places, rowCounts, tally, useDatabase, withinAMinute } from "../support/engine.ts";
 import { StoreWorker, reapNow, succeeded } from "../support/store-worker.ts";
 
 const file = useDatabase();
@@ -114,6 +114,27 @@ describe("a replay", () => {
     for (const unknown of [nowhere, "nonsense"])
       await expect(mill.replay(unknown)).rejects.toMatchObject({ code: "JOB_NOT_FOUND" });
     expect(await rowCounts(mill.db)).toEqual(before);
+  });
+
+  test("is counted among the jobs its queue takes per minute, and refused with the others; what is let in is not measured again", async () => {
+    await using mill = await file.open([plain]);
+    await mill.policies.set("default", { maxEnqueuePerMinute: 2, maxPayloadBytes: 10 });
+    await withinAMinute(mill, async () => {
+      const { id } = await mill.enqueue(plain, "x".repeat(100), { queue: "old" });
+      await mill.replay(id, { queue: "default" });
+      await mill.enqueue(plain, 1);
+      const refused = await mill.replay(id, { queue: "default" }).catch((error: unknown) => error);
+      expect(refused).toMatchObject({ code: "ENQUEUE_RATE_EXCEEDED", retryAfterMs: expect.any(Number) });
+      const [denial] = await mill.policies.denials({ queue: "default" });
+      expect(denial).toMatchObject({ reason_code: "ENQUEUE_RATE_EXCEEDED", details_json: { count_this_minute: 2 } });
+      // where it goes counts, not where it was
+      await mill.replay(id, { queue: "elsewhere" });
+      await mill.policies.set("elsewhere", { maxPayloadBytes: 10 });
+      await mill.replay(id, { queue: "elsewhere", input: "short" });
+      await expect(mill.replay(id, { queue: "elsewhere", input: "not so short" })).rejects.toMatchObject({
+        code: "PAYLOAD_TOO_LARGE",
+      });
+    });
   });
 
   test("wakes an idle worker", async () => {

@@ -424,13 +424,14 @@ const steps: fc.Arbitrary<Step>[] = [
       () => queueOf(q),
       async (queue, model) => {
         const over = [...model.jobs.values()].filter(
-          (job) => job.queue === queue && (job.place === "dead" || job.place === "settled"),
+          (job) => job.queue === queue && ["dead", "settled", "cancelled"].includes(job.place),
         );
         const recorded = [...model.jobs.values()].some((job) => job.queue === queue && job.recorded);
         if (recorded) return; // done and not yet reported: neither here nor there
         expect(await mill.clean(queue, 0)).toEqual({
           completed: over.filter(({ place }) => place === "settled").length,
           failed: over.filter(({ place }) => place === "dead").length,
+          cancelled: over.filter(({ place }) => place === "cancelled").length,
         });
         for (const { id } of over) model.forget(id);
       },

@@ -113,6 +113,7 @@ export class Model {
       const lost = open.filter((job) => !job.recorded);
       for (const job of open) if (job.recorded) Object.assign(job, { place: "settled", recorded: false });
       for (const job of lost) this.#lose(job, lost.length === 1);
+      for (const job of lost) if (job.asked && job.place === "pending") this.#cancelled(job);
       for (const lease of leases) this.leases.delete(lease.id);
     }
   }

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { chance } from "./fixtures/chance.ts";
 import type { Child } from "./support/children.ts";
+import { LimitsWatch, mostStarts } from "./support/limits-proof.ts";
 import { Scene } from "./support/scene.ts";
 import { until } from "./support/until.ts";
 
@@ -25,20 +26,8 @@ test(
     const start = (): Promise<Child> => scene.worker({ work: { concurrency: 10, lease: 1_000, reapEvery: 250 } });
     const workers = await Promise.all([start(), start(), start()]);
 
-    const exceeded: unknown[] = [];
-    let most = 0;
+    const watch = new LimitsWatch(observer, "default", { concurrency: 6, keyConcurrency: 2 });
     let over = false;
-    const watching = (async () => {
-      while (!over) {
-        const rows = await observer.rows<{ key: string; n: number }>(
-          "select key, count(*)::int as n from millrace.leases group by key",
-        );
-        const all = rows.reduce((sum, { n }) => sum + n, 0);
-        most = Math.max(most, all);
-        if (all > 6 || rows.some(({ n }) => n > 2)) exceeded.push(rows);
-        await sleep(5);
-      }
-    })();
     let kills = 0;
     const killing = (async () => {
       while (!over && kills < 12) {
@@ -52,17 +41,12 @@ test(
     await killing;
     await until("everything is done", async () => (await observer.completed()) === 600, { within: 120_000 });
     over = true;
-    await watching;
+    await watch.stop();
 
-    expect(exceeded).toEqual([]);
-    expect(most).toBe(6);
+    expect(watch.exceeded).toEqual([]);
+    expect(watch.most).toBe(6);
     expect(kills).toBe(12);
-    const busiest = await observer.number(`
-      with starts as (
-        select claimed_at as at from millrace.settled cross join unnest(job_ids)
-        union all select started_at from millrace.attempts where outcome = 'lost'
-      )
-      select max((select count(*) from starts o where o.at >= s.at and o.at < s.at + interval '500 milliseconds')) from starts s`);
+    const busiest = await mostStarts(observer, "default", 500);
     expect(busiest).toBeLessThanOrEqual(60);
     expect(await observer.number("select count(*) from millrace.leases")).toBe(0);
     expect(await observer.succeededTwice()).toEqual([]);

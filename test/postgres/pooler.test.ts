@@ -65,7 +65,7 @@ async function useEverything(mill: Millrace, observer: Observer): Promise<void> 
     observer.number("select extract(epoch from max(beat_at) - max(started_at)) from millrace.workers");
   await until("the worker has beaten", async () => (await beat()) > 1);
   await worker.stop();
-  expect(await mill.clean("default", 0)).toEqual({ completed: 554, failed: 1 });
+  expect(await mill.clean("default", 0)).toEqual({ completed: 554, failed: 1, cancelled: 0 });
   expect(await observer.misplaced()).toEqual([]);
 }
 

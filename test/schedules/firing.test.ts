@@ -61,6 +61,25 @@ describe("a tick", () => {
     });
   });
 
+  test("of a drained system waits, and fires when it goes on", async () => {
+    await using mill = await file.open([work], {}, [every("report")]);
+    const at = await tick(mill, "report");
+    await mill.drain();
+    expect(await mill.schedules.fire({ at })).toEqual({ schedules: 0, jobs: 0 });
+    await mill.undrain();
+    expect(await mill.schedules.fire({ at })).toEqual({ schedules: 1, jobs: 1 });
+  });
+
+  test("a run has ended when its job has, and a queued one begins then", async () => {
+    await using mill = await file.open([work], {}, [every("report", { overlap: "queue" })]);
+    const at = await tick(mill, "report");
+    await mill.schedules.fire({ at });
+    await mill.schedules.fire({ at: new Date(at.getTime() + minute) });
+    expect(await runs(mill, "report")).toEqual(["fired", "queued"]);
+    mill.work({ scheduler: false });
+    await expect.poll(() => runs(mill, "report"), { timeout: 10_000 }).toEqual(["fired completed", "fired completed"]);
+  });
+
   test("fires once, however many schedulers there are", async () => {
     const schedules = Array.from({ length: 40 }, (_, n) => every(`s${n}`));
     await using mill = await file.open([work], {}, schedules);

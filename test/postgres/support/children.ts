@@ -15,6 +15,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { afterAll } from "vitest";
 import type { ProducerOrders } from "../fixtures/producer.ts";
+import type { ServerOrders } from "../fixtures/server.ts";
 import type { Told } from "../fixtures/tell.ts";
 import type { WorkerAsk, WorkerOrders } from "../fixtures/worker.ts";
 
@@ -42,6 +43,7 @@ function compileTo(folder: string): void {
 interface Orders {
   readonly worker: WorkerOrders;
   readonly producer: ProducerOrders;
+  readonly server: ServerOrders;
 }
 
 export class Crew implements AsyncDisposable {

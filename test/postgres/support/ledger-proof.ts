@@ -11,7 +11,9 @@ const places = `
   union all
   select unnest(job_ids), 'settled' from millrace.settled
   union all
-  select job_id, 'dead' from millrace.dead_letters`;
+  select job_id, 'dead' from millrace.dead_letters
+  union all
+  select job_id, 'cancelled' from millrace.attempts where outcome = 'cancelled' and not late`;
 
 export class Observer implements AsyncDisposable {
   client: pg.Client;
