@@ -82,6 +82,7 @@ test("GET /jobs/:id/timeline has every field of runbook 004, and ours", async ()
         task: "pay",
         run_at: expect.any(String),
         replay_of: null,
+        schedule: null,
       },
       {
         kind: "PolicyDecision",
