@@ -155,7 +155,7 @@ const ofTasks = (tasks: readonly number[] | null): Sql =>
   tasks === null ? sql`` : sql`and task = any (${arrayLiteral(tasks)}::int[])`;
 
 /** The ranks somebody waits in, the first in line first: one probe each, whatever waits there. `key`: only under this key. */
-const ranksOf = (line: Sql, key?: Sql): Sql => {
+export const ranksOf = (line: Sql, key?: Sql): Sql => {
   const here = key === undefined ? sql`p.line = ${line}` : sql`p.line = ${line} and p.key = ${key}`;
   return sql`
   with recursive ranks as (
