@@ -12,6 +12,7 @@ const payload = (at = 0) => ({ sceneId: 12345, title: "a scene of moderate lengt
 
 const REPORT_MS = 5;
 const MARK_EVERY = 1000;
+const KEYED_AHEAD = 20_000;
 let work = fresh();
 let reporting = false;
 let producer = null;
@@ -72,8 +73,35 @@ const commands = {
     await Promise.all(Array.from({ length: inFlight }, loop));
     return { jobs, seconds: (now() - from) / 1000 };
   },
-  /** One job that carries the moment at which its enqueue began. */
-  addTimed: () => producer.add(payload(now())).then(() => undefined),
+  /** One job that carries the moment at which its enqueue began. `options`: what only Millrace is asked for, such as a queue. */
+  addTimed: (options) => producer.add(payload(now()), options).then(() => undefined),
+  /** Batches with such options. */
+  async bulkWith(jobs, options) {
+    for (let left = jobs; left > 0; left -= MARK_EVERY)
+      await producer.bulk(
+        Array.from({ length: Math.min(left, MARK_EVERY) }, () => payload()),
+        options,
+      );
+  },
+  /** So many jobs in each of these queues. */
+  async spread(jobs, queues) {
+    for (const queue of queues) await commands.bulkWith(jobs, { queue });
+  },
+  /** Jobs that run for so long instead of counting. */
+  holdWith: (jobs, ms, options) => producer.hold(jobs, ms, options),
+  /** Single enqueues of jobs with concurrency keys, the keys in turn, so many calls at a time, for so long. @returns jobs */
+  async addKeyed(keys, inFlight, ms, options) {
+    const from = now();
+    let jobs = 0;
+    const loop = async () => {
+      while (now() - from < ms) {
+        if (jobs - ahead.handled >= KEYED_AHEAD) await sleep(5);
+        else await producer.add(payload(), { ...options, concurrencyKey: `key-${jobs++ % keys}` });
+      }
+    };
+    await Promise.all(Array.from({ length: inFlight }, loop));
+    return jobs;
+  },
   /** Enqueues batches for so long; no more than `most` jobs wait, and no more than `rate` a second are made. */
   async feed(ms, { batch, most, rate = Infinity }) {
     const from = now();
