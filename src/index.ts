@@ -1,7 +1,7 @@
 export { type App, defineApp } from "./app/app.ts";
 export type { BulkFilter, BulkOptions, BulkPreview } from "./app/bulk.ts";
 export { Millrace, millrace } from "./app/millrace.ts";
-export type { ListOptions, MillraceOptions, WorkOptions } from "./app/options.ts";
+export type { ListOptions, LogsOptions, MillraceOptions, WorkOptions } from "./app/options.ts";
 export type { CancelOptions, ChangeOptions, OrderOptions, ReplayOptions } from "./app/orders.ts";
 export type { Duration } from "./core/duration.ts";
 export { type ErrorCode, MillraceError, NonRetryableError, RateLimitError, errorCodes } from "./core/errors.ts";
@@ -18,6 +18,7 @@ export type { Enqueued } from "./jobs/enqueue.ts";
 export type { DebounceOptions, EnqueueOptions, ThrottleOptions, UniqueOptions } from "./jobs/enqueue-options.ts";
 export type { Because, Explanation } from "./jobs/explain.ts";
 export type { DrainOptions } from "./app/drain.ts";
+export type { LogLine } from "./jobs/notes-store.ts";
 export type { Registry } from "./jobs/registry.ts";
 export type { Drained, HeldJob, WorkerInfo, WorkerState } from "./jobs/registry-store.ts";
 export type { Job, JobStatus } from "./jobs/read-store.ts";

@@ -18,7 +18,7 @@ const rooms: Readonly<Record<string, Room>> = {
   core: { floor: 0, types: ["@standard-schema/spec"] },
   db: { floor: 1, packages: ["pg", "@electric-sql/pglite"] },
   steps: { floor: 1 },
-  isolate: { floor: 1, packages: ["tsx"] },
+  isolate: { floor: 1.5, packages: ["tsx"] }, // its handlers have steps too
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
   flows: { floor: 3 },
   schedules: { floor: 3, packages: ["croner"] },

@@ -6,12 +6,13 @@ import { type Log, silent } from "../core/log.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
-import { explainJob, timelineOfJob } from "../jobs/answers.ts";
+import { explainJob, logsOfJob, timelineOfJob } from "../jobs/answers.ts";
 import { type Cleaned, cleanQueue, pauseQueue, resumeQueue } from "../jobs/control-store.ts";
 import { settleDependents } from "../flows/flow-store.ts";
 import { existingModule } from "../isolate/options.ts";
 import { Endings } from "../jobs/endings.ts";
 import type { Explanation } from "../jobs/explain.ts";
+import type { LogLine } from "../jobs/notes-store.ts";
 import type { Drained, WorkerInfo } from "../jobs/registry-store.ts";
 import { Registry } from "../jobs/registry.ts";
 import { type Job, jobStatuses, listJobs } from "../jobs/read-store.ts";
@@ -33,9 +34,11 @@ import { readCursor, writeCursor } from "./cursor.ts";
 import { open } from "./open.ts";
 import {
   type ListOptions,
+  type LogsOptions,
   type MillraceOptions,
   type WorkOptions,
   listNames,
+  logsNames,
   optionNames,
   workNames,
 } from "./options.ts";
@@ -197,6 +200,14 @@ export class Millrace extends Producer {
   async explain(id: string): Promise<Explanation> {
     this.mustBeOpen();
     return explainJob(this.db, id, this.app.tasks);
+  }
+
+  /** Lines of the logs of its runs, in order: as many as the task's `keepLogs` says. Throws `JOB_NOT_FOUND`. */
+  async logs(id: string, options: LogsOptions = {}): Promise<LogLine[]> {
+    this.mustBeOpen();
+    refuseUnknown("logs", options, logsNames);
+    const after = wholeNumber(options.after ?? 0, "after", 0, 2_147_483_647);
+    return logsOfJob(this.db, id, after, wholeNumber(options.limit ?? 200, "limit", 1, 1_000));
   }
 
   #makeScheduler(queues: readonly string[] | undefined): Companion {

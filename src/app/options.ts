@@ -1,4 +1,4 @@
-/** The options of `millrace()`, `mill.work()` and `mill.jobs()`. */
+/** The options of `millrace()`, `mill.work()`, `mill.jobs()` and `mill.logs()`. */
 import type { Duration } from "../core/duration.ts";
 import type { Log } from "../core/log.ts";
 import type { PGlite } from "../db/embedded.ts";
@@ -62,6 +62,13 @@ export interface ListOptions {
   after?: string;
 }
 
+export interface LogsOptions {
+  /** `n` of the last line seen. Default 0: from the first. */
+  after?: number;
+  /** 1 to 1 000, default 200. */
+  limit?: number;
+}
+
 export const optionNames: ReadonlySet<string> = new Set([
   "databaseUrl",
   "dataDir",
@@ -96,3 +103,4 @@ export const listNames: ReadonlySet<string> = new Set([
   "limit",
   "after",
 ]);
+export const logsNames: ReadonlySet<string> = new Set(["after", "limit"]);

@@ -1,5 +1,6 @@
 /** `millrace job <id>`: everything about one job. */
 import type { jobDetail } from "../http/job-view.ts";
+import { progressText } from "../core/progress.ts";
 import type { Wire } from "./ask-api.ts";
 import { facts, fromNow } from "./print.ts";
 import { showJob } from "./show-job.ts";
@@ -23,6 +24,10 @@ function describe(found: Wire<ReturnType<typeof jobDetail>>): string {
     ["due", when(found.run_at)],
     ["started", when(found.started_at)],
     ["finished", when(found.finished_at)],
+    [
+      "progress",
+      found.progress === null ? null : `${progressText(found.progress)}  (${fromNow(found.progress_at, now)})`,
+    ],
     ["worker", found.worker_id],
     ["replay of", found.replay_of_job_id],
     ["error", error],

@@ -163,6 +163,11 @@ export const errorCodes = {
     retryable: false,
     action: "Correct the task: the message names the step.",
   },
+  PROGRESS_INVALID: {
+    status: 422,
+    retryable: false,
+    action: "Give a number from 0 to 100, or an object of 4 096 bytes of JSON at most.",
+  },
   STEP_SLEEPS: { status: 503, retryable: true, action: "Nothing: the run goes on when its time has come." },
   STEP_WAITS: {
     status: 503,

@@ -1,6 +1,7 @@
 /** Timelines and explanations as the API shows them: in snake_case, under our names and under those of runbook 004. */
 import type { Explanation } from "../jobs/explain.ts";
 import type { Attempt, StoryEntry, Timeline } from "../jobs/timeline.ts";
+import type { LogLine } from "../jobs/notes-store.ts";
 import { snakeCased } from "./snake-case.ts";
 
 function attemptView(attempt: Attempt) {
@@ -11,6 +12,8 @@ function attemptView(attempt: Attempt) {
 function entryView(entry: StoryEntry) {
   if (entry.kind === "Attempt" || entry.kind === "LateResult")
     return { kind: entry.kind, at: entry.at, summary: entry.summary, ...attemptView(entry) };
+  // The object is the task's own: its names stay as they are.
+  if (entry.kind === "Progress") return entry;
   if (entry.kind === "PolicyDecision") return { ...snakeCased(entry), details_json: entry.details };
   return snakeCased(entry);
 }
@@ -28,7 +31,14 @@ export function timelineView(timeline: Timeline) {
   };
 }
 
+/** `next`: the `after` of the page that follows; null when there was no more. */
+export function logsView(items: readonly LogLine[], limit: number) {
+  return { items, next: items.length === limit ? (items.at(-1)?.n ?? null) : null };
+}
+
 export function explanationView(explanation: Explanation) {
   const view = snakeCased(explanation);
-  return { ...view, job_type: view.task, dlq_reason_code: view.dead_letter_reason };
+  const { progress } = explanation.facts; // the task's own names
+  const facts = progress === undefined ? view.facts : { ...view.facts, progress };
+  return { ...view, facts, job_type: view.task, dlq_reason_code: view.dead_letter_reason };
 }

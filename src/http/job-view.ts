@@ -25,6 +25,8 @@ export function jobItem(job: Job) {
     worker_id: job.worker,
     tags: job.tags,
     replay_of_job_id: job.replayOf,
+    progress: job.progress,
+    progress_at: job.progressAt,
   };
 }
 

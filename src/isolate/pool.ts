@@ -2,19 +2,25 @@
  * The threads or processes of one task: at most `size`, started when there is work, used again and again, replaced after a crash or
  * a kill. Each runs one job at a time. Jobs beyond `size` wait here.
  */
-import { type ErrorCode, MillraceError, NonRetryableError, RateLimitError } from "../core/errors.ts";
+import { type ErrorCode, MillraceError, NonRetryableError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
-import type { Failure } from "../core/retry.ts";
+import { type Failure, readFailure } from "../core/retry.ts";
 import type { IsolateRule } from "./options.ts";
-import type { Ended, FromIsolate, JobFacts } from "./protocol.ts";
+import { type Ask, type Ended, type FromIsolate, type JobFacts, errorOf } from "./protocol.ts";
 import { type End, type Vessel, launch } from "./vessel.ts";
 
 /** One attempt. */
 export interface Work {
   readonly job: JobFacts;
+  /** Steps of it were kept by an attempt before. */
+  readonly hasSteps: boolean;
+  readonly maxResultBytes: number;
   /** It left the queue: its time begins. */
   began(): void;
   log(level: keyof Log, fields: object, message: string): void;
+  progress(json: string): void;
+  /** Answers what the handler asks of the worker. */
+  ask(about: Ask): Promise<unknown>;
 }
 
 /** How an attempt ended that did not throw. */
@@ -166,7 +172,8 @@ export class Pool {
       seat.turn += 1;
       work.began();
       try {
-        seat.vessel.tell({ say: "run", turn: seat.turn, job: work.job });
+        const { job, hasSteps, maxResultBytes } = work;
+        seat.vessel.tell({ say: "run", turn: seat.turn, job, hasSteps, maxResultBytes });
       } catch (cause) {
         const { task } = work.job;
         const message = `The input of task "${task}" cannot be sent to a ${this.#setup.rule.in}: ${(cause as Error).message}`;
@@ -196,9 +203,13 @@ export class Pool {
         else this.#setup.log[level]({ job, ...fields }, text); // said after its job had ended
         return;
       }
+      case "progress":
+      case "ask":
       case "ended": {
         const { attempt } = seat;
         if (attempt === undefined || message.turn !== seat.turn) return;
+        if (message.say === "progress") return attempt.work.progress(message.json);
+        if (message.say === "ask") return void this.#answer(seat, attempt, message.ask, message.about);
         // A kill may be on its way; what it hits has nothing to do with the next job.
         if (seat.state === "busy") this.#stand(seat);
         const { how } = message;
@@ -210,6 +221,15 @@ export class Pool {
         this.#serve();
       }
     }
+  }
+
+  async #answer(seat: Seat, attempt: Attempt, ask: number, about: Ask): Promise<void> {
+    const { turn } = seat;
+    const answer = await attempt.work.ask(about).then(
+      (value) => ({ value }),
+      (thrown: unknown) => ({ failure: readFailure(thrown) }),
+    );
+    if (seat.attempt === attempt) seat.vessel.tell({ say: "answer", turn, ask, ...answer });
   }
 
   /** Ended, or given up. Whatever ran in it, and nothing else, has failed. */
@@ -287,17 +307,6 @@ function stopping(): MillraceError {
 
 function failed(code: ErrorCode, message: string, stack?: string | null): MillraceError {
   const error = new MillraceError(code, message);
-  error.stack = stack ?? "";
-  return error;
-}
-
-/** An error that means here what the thrown one meant there. */
-function errorOf({ code, message, stack, retryable, retryAfterMs }: Failure): Error {
-  const error = !retryable
-    ? new NonRetryableError(message, { code })
-    : code === "RATE_LIMIT"
-      ? new RateLimitError(message, { retryAfterMs })
-      : Object.assign(new Error(message), { code });
   error.stack = stack ?? "";
   return error;
 }

@@ -4,6 +4,7 @@ import { isUuid } from "../core/uuid.ts";
 import type { Database } from "../db/database.ts";
 import { type Explanation, explain } from "./explain.ts";
 import { observe } from "./explain-store.ts";
+import { type LogLine, readLogs } from "./notes-store.ts";
 import { findJobs } from "./read-store.ts";
 import type { AnyTask } from "./task.ts";
 import { type Timeline, storyMax, timelineOf } from "./timeline.ts";
@@ -21,6 +22,13 @@ export async function explainJob(db: Database, id: string, tasks: readonly AnyTa
   const seen = isUuid(id) ? await observe(db, id) : undefined;
   if (seen === undefined) throw noJob(id);
   return explain(seen, tasks.find(({ name }) => name === seen.job.task)?.timeoutMs);
+}
+
+/** Throws `JOB_NOT_FOUND`. */
+export async function logsOfJob(db: Database, id: string, after: number, limit: number): Promise<LogLine[]> {
+  const lines = isUuid(id) ? await readLogs(db, id, after, limit) : undefined;
+  if (lines === undefined) throw noJob(id);
+  return lines;
 }
 
 function noJob(id: string): MillraceError {

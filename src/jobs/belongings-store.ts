@@ -7,5 +7,7 @@ export const belongings = (ids: Sql): Sql => sql`
   unique_keys as (delete from millrace.unique_keys where job_id in (select id from ${ids})),
   results as (delete from millrace.results where job_id in (select id from ${ids})),
   steps as (delete from millrace.steps where job_id in (select id from ${ids})),
+  progress as (delete from millrace.progress where job_id in (select id from ${ids})),
+  logs as (delete from millrace.job_logs where job_id in (select id from ${ids})),
   needs as (delete from millrace.dependencies where job_id in (select id from ${ids})),
   blocked as (delete from millrace.blocked where job_id in (select id from ${ids}))`;

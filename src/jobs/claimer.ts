@@ -206,6 +206,7 @@ export class Claimer {
     this.#requested += limit;
     const askedAt = performance.now();
     try {
+      if (done?.noted) await this.#settler.notes.flush(new Set([done.id]));
       const through = (this.#idleness.said ? subscription()?.awake : undefined) ?? db;
       const turn = await closeAndClaim(through, done && Ledger.whole(done), {
         lease,

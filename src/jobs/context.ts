@@ -18,8 +18,13 @@ export interface JobContext<Input = unknown> {
   readonly schedule: { readonly name: string; readonly at: Date } | undefined;
   /** Aborted on timeout, when somebody cancels the job, and when the worker must stop. Pass it to everything that takes one. */
   readonly signal: AbortSignal;
-  /** The worker's log, with this job's id, task and attempt. */
+  /** The worker's log, with this job's id, task and attempt. What is more than debugging is also kept with the job (`mill.logs`). */
   readonly log: Log;
+  /**
+   * Says how far the job is: a number from 0 to 100, or an object of 4 096 bytes of JSON at most. The newest counts; it is written
+   * within 250 ms. Throws `PROGRESS_INVALID`.
+   */
+  readonly progress: (value: number | object) => void;
   /** Ends this attempt and repeats it after the pause, without using an attempt up. Throws; nothing after it runs. */
   readonly snooze: (pause: Duration) => never;
   /** Durable steps: what is done is not done again when the job runs anew. */

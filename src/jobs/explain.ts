@@ -1,5 +1,6 @@
 /** Why a job is where it is, and what would move it: one sentence each, with the facts they are made of. Pure. */
 import { describeMs } from "../core/duration.ts";
+import { progressText } from "../core/progress.ts";
 import type { Observation, Standing } from "./explain-store.ts";
 import { drained, paused, whyItWaits, withoutWorker } from "./explain-waiting.ts";
 import type { Job, JobStatus } from "./read-store.ts";
@@ -178,13 +179,25 @@ const hungAfterMs = 5_000;
 function running(job: Job, standing: Standing, claimedAt: Date, taskTimeoutMs: number | undefined): Reason[] {
   const { now, host, pid, beatAt, leaseEndsAt, leaseJobs, workerEnded } = standing;
   const worker = job.worker ?? "unknown";
-  const facts = { worker, host, pid, since: claimedAt, beatAt, reclaimedAt: leaseEndsAt, leaseJobs };
+  const { progress, progressAt } = markSince(job, claimedAt);
+  const facts = {
+    worker,
+    host,
+    pid,
+    since: claimedAt,
+    beatAt,
+    reclaimedAt: leaseEndsAt,
+    leaseJobs,
+    progress,
+    progressAt,
+  };
   const who = `worker ${worker}${host === null ? "" : ` on host ${host}`}`;
   const since = `attempt ${job.attempt} of ${job.maxAttempts} since ${when(claimedAt, now)}`;
   const beat = beatAt === null ? "" : `, last beat ${away(beatAt, now)}`;
   const others = (leaseJobs ?? 1) > 1 ? ` Its batch has ${leaseJobs} jobs left, so it may not have started yet.` : "";
   const reclaim =
     leaseEndsAt === null ? "" : ` If the worker does not beat until ${instant(leaseEndsAt)}, the job is taken back.`;
+  const far = progressAt === null ? "" : ` It said ${progressText(progress)} at ${when(progressAt, now)}.`;
   const reasons: Reason[] = [];
   if (workerEnded !== null || (leaseEndsAt !== null && leaseEndsAt < now)) {
     reasons.push({
@@ -225,11 +238,17 @@ function running(job: Job, standing: Standing, claimedAt: Date, taskTimeoutMs: n
   }
   reasons.push({
     because: "RUNNING",
-    summary: `Runs on ${who}, ${since}${beat}.${others}`,
+    summary: `Runs on ${who}, ${since}${beat}.${far}${others}`,
     whatNext: `It ends when the task does.${reclaim}`,
     facts,
   });
   return reasons;
+}
+
+/** What an attempt before said is no news of this one. */
+function markSince({ progress, progressAt }: Job, claimedAt: Date): Pick<Job, "progress" | "progressAt"> {
+  const isNews = progressAt !== null && progressAt >= claimedAt;
+  return isNews ? { progress, progressAt } : { progress: null, progressAt: null };
 }
 
 function completed(seen: Observation): Reason {

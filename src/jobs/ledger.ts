@@ -23,6 +23,8 @@ export class Lease {
   whole = true;
   /** On its way with a claim: not to be reported a second time meanwhile. */
   closing = false;
+  /** Jobs of it have said something, which is written before they are settled. */
+  noted = false;
   minId = "";
   maxId = "";
   /** Successes not yet reported, in order of finishing. */

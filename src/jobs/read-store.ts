@@ -32,6 +32,9 @@ export interface Job {
   /** Why it was given up: `NON_RETRYABLE`, `MAX_ATTEMPTS_EXCEEDED`, `POISON`. */
   readonly deadLetterReason: string | null;
   readonly replayOf: string | null;
+  /** The newest that its task said with `progress`, and when. */
+  readonly progress: number | Readonly<Record<string, unknown>> | null;
+  readonly progressAt: Date | null;
 }
 
 /** `chosen (id, n)` names the jobs and their order. */
@@ -64,7 +67,7 @@ const describe = (chosen: Sql): Sql => sql`
               then coalesce(well.claimed_at + (well.started_ms + well.took_ms) * interval '1 millisecond', last.finished_at) end as "finishedAt",
          (select w.name from millrace.workers w where w.id = coalesce(runs.worker, well.worker, last.worker)) as worker,
          last.error_code as "lastErrorCode", last.error_message as "lastErrorMessage", last.error_stack as "lastErrorStack",
-         dead.reason as "deadLetterReason"
+         dead.reason as "deadLetterReason", mark.value as progress, mark.at as "progressAt"
   from found f
   left join lateral (
     select p.attempt from millrace.pending p
@@ -85,6 +88,7 @@ const describe = (chosen: Sql): Sql => sql`
            s.took_ms[array_position(s.job_ids, f.id)] as took_ms
     from millrace.settled s where s.ids @> f.id and f.id = any (s.job_ids) limit 1
   ) well on true
+  left join lateral (select value, at from millrace.progress where job_id = f.id limit 1) mark on true
   order by f.n`;
 
 export async function findJobs(db: Executor, ids: readonly string[]): Promise<Job[]> {

@@ -10,8 +10,9 @@ import type { Dependency } from "./dependencies-store.ts";
 import type { StoredJobOptions } from "./enqueue-store.ts";
 import type { JobContext } from "./context.ts";
 import type { Lease } from "./ledger.ts";
+import { type Notes, taskLog } from "./notes.ts";
 import type { Result } from "./settle-store.ts";
-import { type StepContext, type StepStore, Steps, type Suspension } from "../steps/steps.ts";
+import { type StepContext, type StepStore, Steps, Suspension } from "../steps/steps.ts";
 import { type AnyTask, validate } from "./task.ts";
 
 /** What a job needs of its worker. */
@@ -23,6 +24,7 @@ export interface Host {
   completeWithin(tx: ForeignTransaction, job: RunningJob, result: string | null): Promise<boolean>;
   dependenciesOf(job: RunningJob): Promise<Dependency[]>;
   stepsOf(job: RunningJob): StepStore<ForeignTransaction>;
+  notesOf(job: RunningJob): Notes;
   /** Runs a task that is not to run in this thread. */
   runIsolated(job: RunningJob): Promise<unknown>;
 }
@@ -54,6 +56,7 @@ export class RunningJob implements JobContext {
   #input: unknown;
   #abort: AbortController | undefined;
   #steps: Steps<ForeignTransaction> | undefined;
+  #notes: Notes | undefined;
   #compared = false;
   /** The run is done, but was not the one that was begun. */
   #strayed: { thrown: unknown } | undefined;
@@ -120,11 +123,15 @@ export class RunningJob implements JobContext {
     return this.#options?.steps === true;
   }
 
-  /** What has to be over before the attempt is: steps under way, and, when the run is done, a look whether it has left steps out. */
+  /**
+   * What has to be over before the attempt is: steps under way, and, when the run is done, a look whether it has left steps out. A
+   * thread or process sees to both by itself.
+   */
   rest(ended: { thrown: unknown } | undefined): Promise<void> | undefined {
     const underWay = this.#steps?.underWay;
     if (underWay !== undefined) return underWay.then(() => undefined);
-    const leftOut = this.hasSteps && ended === undefined && !this.completed && this.#steps?.suspension === undefined;
+    if (!this.hasSteps || this.definition?.isolate) return undefined;
+    const leftOut = ended === undefined && !this.completed && this.#steps?.suspension === undefined;
     if (!leftOut || this.#compared) return undefined;
     this.#compared = true;
     return this.#ownSteps.ended().catch((error: unknown) => {
@@ -190,8 +197,8 @@ export class RunningJob implements JobContext {
     // One that never looked at its signal and returned has done its work: the cancel came too late.
     if (this.#interrupted === "cancelled" && (ended !== undefined || this.#abort !== undefined))
       return { ...base, ...cancelledResult };
-    if (this.#steps?.suspension !== undefined && !this.completed)
-      return { ...base, ...suspended(this.#steps.suspension) };
+    const suspension = ended?.thrown instanceof Suspension ? ended.thrown : this.#steps?.suspension;
+    if (suspension !== undefined && !this.completed) return { ...base, ...suspended(suspension) };
     if (ended === undefined && this.completed) {
       // History knows whether it is done. If not, the task kept quiet about its transaction having been rolled back.
       const message = "The task completed this job inside a transaction that did not commit.";
@@ -266,14 +273,18 @@ export class RunningJob implements JobContext {
   }
 
   get log(): Log {
-    const { log } = this.#host;
-    const about = { job: this.id, task: this.task, attempt: this.attempt };
-    return {
-      debug: (fields, message) => log.debug({ ...about, ...fields }, message),
-      info: (fields, message) => log.info({ ...about, ...fields }, message),
-      warn: (fields, message) => log.warn({ ...about, ...fields }, message),
-      error: (fields, message) => log.error({ ...about, ...fields }, message),
-    };
+    return taskLog(this.#host.log, this, (level, fields, message) => {
+      if (this.definition?.keepLogs) this.#ownNotes.say(level, fields, message);
+    });
+  }
+
+  get progress(): (value: unknown) => void {
+    return (value) => this.#ownNotes.mark(value);
+  }
+
+  get #ownNotes(): Notes {
+    this.#notes ??= this.#host.notesOf(this);
+    return this.#notes;
   }
 
   get snooze(): (pause: Duration) => never {

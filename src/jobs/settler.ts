@@ -2,6 +2,7 @@
 import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import { Ledger } from "./ledger.ts";
+import type { NoteKeeper } from "./notes.ts";
 import type { RunningJob } from "./running.ts";
 import { type Result, type Verdict, giveBack, settle, stillCompleting } from "./settle-store.ts";
 
@@ -14,6 +15,7 @@ const flushMax = 1_000;
 
 export class Settler {
   readonly ledger = new Ledger();
+  readonly notes: NoteKeeper;
   /** Jobs given back without an attempt, so far. */
   returned = 0;
   /** How long a claim takes to be answered. While the database is slow, settling apart from claims only makes it slower. */
@@ -40,6 +42,7 @@ export class Settler {
     channel: string,
     workerId: () => number,
     log: Log,
+    notes: NoteKeeper,
     onRequeued: (inMs: number) => void,
     onFreed: (queue: number) => void,
     onEnded: () => void,
@@ -48,6 +51,7 @@ export class Settler {
     this.#channel = channel;
     this.#workerId = workerId;
     this.#log = log;
+    this.notes = notes;
     this.#onRequeued = onRequeued;
     this.#onFreed = onFreed;
     this.#onEnded = onEnded;
@@ -147,6 +151,8 @@ export class Settler {
     const open = unsure.length === 0 ? undefined : await stillCompleting(this.#db, unsure);
     const results = open ? given.filter(({ jobId }) => !open.has(jobId)) : given;
     if (results.length === 0) throw new Error("Transactions that complete these jobs have not ended.");
+    const noted = results.filter(({ lease }) => this.ledger.leases.get(lease)?.noted);
+    if (noted.length > 0) await this.notes.flush(new Set(noted.map(({ lease }) => lease)));
     const verdicts = await settle(this.#db, this.#channel, this.#workerId(), results);
     const kept = open ? given.filter(({ jobId }) => open.has(jobId)) : [];
     this.ledger.results = [...kept, ...this.ledger.results.slice(given.length)];

@@ -27,6 +27,8 @@ export interface TaskOptions<Schema extends StandardSchemaV1 | undefined, Output
    * `run` is then the URL of a module, `new URL("./resize.ts", import.meta.url)`, whose default export is the function.
    */
   isolate?: IsolateKind | IsolateOptions;
+  /** Lines of `context.log` that are kept with each job, 1 to 10 000, or false: none. Default 200. */
+  keepLogs?: number | false;
   run: ((context: JobContext<OutputOf<Schema>>) => Output | Promise<Output>) | URL | string;
 }
 
@@ -46,6 +48,8 @@ export interface Task<Input = unknown, Output = unknown> {
   readonly priority: number;
   /** Absent: `run` runs in the worker itself. */
   readonly isolate: IsolateRule | undefined;
+  /** Lines of its log that are kept with a job; 0: none. */
+  readonly keepLogs: number;
   /** Of an isolated task, what stands in for its module. */
   readonly run: (context: JobContext<never>) => unknown;
   /** Only for the compiler: what goes in and what comes out. */
@@ -64,9 +68,11 @@ const known: ReadonlySet<string> = new Set([
   "timeout",
   "priority",
   "isolate",
+  "keepLogs",
   "run",
 ]);
 
+const defaultKeepLogs = 200;
 const defaultTimeoutMs = 3_600_000;
 export const defaultMaxAttempts = 25;
 export const highestPriority = 32_767;
@@ -93,8 +99,13 @@ export function task<Schema extends StandardSchemaV1 | undefined = undefined, Ou
     timeoutMs: durationMs(options.timeout ?? defaultTimeoutMs, `task "${name}": timeout`),
     priority: wholeNumber(options.priority ?? 0, `task "${name}": priority`, -highestPriority, highestPriority),
     isolate,
+    keepLogs: linesKept(name, options.keepLogs),
     run: isolate ? notHere(name) : (options.run as (context: JobContext<never>) => unknown),
   });
+}
+
+function linesKept(task: string, keep: number | false = defaultKeepLogs): number {
+  return keep === false ? 0 : wholeNumber(keep, `task "${task}": keepLogs`, 1, 10_000);
 }
 
 function notHere(task: string): () => never {

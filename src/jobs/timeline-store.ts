@@ -12,6 +12,7 @@ type Told =
   | "operation"
   | "cancel"
   | "dead"
+  | "progress"
   | "replay"
   | "archived";
 
@@ -75,6 +76,9 @@ export async function readHistory(db: Database, id: string, limit: number): Prom
       union all
       select 'dead', d.failed_at, d.job_id::text, jsonb_build_object('attempt', d.attempt, 'reason', d.reason, 'error_code', d.error_code)
       from millrace.dead_letters d where d.job_id = ${id}::uuid
+      union all
+      select 'progress', p.at, p.job_id::text, jsonb_build_object('value', p.value, 'attempt', p.attempt)
+      from millrace.progress p where p.job_id = ${id}::uuid
       union all
       (select 'replay', r.created_at, r.id::text, '{}'::jsonb
        from millrace.jobs r where r.replay_of = ${id}::uuid order by r.id desc limit ${limit}::int)

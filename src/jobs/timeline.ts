@@ -1,6 +1,7 @@
 /** The timeline of a job: its history as attempts, and as a story in the order in which it happened. Pure. */
 import { describeMs } from "../core/duration.ts";
 import { suggestedAction } from "../core/errors.ts";
+import { progressText } from "../core/progress.ts";
 import type { StoredSchedule } from "./enqueue-store.ts";
 import type { Job, JobStatus } from "./read-store.ts";
 import { byWhom, instant } from "./sentences.ts";
@@ -63,6 +64,8 @@ export type StoryEntry =
       readonly reason: string | null;
       readonly runAt: Date | null;
     })
+  /** The newest mark only. */
+  | (Told<"Progress"> & { readonly progress: unknown; readonly attempt: number })
   | (Told<"Replayed"> & { readonly jobId: string })
   | Told<"Archived">;
 
@@ -92,12 +95,13 @@ const order: Readonly<Record<StoryEntry["kind"], number>> = {
   Enqueued: 0,
   PolicyDecision: 1,
   CancelRequested: 2,
-  Attempt: 3,
-  LateResult: 4,
-  DeadLettered: 5,
-  Operation: 6,
-  Replayed: 7,
-  Archived: 8,
+  Progress: 3,
+  Attempt: 4,
+  LateResult: 5,
+  DeadLettered: 6,
+  Operation: 7,
+  Replayed: 8,
+  Archived: 9,
 };
 
 export function timelineOf(job: Job, history: readonly HistoryRow[]): Timeline {
@@ -190,6 +194,12 @@ function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry {
       const attempt = Number(body["attempt"]);
       const summary = `Given up, a dead letter: ${reason}, after attempt ${attempt} with ${errorCode}.`;
       return { kind: "DeadLettered", at, summary, reason: String(reason), errorCode, attempt };
+    }
+    case "progress": {
+      const attempt = Number(body["attempt"]);
+      const progress = body["value"];
+      const summary = `Progress of attempt ${attempt}: ${progressText(progress)}.`;
+      return { kind: "Progress", at, summary, progress, attempt };
     }
     case "replay":
       return { kind: "Replayed", at, summary: `Replayed as job ${id}.`, jobId: id };

@@ -11,12 +11,14 @@ import { Claimer } from "./claimer.ts";
 import { dependenciesOf } from "./dependencies-store.ts";
 import type { Endings } from "./endings.ts";
 import { IsolatedTasks } from "./isolated.ts";
+import { NoteKeeper } from "./notes.ts";
 import { Runner } from "./runner.ts";
 import type { RunningJob } from "./running.ts";
 import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
 import type { AnyTask } from "./task.ts";
 import { StepKeeper } from "./step-keeper.ts";
+import { untilDone } from "./until-done.ts";
 import { type Companion, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
 import { type Orders, beat, deregister, register } from "./workers-store.ts";
 
@@ -121,28 +123,6 @@ export class Worker {
   }
 }
 
-/** Repeats `step` with growing pauses until it works; undefined when `givingUp` says so after a failure. */
-async function untilDone<Result>(
-  what: string,
-  step: () => Promise<Result>,
-  givingUp: () => boolean,
-  log: Log,
-): Promise<Result | undefined> {
-  for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 5_000)) {
-    try {
-      return await step();
-    } catch (error) {
-      const over = givingUp();
-      log.warn(
-        { err: error, retry_ms: over ? undefined : pauseMs },
-        `${what} failed; ${over ? "giving up" : "trying again"}`,
-      );
-      if (over) return undefined;
-      await new Promise((resolve) => setTimeout(resolve, pauseMs));
-    }
-  }
-}
-
 /** A worker between its start and its stop. */
 class Running {
   readonly runner: Runner;
@@ -151,6 +131,7 @@ class Running {
   readonly #claimer: Claimer;
   readonly #cancels: Cancels;
   readonly #keeper: StepKeeper;
+  readonly #notes: NoteKeeper;
   readonly #isolated: IsolatedTasks;
   readonly #stopping: () => boolean;
   readonly #recycle: () => void;
@@ -166,11 +147,13 @@ class Running {
     this.#setup = setup;
     this.#stopping = stopping;
     this.#recycle = recycle;
+    this.#notes = new NoteKeeper(db, () => this.#id, log);
     this.#settler = new Settler(
       db,
       channel,
       () => this.#id,
       log,
+      this.#notes,
       (inMs) => this.#claimer.dueIn(inMs),
       (queue) => this.#claimer.hear(`${queue}:0:0`),
       () => setup.endings.soon(),
@@ -194,17 +177,22 @@ class Running {
     };
     this.#cancels = new Cancels(hearing, this.runner, this.#settler);
     this.#keeper = new StepKeeper(db, channel, () => this.#id);
+    const engine = {
+      maxResultBytes: setup.maxResultBytes,
+      stepsOf: (job: RunningJob) => this.#keeper.storeOf(job),
+      dependenciesOf: (job: RunningJob) => dependenciesOf(db, job.id),
+    };
     this.#isolated = new IsolatedTasks(
       log,
+      engine,
       () => this.runner.concurrency,
       (job) => this.runner.begin(job),
     );
     const host = {
       log,
       random,
-      maxResultBytes: setup.maxResultBytes,
-      stepsOf: (job: RunningJob) => this.#keeper.storeOf(job),
-      dependenciesOf: (job: RunningJob) => dependenciesOf(db, job.id),
+      ...engine,
+      notesOf: (job: RunningJob) => this.#notes.notesOf(job),
       runIsolated: (job: RunningJob) => this.#isolated.run(job),
       completeWithin: (tx: Parameters<Database["adopt"]>[0], job: RunningJob, result: string | null) =>
         completeWithin(db.adopt(tx), {
@@ -283,6 +271,7 @@ class Running {
     const giveUpAt = performance.now() + lastWordsMs;
     const over = (): boolean => performance.now() > giveUpAt;
     await untilDone("settling the last results", () => this.#settler.drain(), over, log);
+    await this.#notes.close();
     await this.#upkeep?.stop();
     await this.#beating;
     await this.#subscription?.close();

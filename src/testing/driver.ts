@@ -14,7 +14,8 @@ import { dependenciesOf } from "../jobs/dependencies-store.ts";
 import type { Endings } from "../jobs/endings.ts";
 import { IsolatedTasks } from "../jobs/isolated.ts";
 import { Lease } from "../jobs/ledger.ts";
-import { RunningJob } from "../jobs/running.ts";
+import { NoteKeeper } from "../jobs/notes.ts";
+import { type Host, RunningJob } from "../jobs/running.ts";
 import { type Result, completeWithin, settle } from "../jobs/settle-store.ts";
 import { StepKeeper } from "../jobs/step-keeper.ts";
 import type { AnyTask } from "../jobs/task.ts";
@@ -66,6 +67,7 @@ export class Driver {
   readonly #setup: DriverSetup;
   readonly #isolated: IsolatedTasks;
   readonly #keeper: StepKeeper;
+  readonly #engine: Pick<Host, "maxResultBytes" | "stepsOf" | "dependenciesOf">;
   #tasks: ReadonlyMap<number, AnyTask> = new Map();
   #worker = 0;
   #asked = 0;
@@ -83,8 +85,14 @@ export class Driver {
   constructor(setup: DriverSetup) {
     this.#setup = setup;
     this.#keeper = new StepKeeper(setup.db, setup.channel, () => this.#worker);
+    this.#engine = {
+      maxResultBytes: setup.maxResultBytes,
+      stepsOf: (job: RunningJob) => this.#keeper.storeOf(job),
+      dependenciesOf: ({ id }: RunningJob) => dependenciesOf(setup.db, id),
+    };
     this.#isolated = new IsolatedTasks(
       setup.log,
+      this.#engine,
       () => 1,
       (job) => (job.startedAt = setup.now()),
     );
@@ -253,13 +261,13 @@ export class Driver {
 
   async #run({ lease, row }: Claim): Promise<JobRun> {
     const { db, channel, now, log, random } = this.#setup;
+    const notes = new NoteKeeper(db, () => this.#worker, log, false);
     const job = new RunningJob(row, lease, this.#tasks.get(row[2]), {
       log,
       random,
       runIsolated: (running) => this.#isolated.run(running),
-      maxResultBytes: this.#setup.maxResultBytes,
-      stepsOf: (running) => this.#keeper.storeOf(running),
-      dependenciesOf: ({ id }) => dependenciesOf(db, id),
+      ...this.#engine,
+      notesOf: (running) => notes.notesOf(running),
       completeWithin: (tx: ForeignTransaction, { id, startedAt, watched }, result) =>
         completeWithin(db.adopt(tx), {
           lease: lease.id,
@@ -280,6 +288,8 @@ export class Driver {
     const thrown = "thrown" in ended ? { thrown: ended.thrown } : undefined;
     if ("value" in ended) job.output = ended.value;
     for (let rest = job.rest(thrown); rest; rest = job.rest(thrown)) await rest;
+    if (lease.noted) await notes.flush();
+    this.#setup.fuse.check();
     const result = job.result(now(), thrown);
     if (thrown === undefined && job.isPlain && job.interrupted === undefined && !lease.careful) {
       const { tookMs } = result;

@@ -2,6 +2,7 @@
 import { MillraceError } from "../core/errors.ts";
 import { storableJson } from "../core/json.ts";
 import { type Log, silent } from "../core/log.ts";
+import { progressJson } from "../core/progress.ts";
 import { checkedName, refuseUnknown, wholeNumber } from "../core/options.ts";
 import { readFailure } from "../core/retry.ts";
 import { uuidv7 } from "../core/uuid.ts";
@@ -53,6 +54,8 @@ export interface TaskAttempt<Output> {
   readonly delayMs: number | undefined;
   /** The transactions that `complete` was called with: one, or none. */
   readonly completedIn: readonly ForeignTransaction[];
+  /** The newest that it said with `progress`; undefined: nothing. */
+  readonly progress: unknown;
   readonly logs: readonly LogLine[];
 }
 
@@ -102,8 +105,15 @@ export async function attemptTask<Input, Output>(
   const id = options.id ?? uuidv7(Date.now());
   const logs: LogLine[] = [];
   const completedIn: ForeignTransaction[] = [];
+  let progress: unknown;
+  const engine = {
+    maxResultBytes: Number.POSITIVE_INFINITY,
+    stepsOf: () => stepsInMemory(options.events ?? {}),
+    dependenciesOf: async () => [...(options.dependencies ?? [])],
+  };
   const isolated = new IsolatedTasks(
     silent,
+    engine,
     () => 1,
     (running) => (running.startedAt = performance.now()),
   );
@@ -115,9 +125,8 @@ export async function attemptTask<Input, Output>(
       log: noting(logs, options.log ?? silent),
       random: options.random ?? (() => 0.5),
       runIsolated: (running) => isolated.run(running),
-      maxResultBytes: Number.POSITIVE_INFINITY,
-      stepsOf: () => stepsInMemory(options.events ?? {}),
-      dependenciesOf: async () => [...(options.dependencies ?? [])],
+      ...engine,
+      notesOf: () => ({ mark: (value) => (progress = JSON.parse(progressJson(value))), say() {} }),
       completeWithin: async (tx) => completedIn.push(tx) > 0,
     },
   );
@@ -140,13 +149,13 @@ export async function attemptTask<Input, Output>(
     signal?.removeEventListener("abort", cancel);
     await isolated.close();
   }
-  return judged<Output>(job, ended, { completedIn, logs });
+  return judged<Output>(job, ended, { completedIn, progress, logs });
 }
 
 function judged<Output>(
   job: RunningJob,
   ended: { readonly value: unknown } | { readonly thrown: unknown },
-  seen: Pick<TaskAttempt<Output>, "completedIn" | "logs">,
+  seen: Pick<TaskAttempt<Output>, "completedIn" | "progress" | "logs">,
 ): TaskAttempt<Output> {
   const result = job.result(performance.now(), "thrown" in ended ? ended : undefined);
   // There is no transaction here that could have been rolled back.

@@ -161,7 +161,12 @@ describe("on a current schema", () => {
     expect(await json("timeline", id)).toMatchObject({ job_id: id, attempts: [], story: [{ kind: "Enqueued" }] });
   });
 
-  test.each(["explain", "timeline"])("%s of no job is exit code 1, of no id 2", async (question) => {
+  test("logs of a job that has not run are none", async () => {
+    expect(await place.run("logs", id)).toMatchObject({ code: 0, stdout: "No lines." });
+    expect(await json("logs", id)).toEqual({ items: [], next: null });
+  });
+
+  test.each(["explain", "timeline", "logs"])("%s of no job is exit code 1, of no id 2", async (question) => {
     const { code, stderr } = await place.run(question, "01a00000-0000-7000-8000-000000000000");
     expect(stderr).toContain("There is no job 01a00000-0000-7000-8000-000000000000.");
     expect(code).toBe(1);

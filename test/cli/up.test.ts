@@ -18,7 +18,14 @@ beforeAll(async () => {
      import { MillraceError, type Millrace, defineApp, task } from "millrace";
      const hello = task({ name: "hello", run: ({ log }) => log.info({}, "hello from the task") });
      const slow = task({ name: "slow", run: async ({ log }) => { log.info({}, "slow begins"); await pause(60_000); } });
-     export default defineApp({ tasks: [hello, slow] });
+     const steady = task({ name: "steady", keepLogs: 3, async run({ log, progress }) {
+       for (const n of [1, 2, 3, 4, 5]) {
+         log.info({ n }, "at " + n);
+         progress(n * 20);
+         await pause(300);
+       }
+     } });
+     export default defineApp({ tasks: [hello, slow, steady] });
      export async function start(mill: Millrace): Promise<void> {
        const same = await mill.jobs({ limit: 0 }).catch((error: unknown) => error instanceof MillraceError);
        mill.log.info({}, "the app's MillraceError is " + (same ? "ours" : "another"));
@@ -35,7 +42,7 @@ test("up takes app.ts, which needs no package.json, shares this package with it,
   const { code, stdout, stderr } = await up.ended;
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   const entries = stdout.split("\n").map((line) => JSON.parse(line) as { level: string; msg: string });
-  expect(entries[0]).toMatchObject({ level: "info", msg: "millrace is up", tasks: ["hello", "slow"] });
+  expect(entries[0]).toMatchObject({ level: "info", msg: "millrace is up", tasks: ["hello", "slow", "steady"] });
   expect(entries.at(-1)).toMatchObject({ level: "info", msg: "worker stopped" });
 });
 
@@ -45,7 +52,7 @@ test("up says where its data is, what runs, and what to try; then what came of t
   const data =
     backend === "pglite" ? /embedded: .*survives a killed process, not a power cut/ : /^data +postgres:.*:\*\*\*@/;
   await up.says(data);
-  await up.says(/^app +.*app\.ts: hello, slow$/);
+  await up.says(/^app +.*app\.ts: hello, slow, steady$/);
   await up.says(/^try +curl http.*\/api\/queue\/stats$/);
   const [url = ""] = /http:\S+/.exec(await up.says(/^open/)) ?? [];
   expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ok" });
@@ -61,6 +68,26 @@ test("up says where its data is, what runs, and what to try; then what came of t
   expect((await place.run("explain", id, "--url", url)).stdout).toMatch(/^job +\S+: task hello in queue default$/m);
   up.kill("SIGINT");
   expect((await up.ended).stdout).toMatch(/Stopped\.$/);
+});
+
+test("logs follows a job to its end, and job says how far it is", async () => {
+  await using up = place.start("up", "--app", app);
+  const [url = ""] = /http:\S+/.exec(await up.says(/^open/)) ?? [];
+  const { stdout } = await place.run("enqueue", "steady", "--json", "--url", url);
+  const { id } = JSON.parse(stdout) as { id: string };
+  const followed = await place.run("logs", id, "--follow", "--url", url);
+  expect(followed.code).toBe(0);
+  expect(followed.stdout.split("\n").map((line) => line.replace(/^\S+Z {2}/, ""))).toEqual([
+    'info   at 1 {"n":1}',
+    'info   at 2 {"n":2}',
+    'info   at 3 {"n":3}',
+    "warn   2 lines were not kept.",
+  ]);
+  const page = JSON.parse((await place.run("logs", id, "--json", "--url", url)).stdout) as { items: object[] };
+  expect(page.items).toHaveLength(4);
+  expect((await place.run("job", id, "--url", url)).stdout).toMatch(/^progress +100 % {2}\(.* ago\)$/m);
+  up.kill("SIGINT");
+  await up.ended;
 });
 
 test("worker runs jobs and has no API", async () => {

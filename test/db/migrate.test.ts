@@ -39,7 +39,7 @@ describe("migrate", () => {
     const schema = freshSchema();
     const doors = await Promise.all(Array.from({ length: 8 }, () => file.openDoor(schema)));
     const applied = await Promise.all(doors.map((db) => migrate(db)));
-    expect(applied.flat()).toEqual(migrations.map(({ name }) => name));
+    expect(applied.flat().toSorted()).toEqual(migrations.map(({ name }) => name)); // by whichever of them
     await Promise.all(doors.map((db) => db.close()));
   });
 

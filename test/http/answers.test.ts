@@ -3,6 +3,7 @@ import { type Millrace, task } from "millrace";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../src/db/sql.ts";
 import { createApi } from "../../src/http/api.ts";
+import { writeNotes } from "../../src/jobs/notes-store.ts";
 import { useDatabase } from "../support/engine.ts";
 import { StoreWorker } from "../support/store-worker.ts";
 import { type Caller, callerOf, recorder } from "./caller.ts";
@@ -149,3 +150,52 @@ test.each(["timeline", "explain"])(
     expect((await call(`/jobs/nonsense/${question}`, { method: "POST", json: {} })).status).toBe(405);
   },
 );
+
+test("GET /jobs/:id/logs is a page of lines; progress keeps the task's own names everywhere", async () => {
+  const { id } = await mill.enqueue(pay, {}, { queue: "logged" });
+  const claim = await worker.claim(1, "logged");
+  const line = {
+    place: 1,
+    agoMs: 0,
+    level: "info",
+    message: "one",
+    fields: '{"cardNo":7}',
+    missed: undefined,
+  } as const;
+  const lines = [line, { ...line, place: 2, fields: undefined, message: "two" }];
+  const mark = { progress: '{"rowsDone":1}', progressAgoMs: 0 };
+  await writeNotes(mill.db, worker.id, [{ lease: claim.lease, jobId: id, attempt: 1, most: 200, lines, ...mark }]);
+  const one = {
+    n: 1,
+    at: expect.any(String),
+    level: "info",
+    message: "one",
+    fields: { cardNo: 7 },
+    attempt: 1,
+    missed: null,
+  };
+  const two = { ...one, n: 2, message: "two", fields: null };
+  expect((await call(`/jobs/${id}/logs`)).body).toEqual({ items: [one, two], next: null });
+  expect((await call(`/jobs/${id}/logs?limit=1`)).body).toEqual({ items: [one], next: 1 });
+  expect((await call(`/jobs/${id}/logs?after=1`)).body).toEqual({ items: [two], next: null });
+  expect((await call(`/jobs/${id}/logs?after=-1`)).status).toBe(400);
+  expect((await call(`/jobs/${id}/logs?limit=1001`)).status).toBe(400);
+  const none = "01a00000-0000-7000-8000-000000000000";
+  expect(await call(`/jobs/${none}/logs`)).toMatchObject({ status: 404, body: { code: "JOB_NOT_FOUND" } });
+  expect((await call(`/jobs/${id}`)).body).toMatchObject({
+    progress: { rowsDone: 1 },
+    progress_at: expect.any(String),
+  });
+  expect((await call(`/jobs/${id}/explain`)).body).toMatchObject({
+    because: "RUNNING",
+    facts: { progress: { rowsDone: 1 }, progress_at: expect.any(String) },
+  });
+  const { story } = (await call<{ story: object[] }>(`/jobs/${id}/timeline`)).body;
+  expect(story).toContainEqual({
+    kind: "Progress",
+    at: expect.any(String),
+    attempt: 1,
+    progress: { rowsDone: 1 },
+    summary: 'Progress of attempt 1: {"rowsDone":1}.',
+  });
+});

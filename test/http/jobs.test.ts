@@ -229,6 +229,8 @@ describe("GET /jobs", () => {
         worker_id: null,
         tags: ["t"],
         replay_of_job_id: null,
+        progress: null,
+        progress_at: null,
       },
     ]);
     expect(at).toMatch(/^\d{4}-\d\d-\d\dT.*Z$/);

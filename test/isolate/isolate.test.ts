@@ -218,15 +218,25 @@ describe.each(kinds)("a task in a %s", (kind) => {
     expect((await mill.job(id))?.status).toBe("completed");
   });
 
-  test("may return and log what cannot be cloned, which stays where it is", async () => {
+  test("may log what cannot be cloned, which becomes text", async () => {
     const { act, mill, line } = await open({ in: kind });
     await using _ = mill;
     mill.work();
-    const { id } = await mill.enqueue(act, { do: "uncloneable" });
-    expect((await ended(mill, id)).status).toBe("completed");
-    expect((await line(/^the task's result cannot leave/)).fields).toMatchObject({ job: id });
     await ended(mill, (await mill.enqueue(act, { do: "logUncloneable" })).id);
     expect((await line("with a function")).fields).toMatchObject({ n: 2, fn: expect.stringContaining("Function") });
+  });
+
+  test("that returns what is no JSON is a dead letter, as one in the worker", async () => {
+    const { act, mill } = await open({ in: kind });
+    await using _ = mill;
+    mill.work();
+    const { id } = await mill.enqueue(act, { do: "uncloneable" });
+    expect(await ended(mill, id)).toMatchObject({
+      status: "failed",
+      lastErrorCode: "RESULT_NOT_STORABLE",
+      lastErrorMessage: "The result is a function, which JSON cannot hold.",
+      deadLetterReason: "NON_RETRYABLE",
+    });
   });
 
   test("whose input cannot be cloned is given up, with a sentence", async () => {

@@ -58,6 +58,8 @@ describe("one job", () => {
       lastErrorStack: null,
       deadLetterReason: null,
       replayOf: null,
+      progress: null,
+      progressAt: null,
     });
     expect(job?.createdAt.getTime()).toBeGreaterThan(before);
     expect(job?.runAt).toEqual(job?.createdAt);

@@ -6,6 +6,7 @@ import { type JobContext, MillraceError, NonRetryableError, RateLimitError } fro
 export interface Act {
   readonly do: string;
   readonly ms?: number;
+  readonly name?: string;
 }
 
 const acts: Readonly<Record<string, (context: JobContext<Act>) => unknown>> = {
@@ -62,6 +63,70 @@ const acts: Readonly<Record<string, (context: JobContext<Act>) => unknown>> = {
   },
   snooze: ({ snooze }) => snooze("5m"),
   complete: ({ complete }) => complete({ query: () => Promise.resolve({ rows: [] }) }),
+  async report({ progress, log, dependencies }) {
+    progress(10);
+    log.info({ n: 1 }, "one");
+    log.debug({}, "unheard");
+    progress({ rowsDone: 3 });
+    log.error({}, "two");
+    return (await dependencies()).map(({ name, result }) => ({ name, result, at: new Date(0) }));
+  },
+  badProgress: ({ progress }) => progress(200),
+  async order({ step, attempt, log }) {
+    const paid = await step.run("pay", () => {
+      log.info({}, `pays in attempt ${attempt}`);
+      return { receipt: 7, at: new Date(0) };
+    });
+    await step.sleep("nap", "50ms").catch((error: unknown) => {
+      log.info({}, "falls asleep");
+      throw error;
+    });
+    const approval = await step.waitForEvent("approval", { event: "approved" });
+    const never = await step.waitForEvent("never", { event: "never", timeout: "20ms" });
+    await step.sleepUntil("past", new Date(0));
+    return { paid, approval, never: never === undefined };
+  },
+  async stubborn({ step, log }) {
+    await step.sleep("nap", "30ms").catch(() => log.info({}, "caught"));
+    await step.run("after", () => log.info({}, "after")).catch(() => undefined);
+  },
+  async changed({ input, step }) {
+    const { name = "first" } = input;
+    if (name !== "") await step.run(name, () => 1);
+    await step.sleep("nap", "1h");
+  },
+  forgetful: async ({ step, attempt }) => {
+    if (attempt === 1) {
+      await step.run("first", () => 1);
+      throw new Error("once more");
+    }
+  },
+  async busyStep({ step, log, attempt }) {
+    await step.run("before", () => attempt);
+    await step.run("busy", () => {
+      log.info({}, "looping");
+      for (;;);
+    });
+  },
+  async unawaited({ step, log }) {
+    void step.run("slow", async () => {
+      await pause(50);
+      log.info({}, "done all the same");
+    });
+    await step.sleep("nap", "30ms");
+  },
+  async lateStep({ step, log }) {
+    try {
+      await step.run("late", async () => {
+        log.info({}, "in the step");
+        await pause(300);
+      });
+    } catch (error) {
+      log.info({ ours: error instanceof MillraceError, code: (error as MillraceError).code }, "not kept");
+    }
+  },
+  transaction: ({ step }) => step.transaction("book", () => 1),
+  wrongStep: ({ step }) => step.run("outer", () => step.run("inner", () => 1)),
   uncloneable: () => () => undefined,
   logUncloneable({ log }) {
     log.warn({ fn: () => 1, n: 2 }, "with a function");

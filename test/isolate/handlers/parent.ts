@@ -11,6 +11,10 @@ const pool = new Pool({
 });
 await pool.run({
   job: { id: "1", task: "acts", queue: "default", attempt: 1, maxAttempts: 1, input: { do: "loop" } },
+  hasSteps: false,
+  maxResultBytes: 1_000,
   began() {},
+  progress() {},
+  ask: () => Promise.resolve(),
   log: (_, fields) => process.stdout.write(`${JSON.stringify(fields)}\n`),
 });
