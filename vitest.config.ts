@@ -8,6 +8,7 @@ const once = [
   "test/schedules/{ticks,plan}.test.ts",
   "test/cli/{usage,arguments,api-address}.test.ts",
   "test/testing/**",
+  "test/examples/invoices.test.ts",
 ];
 // … and these start several processes on one database, which only a server can hold.
 const serverOnly = ["test/postgres/**"];
