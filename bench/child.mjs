@@ -12,7 +12,6 @@ const payload = (at = 0) => ({ sceneId: 12345, title: "a scene of moderate lengt
 
 const REPORT_MS = 5;
 const MARK_EVERY = 1000;
-const KEYED_AHEAD = 20_000;
 let work = fresh();
 let reporting = false;
 let producer = null;
@@ -89,14 +88,21 @@ const commands = {
   },
   /** Jobs that run for so long instead of counting. */
   holdWith: (jobs, ms, options) => producer.hold(jobs, ms, options),
-  /** Single enqueues of jobs with concurrency keys, the keys in turn, so many calls at a time, for so long. @returns jobs */
-  async addKeyed(keys, inFlight, ms, options) {
+  /** Batches of jobs with concurrency keys, the keys in turn, so many calls at a time, for so long. @returns jobs */
+  async addKeyed(keys, { batch, inFlight, ms, most }, options) {
     const from = now();
     let jobs = 0;
     const loop = async () => {
       while (now() - from < ms) {
-        if (jobs - ahead.handled >= KEYED_AHEAD) await sleep(5);
-        else await producer.add(payload(), { ...options, concurrencyKey: `key-${jobs++ % keys}` });
+        if (jobs - ahead.handled > most - batch) await sleep(5);
+        else {
+          const concurrencyKey = `key-${(jobs / batch) % keys}`;
+          jobs += batch;
+          await producer.bulk(
+            Array.from({ length: batch }, () => payload()),
+            { ...options, concurrencyKey },
+          );
+        }
       }
     };
     await Promise.all(Array.from({ length: inFlight }, loop));

@@ -40,14 +40,16 @@ export default {
       await stage.startWorkers();
       stage.relay();
       const before = stage.cpu();
-      const enqueued = await stage.producer.call("addKeyed", keys, 64, seconds * 1000, { queue: QUEUE });
+      const feed = { batch: 10, inFlight: 16, ms: seconds * 1000, most: 20_000 };
+      const enqueued = await stage.producer.call("addKeyed", keys, feed, { queue: QUEUE });
       const jobs = stage.total();
       const cpu = stage.perJob(stage.cpuSince(before), jobs);
       await stage.handled(enqueued);
       await stage.settled();
       const { claims } = (await query(stage.url, CLAIMS))[0];
       const windows = (await query(stage.url, WINDOWS))[0];
-      if (windows.live !== Math.min(keys, enqueued)) throw new Error(`${keys} keys, but ${windows.live} windows`);
+      if (windows.live !== Math.min(keys, enqueued / feed.batch))
+        throw new Error(`${keys} keys, but ${windows.live} windows`);
       return { rate: jobs / seconds, jobs, enqueued, claimRate: claims / seconds, windows, cpu };
     } finally {
       await probe.close();
