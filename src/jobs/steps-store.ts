@@ -14,11 +14,11 @@ export interface OwnStep extends NewStep {
 }
 
 const columns = sql`
-  place, name, kind, finished_at is not null as finished, result,
+  place, name, kind, finished_at is not null as finished, result, result is not null as returned,
   greatest(extract(epoch from until - now()) * 1000, 0)::float8 as "leftMs"`;
 
 export async function loadSteps(db: Executor, jobId: string): Promise<StepRecord[]> {
-  const rows = await db.query<StepRecord>(sql`
+  const rows = await db.query<StepRow>(sql`
     select ${columns} from millrace.steps where job_id = ${jobId}::uuid order by place`);
   return rows.map(asRecord);
 }
@@ -95,7 +95,7 @@ export async function awaitEvent(
 
 /** Ends a wait that has lasted as long as it may, unless its event has come. */
 export async function giveUpWait(db: Executor, jobId: string, place: number): Promise<StepRecord | undefined> {
-  const [row] = await db.query<StepRecord>(sql`
+  const [row] = await db.query<StepRow>(sql`
     update millrace.steps set finished_at = coalesce(finished_at, now())
     where job_id = ${jobId}::uuid and place = ${place}::int returning ${columns}`);
   return row && asRecord(row);
@@ -132,7 +132,11 @@ export async function emitEvent(
   });
 }
 
-/** SQL has one null; a step that returned nothing has none. */
-function asRecord(row: StepRecord): StepRecord {
-  return { ...row, result: row.result ?? undefined };
+interface StepRow extends StepRecord {
+  readonly returned: boolean;
+}
+
+/** A step may return null, and so may an event say; SQL's null is neither. */
+function asRecord({ returned, ...record }: StepRow): StepRecord {
+  return { ...record, result: returned ? record.result : undefined };
 }
