@@ -1,7 +1,7 @@
 /** Steps and the events they wait for. A step is kept only while its worker holds the job: one that was declared dead keeps nothing. */
 import type { Database, Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
-import type { NewStep, StepRecord } from "../steps/steps.ts";
+import type { NewStep, StepKind, StepRecord } from "../steps/steps.ts";
 import { moveJobs } from "./orders-store.ts";
 
 /** A step with whose it is. */
@@ -130,6 +130,39 @@ export async function emitEvent(
     if (ids.length > 0) await moveJobs(tx, channel, ids, "event", { delayMs: 0 }, { by, reason: event });
     return { duplicate: false, woken: ids.length };
   });
+}
+
+/** A step as its readers see it. Times are Dates; what does not apply is null. */
+export interface Step {
+  readonly name: string;
+  readonly kind: StepKind;
+  /** Of a sleep and of a wait: when it is over. */
+  readonly until: Date | null;
+  /** What it waits for. */
+  readonly event: string | null;
+  /** What it returned, or what came with the event. */
+  readonly result: unknown;
+  /** The attempt that began it. */
+  readonly attempt: number;
+  readonly startedAt: Date;
+  /** Null: it is not done, or it is a sleep, which is over by itself. */
+  readonly finishedAt: Date | null;
+}
+
+const described = sql`name, kind, until, event, result, attempt::int, started_at as "startedAt", finished_at as "finishedAt"`;
+
+/** In the order in which the run asked for them, from the `offset`th on. */
+export function readSteps(db: Executor, jobId: string, limit: number, offset: number): Promise<Step[]> {
+  return db.query<Step>(sql`
+    select ${described} from millrace.steps where job_id = ${jobId}::uuid and place >= ${offset}::int order by place limit ${limit}::int`);
+}
+
+/** The step in which a run sleeps or waits at present. */
+export async function currentStep(db: Executor, jobId: string, kind: "sleep" | "event"): Promise<Step | undefined> {
+  const [step] = await db.query<Step>(sql`
+    select ${described} from millrace.steps
+    where job_id = ${jobId}::uuid and kind = ${kind} and finished_at is null and until > now() order by until, place limit 1`);
+  return step;
 }
 
 interface StepRow extends StepRecord {
