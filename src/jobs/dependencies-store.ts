@@ -48,6 +48,25 @@ export async function outstanding(db: Executor, jobId: string): Promise<Outstand
   return { open: row?.open ?? 0, total: row?.total ?? 0, first: row?.first ?? [] };
 }
 
+/** One of them in a list: without its result, which may be large. */
+export interface ListedDependency extends Omit<Dependency, "result"> {
+  readonly onFailure: "fail" | "ignore" | "continue";
+  /** From 1, in the order in which they were named. */
+  readonly place: number;
+}
+
+/** In order, those behind the place `after`. */
+export function listDependencies(
+  db: Executor,
+  jobId: string,
+  limit: number,
+  after: number,
+): Promise<ListedDependency[]> {
+  return db.query<ListedDependency>(sql`
+    select place + 1 as place, name, needs::text as id, state, on_failure as "onFailure"
+    from millrace.dependencies where job_id = ${jobId}::uuid and place >= ${after}::int order by place limit ${limit}::int`);
+}
+
 /** How many jobs this one needs, by what became of them. */
 export interface DependencyCounts {
   readonly total: number;

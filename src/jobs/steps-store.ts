@@ -134,6 +134,8 @@ export async function emitEvent(
 
 /** A step as its readers see it. Times are Dates; what does not apply is null. */
 export interface Step {
+  /** From 1, in the order in which the run asked for them. */
+  readonly place: number;
   readonly name: string;
   readonly kind: StepKind;
   /** Of a sleep and of a wait: when it is over. */
@@ -149,12 +151,12 @@ export interface Step {
   readonly finishedAt: Date | null;
 }
 
-const described = sql`name, kind, until, event, result, attempt::int, started_at as "startedAt", finished_at as "finishedAt"`;
+const described = sql`place + 1 as place, name, kind, until, event, result, attempt::int, started_at as "startedAt", finished_at as "finishedAt"`;
 
-/** In the order in which the run asked for them, from the `offset`th on. */
-export function readSteps(db: Executor, jobId: string, limit: number, offset: number): Promise<Step[]> {
+/** In order, those behind the place `after`. */
+export function readSteps(db: Executor, jobId: string, limit: number, after: number): Promise<Step[]> {
   return db.query<Step>(sql`
-    select ${described} from millrace.steps where job_id = ${jobId}::uuid and place >= ${offset}::int order by place limit ${limit}::int`);
+    select ${described} from millrace.steps where job_id = ${jobId}::uuid and place >= ${after}::int order by place limit ${limit}::int`);
 }
 
 /** The step in which a run sleeps or waits at present. */
