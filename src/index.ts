@@ -7,6 +7,10 @@ export { type ErrorCode, MillraceError, NonRetryableError, RateLimitError, error
 export type { Log } from "./core/log.ts";
 export type { Backoff } from "./core/retry.ts";
 export type { ForeignTransaction } from "./db/database.ts";
+export type { EventListener, Listening, StreamOptions } from "./events/events.ts";
+export type { EventFilter } from "./events/filter.ts";
+export type { EventStream } from "./events/stream.ts";
+export type { EventOf, EventType, MillraceEvent } from "./events/types.ts";
 export type { BulkOperation, BulkStatus } from "./jobs/bulk-store.ts";
 export type { BulkAction } from "./jobs/bulk-walk-store.ts";
 export type { Cancelled } from "./jobs/cancel.ts";

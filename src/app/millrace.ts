@@ -28,7 +28,7 @@ import { readConfig } from "./config.ts";
 import { type MaintenanceSettings, maintenanceChore, maintenanceTask } from "./maintenance.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
 import { open } from "./open.ts";
-import { Producer } from "./producer.ts";
+import { Listener } from "./listening.ts";
 import { Policies } from "./policies.ts";
 import { version } from "./version.ts";
 
@@ -167,7 +167,7 @@ export interface Surroundings {
   readonly maintenance: MaintenanceSettings;
 }
 
-export class Millrace extends Producer {
+export class Millrace extends Listener {
   /** Who runs jobs, and the orders for each of them. */
   readonly registry: Registry;
   /** Limits, admission and retention of queues. */
@@ -328,6 +328,7 @@ export class Millrace extends Producer {
   close(): Promise<void> {
     this.#closed ??= (async () => {
       this.finishes.close();
+      await this.listening.close();
       await Promise.all([...this.#workers].map((worker) => worker.stop()));
       await this.db.close();
     })();

@@ -20,6 +20,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   policy: async () => (await import("./policy.ts")).policy,
   explain: async () => (await import("./explain.ts")).explain,
   timeline: async () => (await import("./timeline.ts")).timeline,
+  events: async () => (await import("./events.ts")).events,
   cancel: async () => (await import("./cancel.ts")).cancel,
   replay: async () => (await import("./replay.ts")).replay,
   dlq: async () => (await import("./dlq.ts")).dlq,

@@ -10,6 +10,7 @@ import { answerRoutes } from "./answers.ts";
 import { bulkRoutes } from "./bulk.ts";
 import { deadLetterRoutes } from "./dead-letters.ts";
 import type { ApiEnv } from "./env.ts";
+import { eventRoutes } from "./events.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
 import { orderRoutes } from "./orders.ts";
@@ -55,6 +56,7 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     .route("/", queueRoutes(mill))
     .route("/", policyRoutes(mill))
     .route("/", workerRoutes(mill))
+    .route("/", eventRoutes(mill))
     .route("/", pageRoutes());
 }
 

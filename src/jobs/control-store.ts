@@ -15,7 +15,11 @@ export async function pauseQueue(
   const [row] = await db.query<{ changed: number }>(sql`
     with paused as (
       update millrace.queues set paused_at = now(), paused_by = ${by}, paused_reason = ${reason}
-      where id = ${queue} and paused_at is null returning id
+      where id = ${queue} and paused_at is null returning id, name
+    ),
+    noted as (
+      insert into millrace.audit (by, action, subject, details)
+      select ${by}::text, 'pause', 'queue:' || name, jsonb_build_object('reason', ${reason}::text) from paused
     ),
     told as (select pg_notify(${channel}, 'stop:' || id) from paused)
     select count(*)::int as changed from told`);
@@ -26,8 +30,9 @@ export async function resumeQueue(db: Database, channel: string, queue: number):
   const [row] = await db.query<{ changed: number }>(sql`
     with resumed as (
       update millrace.queues set paused_at = null, paused_by = null, paused_reason = null
-      where id = ${queue} and paused_at is not null returning id
+      where id = ${queue} and paused_at is not null returning id, name
     ),
+    noted as (insert into millrace.audit (action, subject) select 'resume', 'queue:' || name from resumed),
     told as (select pg_notify(${channel}, 'look') from resumed)
     select count(*)::int as changed from told`);
   return row?.changed === 1;
@@ -43,7 +48,15 @@ export interface Cleaned {
 
 /** Deletes jobs of a queue that finished longer than `graceMs` ago, well or not, in batches of about a thousand. */
 export async function cleanQueue(db: Database, queue: number, graceMs: number): Promise<Cleaned> {
-  return { completed: await cleanCompleted(db, queue, graceMs), failed: await cleanFailed(db, queue, graceMs) };
+  const completed = await cleanCompleted(db, queue, graceMs);
+  const failed = await cleanFailed(db, queue, graceMs);
+  if (completed + failed > 0) {
+    const details = JSON.stringify({ completed, failed, grace_ms: graceMs });
+    await db.query(sql`
+      insert into millrace.audit (action, subject, details)
+      select 'clean', 'queue:' || name, ${details}::jsonb from millrace.queues where id = ${queue}::int`);
+  }
+  return { completed, failed };
 }
 
 /** What hangs on the jobs of `ids`, wherever they are. */
