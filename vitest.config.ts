@@ -5,7 +5,7 @@ const once = [
   "test/tidy.test.ts",
   "test/core/**",
   "test/isolate/options.test.ts",
-  "test/events/id-line.test.ts",
+  "test/events/{id-line,types}.test.ts",
   "test/cli/{usage,arguments,api-address}.test.ts",
 ];
 // … and these start several processes on one database, which only a server can hold.

@@ -85,9 +85,9 @@ async function* read(
   }
 }
 
-function lineOf({ type, id: _, at, ...fields }: TheirEvent): string {
+function lineOf({ type, at, ...fields }: TheirEvent): string {
   const told = Object.entries(fields)
-    .filter(([, value]) => value !== null)
+    .filter(([name, value]) => name !== "id" && value !== null)
     .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`);
   return `${paint("dim", at)}  ${paint("bold", type.padEnd(16))}  ${oneLine(told.join(" "), longest)}`;
 }

@@ -5,7 +5,7 @@ import { IdLine, type Span } from "./id-line.ts";
 import { type Numbered, type Source, sources } from "./types.ts";
 
 /** By their place in here they are written down: it only ever grows at its end. */
-export const numbered: readonly Numbered[] = sources.filter((source: Source) => source !== "jobs");
+const numbered: readonly Numbered[] = sources.filter((source: Source) => source !== "jobs");
 
 /** A source that nobody follows has no place. */
 export interface Place {

@@ -9,7 +9,7 @@ import type { Heard } from "./shape.ts";
 import type { MillraceEvent, Source } from "./types.ts";
 
 /** Events that wait for a slow reader at most. */
-export const bufferMax = 10_000;
+const bufferMax = 10_000;
 
 interface Entry {
   readonly event: MillraceEvent;

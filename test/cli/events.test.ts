@@ -38,10 +38,10 @@ test("events follows what happens, and goes on after its server has been away", 
   const port = address.split(":").at(-1) as string;
   up.kill("SIGTERM");
   await up.ended;
+  const before = json.heard(/"type":"job\.completed"/).length;
   await using again = place.with({ MILLRACE_PORTS: port }).start("up");
   await again.says(/worker started/);
   await place.run("enqueue", "hello", '{"again":true}', "--url", address);
-  const before = json.heard(/"type":"job\.completed"/).length;
   await json.hasSaid(before + 1, /"type":"job\.completed"/);
   json.kill("SIGTERM");
   expect((await json.ended).code).toBe(0);

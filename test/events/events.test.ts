@@ -1,6 +1,6 @@
 /** Events: what is told, when, and that nothing is told but by reading. */
 import { describe, expect, test, vi } from "vitest";
-import { type EventStream, type Millrace, type MillraceEvent, NonRetryableError, task } from "millrace";
+import { type EventStream, type Millrace, type MillraceEvent, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
 import { recorder } from "../http/caller.ts";
 import { gate, tally, useDatabase } from "../support/engine.ts";
