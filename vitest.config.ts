@@ -6,6 +6,7 @@ const once = [
   "test/core/**",
   "test/isolate/options.test.ts",
   "test/schedules/{ticks,plan}.test.ts",
+  "test/events/{id-line,types}.test.ts",
   "test/cli/{usage,arguments,api-address}.test.ts",
   "test/testing/**",
   "test/examples/invoices.test.ts",

@@ -27,6 +27,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   explain: async () => (await import("./explain.ts")).explain,
   timeline: async () => (await import("./timeline.ts")).timeline,
   logs: async () => (await import("./logs.ts")).logs,
+  events: async () => (await import("./events.ts")).events,
   cancel: async () => (await import("./cancel.ts")).cancel,
   replay: async () => (await import("./replay.ts")).replay,
   dlq: async () => (await import("./dlq.ts")).dlq,

@@ -12,6 +12,7 @@ import { deadLetterRoutes } from "./dead-letters.ts";
 import type { ApiEnv } from "./env.ts";
 import { emitRoutes } from "./emit.ts";
 import { flowRoutes } from "./flows.ts";
+import { eventRoutes } from "./events.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
 import { orderRoutes } from "./orders.ts";
@@ -65,6 +66,7 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     .route("/", scheduleRoutes(mill))
     .route("/", schedulerRoutes(mill))
     .route("/", workerRoutes(mill))
+    .route("/", eventRoutes(mill))
     .route("/", pageRoutes());
 }
 
