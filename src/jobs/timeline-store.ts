@@ -29,7 +29,7 @@ export interface HistoryRow {
 }
 
 /** Jobs of a flow named at most, and steps told at most. */
-export const kinMax = 20;
+const kinMax = 20;
 export const stepsMax = 200;
 /** Counted no further. */
 export const kinCounted = 10_000;

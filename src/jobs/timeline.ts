@@ -31,7 +31,7 @@ interface Told<Kind extends string> {
 }
 
 /** The jobs on one side of a job in its flow: how many, counted up to 10 000, and the first 20. */
-export interface Kin<Item> {
+interface Kin<Item> {
   readonly count: number;
   readonly first: readonly Item[];
 }
