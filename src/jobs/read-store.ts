@@ -29,7 +29,7 @@ export interface Job {
   readonly lastErrorCode: string | null;
   readonly lastErrorMessage: string | null;
   readonly lastErrorStack: string | null;
-  /** Why it was given up: `NON_RETRYABLE`, `MAX_ATTEMPTS_EXCEEDED`, `POISON`. */
+  /** Why it was given up: `NON_RETRYABLE`, `MAX_ATTEMPTS_EXCEEDED`, `POISON`, `DEPENDENCY_FAILED`. */
   readonly deadLetterReason: string | null;
   readonly replayOf: string | null;
   /** The newest that its task said with `progress`, and when. */

@@ -12,7 +12,27 @@ import { cancelJobs, finishRequests, requestsFor } from "../../src/jobs/cancel-s
 import { nextBatch } from "../../src/jobs/bulk-walk-store.ts";
 import { countDeadLetters } from "../../src/jobs/dead-letters-store.ts";
 import { cleanQueue } from "../../src/jobs/control-store.ts";
+import { takeEndings } from "../../src/jobs/endings-store.ts";
 import { insertOnce, insertPlain, insertSpecial } from "../../src/jobs/enqueue-store.ts";
+import {
+  countDependencies,
+  culprits,
+  dependenciesOf,
+  listDependencies,
+  outstanding,
+} from "../../src/jobs/dependencies-store.ts";
+import { insertEdges, settleDependents } from "../../src/flows/flow-store.ts";
+import { findFinishes, findResult } from "../../src/jobs/results-store.ts";
+import {
+  awaitEvent,
+  currentStep,
+  emitEvent,
+  giveUpWait,
+  keepSteps,
+  loadSteps,
+  readSteps,
+} from "../../src/jobs/steps-store.ts";
+import { releaseKey, takeKey } from "../../src/jobs/unique-store.ts";
 import { type Standing, readLimits, readLine, readServing, readStanding } from "../../src/jobs/explain-store.ts";
 import { moveJobs, removeJobs, replayJobs, retryJobs } from "../../src/jobs/orders-store.ts";
 import { type JobStatus, findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
@@ -27,7 +47,22 @@ const file = useDatabase();
 /** PGlite is the same planner in slower hands: there, fewer rows and the hardest state are enough. */
 const rows = backend === "postgres" ? 100_000 : 20_000;
 /** Tables that grow with the number of jobs. */
-const large = new Set(["jobs", "pending", "settled", "attempts", "dead_letters", "operations", "idempotency_keys"]);
+const large = new Set([
+  "jobs",
+  "pending",
+  "settled",
+  "attempts",
+  "dead_letters",
+  "operations",
+  "idempotency_keys",
+  "results",
+  "endings",
+  "dependencies",
+  "blocked",
+  "unique_keys",
+  "steps",
+  "emitted_events",
+]);
 
 const idOf = (n: number): string => `018f0000-0000-7000-8000-${n.toString(16).padStart(12, "0")}`;
 const job = { id: idOf(900_001), queue: 1, task: 1, priority: 0, maxAttempts: 3, input: "{}" };
@@ -60,6 +95,40 @@ const bulkOrder = {
 } as const;
 
 const nobody = { by: null, reason: null };
+
+const step = {
+  lease: "1",
+  jobId: idOf(1),
+  attempt: 1,
+  first: true,
+  place: 5,
+  name: "s",
+  kind: "run",
+  finished: true,
+} as const;
+const waiting = { ...step, kind: "event", event: "e7", finished: false, untilMs: 9 } as const;
+const rule = { key: "k7", statuses: [], keepMs: 1, debounce: undefined };
+const debouncing = { ...rule, statuses: ["waiting"], debounce: { waitMs: 1, maxWaitMs: 2 } } as const;
+const ended = [1, 2, 3].map((n) => ({ jobId: idOf(n), outcome: "completed", at: new Date() }) as const);
+
+/** What statements are told to have found, so that those that depend on it follow. */
+const answers: readonly (readonly [part: string, rows: readonly unknown[]])[] = [
+  ["order by l.id limit 500", [{ id: "1" }, { id: "2" }]],
+  ["unique_keys as k", [{ holder: idOf(5), expired: false, waitMs: 1 }]],
+  ["chosen cross join lateral", [{ id: idOf(5), status: "waiting", startedAt: null }]],
+  ["select job_id::text as id from placed", [{ id: idOf(5) }]],
+  [
+    "returning b.job_id::text as id",
+    [
+      { id: idOf(1), open: 0, broken: 1, impatient: 0 },
+      { id: idOf(2), open: 0, broken: 0, impatient: 0 },
+      { id: idOf(3), open: 1, broken: 0, impatient: 0 },
+    ],
+  ],
+  ["from kept", [[`${idOf(1)}:5`]]],
+  ["do nothing returning name", [{ name: "e" }]],
+  ["and finished_at is null returning job_id::text as id", [{ id: idOf(5) }]],
+];
 
 type Statement = readonly [name: string, run: (db: Database) => Promise<unknown>, indexes: readonly string[]];
 
@@ -121,7 +190,18 @@ const hot: readonly Statement[] = [
   [
     "read a timeline",
     (db) => readHistory(db, idOf(1), 1_000),
-    ["jobs_pkey", "attempts_job", "operations_job", "settled_ids", "dead_letters_pkey", "jobs_replays"],
+    [
+      "jobs_pkey",
+      "attempts_job",
+      "operations_job",
+      "settled_ids",
+      "dead_letters_pkey",
+      "jobs_replays",
+      "dependencies_pkey",
+      "dependencies_needs",
+      "steps_pkey",
+      "results_pkey",
+    ],
   ],
   ["explain a job", (db) => readStanding(db, idOf(1)), ["jobs_pkey", "pending_pkey", "attempts_job", "operations_job"]],
   ["explain by its workers", (db) => readServing(db, place), []],
@@ -143,9 +223,58 @@ const hot: readonly Statement[] = [
   [
     "remove",
     (db) => removeJobs(db, [idOf(1), idOf(2)]),
-    ["pending_pkey", "jobs_pkey", "attempts_job", "operations_job", "settled_ids", "idempotency_keys_job"],
+    [
+      "pending_pkey",
+      "jobs_pkey",
+      "attempts_job",
+      "operations_job",
+      "settled_ids",
+      "idempotency_keys_job",
+      "unique_keys_job",
+    ],
   ],
   ["reap", (db) => reap(db, "c", 0), ["jobs_pkey", "attempts_job", "settled_lease"]],
+  ["take a key", (db) => takeKey(db, "c", { ...job, id: idOf(900_005) }, rule), ["unique_keys_pkey", "jobs_pkey"]],
+  [
+    "put a debounced job off",
+    (db) => takeKey(db, "c", { ...job, id: idOf(900_005) }, debouncing),
+    ["operations_job", "pending_pkey", "jobs_pkey"],
+  ],
+  ["give a key up", (db) => releaseKey(db, job), ["unique_keys_job"]],
+  ["take endings", (db) => takeEndings(db, "c"), ["endings_pkey"]],
+  [
+    "insert a flow's edges",
+    (db) =>
+      insertEdges(
+        db,
+        [{ jobId: idOf(900_006), place: 0, needs: idOf(1), name: "n", onFailure: "fail" }],
+        [{ id: idOf(900_006), open: 1 }],
+      ),
+    [],
+  ],
+  [
+    "settle dependents",
+    (db) => settleDependents(db, "c", ended),
+    ["dependencies_needs", "dependencies_pkey", "blocked_pkey", "jobs_pkey", "pending_pkey", "dead_letters_pkey"],
+  ],
+  ["dependencies of a job", (db) => dependenciesOf(db, idOf(1)), ["dependencies_pkey", "results_pkey"]],
+  ["list dependencies", (db) => listDependencies(db, idOf(1), 100, 0), ["dependencies_pkey"]],
+  ["count dependencies", (db) => countDependencies(db, idOf(1)), ["dependencies_pkey"]],
+  ["outstanding dependencies", (db) => outstanding(db, idOf(1)), ["dependencies_pkey", "blocked_pkey"]],
+  ["culprits", (db) => culprits(db, idOf(1)), ["dependencies_pkey"]],
+  ["find a result", (db) => findResult(db, idOf(1)), ["results_pkey"]],
+  [
+    "find finishes",
+    (db) => findFinishes(db, [idOf(1), idOf(2)]),
+    ["jobs_pkey", "settled_ids", "dead_letters_pkey", "attempts_job", "results_pkey"],
+  ],
+  ["load steps", (db) => loadSteps(db, idOf(1)), ["steps_pkey"]],
+  ["read steps", (db) => readSteps(db, idOf(1), 100, 0), ["steps_pkey"]],
+  ["current step", (db) => currentStep(db, idOf(1), "event"), ["steps_pkey"]],
+  ["keep steps", (db) => keepSteps(db, 1, [step]), ["leases_pkey", "jobs_pkey"]],
+  ["wait for an event", (db) => awaitEvent(db, "c", 1, waiting), ["steps_pkey", "emitted_events_pkey"]],
+  ["give a wait up", (db) => giveUpWait(db, idOf(1), 0), ["steps_pkey"]],
+  ["emit an event", (db) => emitEvent(db, "c", "e-new", "1", null), ["steps_event"]],
   ["beat", (db) => beat(db, 1, 10, 90_000), []],
 ];
 
@@ -201,6 +330,14 @@ async function fill(mill: Millrace): Promise<void> {
              millrace.uuidrange(j, j, '[]'), array[j], '{1}', '{1}'
       from generate_series(1, ${rows}) n, lateral (select ('018f0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid as j) id;
     insert into millrace.idempotency_keys (task, key, job_id, expires_at) select 1, 'k' || n, ('018f0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, now() from generate_series(1, ${rows}) n;
+    insert into millrace.results (job_id, result) select id, '1' from millrace.jobs;
+    insert into millrace.endings (job_id, outcome) select id, 'completed' from millrace.jobs;
+    insert into millrace.dependencies (job_id, place, needs, name, on_failure)
+      select id, 0, ('018f0000-0000-7000-8000-' || lpad(to_hex(('x' || right(id::text, 12))::bit(48)::bigint % ${rows} + 1), 12, '0'))::uuid, 'n', 'fail' from millrace.jobs;
+    insert into millrace.blocked (job_id, open) select id, 1 from millrace.jobs;
+    insert into millrace.unique_keys (task, key, job_id) select 1, 'k' || row_number() over (order by id), id from millrace.jobs;
+    insert into millrace.steps (job_id, place, name, kind, until, event, attempt) select id, 0, 's', 'event', now(), 'e' || row_number() over (order by id), 1 from millrace.jobs;
+    insert into millrace.emitted_events (name, payload) select 'e' || n, '1' from generate_series(1, ${rows}) n;
     insert into millrace.leases (id, queue, worker, job_ids, attempts)
       select n, 1, n, array(select ('018f0000-0000-7000-8000-' || lpad(to_hex((n - 1) * 10 + i), 12, '0'))::uuid from generate_series(1, 10) i),
              array(select 1 from generate_series(1, 10)) from generate_series(1, 20) n;
@@ -268,9 +405,9 @@ async function plansOf(mill: Millrace, settings: string, run: (db: Database) => 
       await tx.query("deallocate probe", []);
       const plan = (row as { "QUERY PLAN": string | { Plan: Node }[] })["QUERY PLAN"];
       for (const { Plan } of typeof plan === "string" ? (JSON.parse(plan) as { Plan: Node }[]) : plan) collect(Plan);
-      // The reaper goes on only if it found leases; a claim with care only if there is such a queue, and it has room.
+      // A claim with care goes on only if there is such a queue, and it has room.
       if (text.includes("as in_flight")) return [{ name: "three", throttled_ms: 0, ...noLimits }] as never[];
-      return (text.includes("order by l.id limit 500") ? [{ id: "1" }, { id: "2" }] : []) as never[];
+      return (answers.find(([part]) => text.includes(part))?.[1] ?? []) as never[];
     };
     const recording: Executor = { query: explain, rows: explain };
     await run({ ...db, ...recording, transaction: (work) => work(recording) });
