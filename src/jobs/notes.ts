@@ -17,7 +17,7 @@ const linesMax = 1_000;
 
 interface Line extends LineText {
   place: number;
-  /** performance.now() */
+  /** By the keeper's clock. */
   saidAt: number;
   missed: number | undefined;
 }
@@ -57,12 +57,12 @@ class JobNotes implements Notes {
   }
 
   mark(value: unknown): void {
-    this.#mark = { json: progressJson(value), saidAt: performance.now() };
+    this.#mark = { json: progressJson(value), saidAt: this.#keeper.now() };
     this.#keeper.later(this);
   }
 
   say(level: KeptLevel, fields: object, message: string): void {
-    const saidAt = performance.now();
+    const saidAt = this.#keeper.now();
     this.#said += 1;
     const place = this.#said;
     const wanted = this.#held < this.most;
@@ -103,6 +103,7 @@ export class NoteKeeper {
   readonly #worker: () => number;
   readonly #log: Log;
   readonly #byItself: boolean;
+  readonly now: () => number;
   readonly #pending = new Set<JobNotes>();
   #timer: NodeJS.Timeout | undefined;
   #pauseMs = everyMs;
@@ -112,9 +113,10 @@ export class NoteKeeper {
   #crowdedOut = 0;
   #closed = false;
 
-  /** `byItself` false: notes are written by `flush` only. */
-  constructor(db: Database, worker: () => number, log: Log, byItself = true) {
-    this.#byItself = byItself;
+  /** `clock`: in ms, for who has a time of its own; notes are then written by `flush` only. */
+  constructor(db: Database, worker: () => number, log: Log, clock?: () => number) {
+    this.#byItself = clock === undefined;
+    this.now = clock ?? (() => performance.now());
     this.#db = db;
     this.#worker = worker;
     this.#log = log;
@@ -184,7 +186,7 @@ export class NoteKeeper {
 
   /** False when it has to be tried again. */
   async #send(sheets: readonly Sheet[]): Promise<boolean> {
-    const now = performance.now();
+    const now = this.now();
     try {
       const ours = await writeNotes(
         this.#db,

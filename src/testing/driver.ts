@@ -261,7 +261,7 @@ export class Driver {
 
   async #run({ lease, row }: Claim): Promise<JobRun> {
     const { db, channel, now, log, random } = this.#setup;
-    const notes = new NoteKeeper(db, () => this.#worker, log, false);
+    const notes = new NoteKeeper(db, () => this.#worker, log, now);
     const job = new RunningJob(row, lease, this.#tasks.get(row[2]), {
       log,
       random,

@@ -84,6 +84,7 @@ test("GET /jobs/:id/timeline has every field of runbook 004, and ours", async ()
         replay_of: null,
         needs: null,
         needed_by: null,
+        schedule: null,
       },
       {
         kind: "PolicyDecision",

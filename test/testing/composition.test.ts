@@ -74,3 +74,22 @@ test("schedules fire when their time comes, in the zone they are of", async () =
   await mill.advance("3d"); // on the 29th there is no 2:30 in Berlin: it comes at 3:00
   expect(ticks).toEqual(["2026-03-28T01:30:00.000Z", "2026-03-29T01:00:00.000Z", "2026-03-30T00:30:00.000Z"]);
 });
+
+test("what a task says is kept before its job is settled", async () => {
+  const talks = task({
+    name: "talks",
+    run({ log, progress }) {
+      log.info({ n: 1 }, "one");
+      progress(50);
+      log.warn({}, "two");
+    },
+  });
+  await using mill = await testMillrace(defineApp({ tasks: [talks] }));
+  const { id } = await mill.enqueue(talks, null);
+  await mill.runUntilIdle();
+  expect(await mill.logs(id)).toMatchObject([
+    { n: 1, message: "one", at: new Date(mill.now()) },
+    { n: 2, message: "two" },
+  ]);
+  expect(await mill.job(id)).toMatchObject({ status: "completed", progress: 50 });
+});

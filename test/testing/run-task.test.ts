@@ -80,3 +80,30 @@ test("an isolated task runs in its thread", async () => {
   await expect(runTask(acts, { do: "fail" })).rejects.toThrow("an ordinary error");
   expect(await attemptTask(acts, { do: "snooze" })).toMatchObject({ outcome: "snoozed", delayMs: 300_000 });
 });
+
+test("progress is told, and one that is none is refused", async () => {
+  const counts = task({
+    name: "counts",
+    run: ({ progress }) => {
+      progress(10);
+      progress({ of: 7 });
+    },
+  });
+  expect(await attemptTask(counts, {})).toMatchObject({ outcome: "succeeded", progress: { of: 7 } });
+  const wrong = task({ name: "wrong", run: ({ progress }) => progress(101) });
+  expect(await attemptTask(wrong, {})).toMatchObject({ outcome: "dead", code: "PROGRESS_INVALID" });
+});
+
+test("an isolated task has steps here too", async () => {
+  const order = task({
+    name: "order",
+    input: z.object({ do: z.string() }),
+    isolate: "thread",
+    run: new URL("../isolate/handlers/acts.ts", import.meta.url),
+  });
+  expect(await runTask(order, { do: "order" }, { events: { approved: "yes" } })).toEqual({
+    paid: { receipt: 7, at: "1970-01-01T00:00:00.000Z" },
+    approval: "yes",
+    never: true,
+  });
+});
