@@ -6,8 +6,10 @@ const once = [
   "test/core/**",
   "test/isolate/options.test.ts",
   "test/schedules/{ticks,plan}.test.ts",
+  "test/events/{id-line,types}.test.ts",
   "test/cli/{usage,arguments,api-address}.test.ts",
   "test/testing/**",
+  "test/examples/invoices.test.ts",
 ];
 // … and these start several processes on one database, which only a server can hold.
 const serverOnly = ["test/postgres/**"];

@@ -72,8 +72,42 @@ const commands = {
     await Promise.all(Array.from({ length: inFlight }, loop));
     return { jobs, seconds: (now() - from) / 1000 };
   },
-  /** One job that carries the moment at which its enqueue began. */
-  addTimed: () => producer.add(payload(now())).then(() => undefined),
+  /** One job that carries the moment at which its enqueue began. `options`: what only Millrace is asked for, such as a queue. */
+  addTimed: (options) => producer.add(payload(now()), options).then(() => undefined),
+  /** Batches with such options. */
+  async bulkWith(jobs, options) {
+    for (let left = jobs; left > 0; left -= MARK_EVERY)
+      await producer.bulk(
+        Array.from({ length: Math.min(left, MARK_EVERY) }, () => payload()),
+        options,
+      );
+  },
+  /** So many jobs in each of these queues. */
+  async spread(jobs, queues) {
+    for (const queue of queues) await commands.bulkWith(jobs, { queue });
+  },
+  /** Jobs that run for so long instead of counting. */
+  holdWith: (jobs, ms, options) => producer.hold(jobs, ms, options),
+  /** Batches of jobs with concurrency keys, the keys in turn, so many calls at a time, for so long. @returns jobs */
+  async addKeyed(keys, { batch, inFlight, ms, most }, options) {
+    const from = now();
+    let jobs = 0;
+    const loop = async () => {
+      while (now() - from < ms) {
+        if (jobs - ahead.handled > most - batch) await sleep(5);
+        else {
+          const concurrencyKey = `key-${(jobs / batch) % keys}`;
+          jobs += batch;
+          await producer.bulk(
+            Array.from({ length: batch }, () => payload()),
+            { ...options, concurrencyKey },
+          );
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: inFlight }, loop));
+    return jobs;
+  },
   /** Enqueues batches for so long; no more than `most` jobs wait, and no more than `rate` a second are made. */
   async feed(ms, { batch, most, rate = Infinity }) {
     const from = now();

@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { within } from "./lib/clock.mjs";
-import { CONTENDERS } from "./lib/contenders.mjs";
+import { CONTENDERS, takesPart } from "./lib/contenders.mjs";
 import { describeMachine, nameMachine } from "./lib/machine.mjs";
 import { short } from "./lib/numbers.mjs";
 import { HELP, readOptions } from "./lib/options.mjs";
@@ -111,7 +111,7 @@ for (let round = 1; round <= options.rounds; round++) {
     const scenario = SCENARIOS[name];
     if (scenario.long && round > 1) continue;
     for (const variant of scenario.variants(options)) {
-      for (const contender of order) {
+      for (const contender of order.filter((one) => takesPart(scenario, one))) {
         const run = await runOne(scenario, variant, contender, round);
         results.runs.push(run);
         say(scenario, run);

@@ -138,6 +138,10 @@ alter table millrace.settled add column archived boolean not null default false;
 create index settled_age on millrace.settled (archived, finished_at);
 create index ingest_decisions_age on millrace.ingest_decisions (at);
 create index policy_decisions_age on millrace.policy_decisions (at);
+-- The lists of dead letters, of a queue and of all, in their order.
+drop index millrace.dead_letters_recent;
+create index dead_letters_recent on millrace.dead_letters (queue, failed_at, job_id);
+create index dead_letters_age on millrace.dead_letters (failed_at, job_id);
 create index attempts_cancelled on millrace.attempts (queue, finished_at) where outcome = 'cancelled' and not late;
 -- What was replayed knows its replays. Plain jobs are in neither index.
 create index jobs_replays on millrace.jobs (replay_of) where replay_of is not null;

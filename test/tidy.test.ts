@@ -20,6 +20,7 @@ const rooms: Readonly<Record<string, Room>> = {
   steps: { floor: 1 },
   isolate: { floor: 1.5, packages: ["tsx"] }, // its handlers have steps too
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
+  events: { floor: 3 },
   flows: { floor: 3 },
   schedules: { floor: 3, packages: ["croner"] },
   callbacks: { floor: 3 },
@@ -47,6 +48,7 @@ const rooms: Readonly<Record<string, Room>> = {
       "isolate",
       "steps",
       "jobs",
+      "events",
       "flows",
       "schedules",
       "callbacks",

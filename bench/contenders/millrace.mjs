@@ -1,7 +1,9 @@
 /** Millrace, the package as built: `npm run build` first. Keeps full history. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { defineApp, millrace, task } from "../../dist/index.js";
 
 const CONCURRENCY = 100;
+const BATCH = 1000;
 let onJob = () => {};
 
 const noop = task({
@@ -11,7 +13,15 @@ const noop = task({
     onJob(input);
   },
 });
-const app = defineApp({ tasks: [noop] });
+/** Keeps its place for a while, and does not count. */
+const hold = task({
+  name: "hold",
+  queue: "bench",
+  async run({ input }) {
+    await sleep(input.ms);
+  },
+});
+const app = defineApp({ tasks: [noop, hold] });
 
 export default {
   settings: { worker: { concurrency: CONCURRENCY }, producer: {} },
@@ -19,12 +29,25 @@ export default {
   async openProducer(url) {
     const mill = await millrace(app, { databaseUrl: url, migrate: true });
     return {
-      bulk: (payloads) => mill.enqueueMany(noop, payloads),
-      add: (payload) => mill.enqueue(noop, payload),
+      bulk: (payloads, options) => mill.enqueueMany(noop, payloads, options),
+      add: (payload, options) => mill.enqueue(noop, payload, options),
+      async hold(jobs, ms, options) {
+        for (let left = jobs; left > 0; left -= BATCH)
+          await mill.enqueueMany(
+            hold,
+            Array.from({ length: Math.min(left, BATCH) }, () => ({ ms })),
+            options,
+          );
+      },
+      /** Of all queues but that of its own upkeep. */
       async counts() {
-        const stats = (await mill.stats()).find((queue) => queue.name === "bench");
-        if (!stats) return { unfinished: 0, completed: 0 };
-        return { unfinished: stats.waiting + stats.active + stats.delayed, completed: stats.completed };
+        const counts = { unfinished: 0, completed: 0 };
+        for (const { name, waiting, active, delayed, completed } of await mill.stats()) {
+          if (name === "maintenance") continue;
+          counts.unfinished += waiting + active + delayed;
+          counts.completed += completed;
+        }
+        return counts;
       },
       close: () => mill.close(),
     };

@@ -7,4 +7,7 @@ export const CONTENDERS = {
   raw: { server: "postgres", history: "kept", ceiling: true },
 };
 
+/** Some scenarios ask how Millrace stands up to its own load: nobody else is in them. */
+export const takesPart = (scenario, contender) => !scenario.own || contender === "millrace";
+
 export const PEERS = ["graphile-worker", "pg-boss", "bullmq"];

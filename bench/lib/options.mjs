@@ -3,9 +3,12 @@ import { parseArgs } from "node:util";
 import { CONTENDERS } from "./contenders.mjs";
 import { SCENARIOS } from "../scenarios/index.mjs";
 
+const NAMED = Object.keys(SCENARIOS).filter((name) => SCENARIOS[name].named);
+
 export const HELP = `Usage: node bench/run.mjs [options]
 
-  --scenarios a,b    ${Object.keys(SCENARIOS).join(", ")} (memory: with --long)
+  --scenarios a,b    ${Object.keys(SCENARIOS).join(", ")}
+                     (memory: with --long; ${NAMED.join(", ")}: only when named)
   --contenders x,y   ${Object.keys(CONTENDERS).join(", ")}
   --rounds n         how often everything is run (default 3)
   --long             also the ten minutes of the memory scenario, for each contender, once
@@ -38,7 +41,9 @@ export function readOptions(argv) {
   });
   const rounds = Number(values.rounds ?? (values.quick ? 1 : 3));
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: a whole number from 1`);
-  const usual = Object.keys(SCENARIOS).filter((name) => values.long || !SCENARIOS[name].long);
+  const usual = Object.keys(SCENARIOS).filter(
+    (name) => !SCENARIOS[name].named && (values.long || !SCENARIOS[name].long),
+  );
   const { help, long, out, quick } = values;
   return {
     help,

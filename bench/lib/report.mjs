@@ -1,5 +1,5 @@
 /** The results as a page of Markdown. */
-import { CONTENDERS, PEERS } from "./contenders.mjs";
+import { CONTENDERS, PEERS, takesPart } from "./contenders.mjs";
 import { median, short, spread } from "./numbers.mjs";
 import { casesOf, metricsOf, ratios } from "./runs.mjs";
 import { SCENARIOS } from "../scenarios/index.mjs";
@@ -21,8 +21,10 @@ function cell(scenario, column, rounds) {
   return spread(rounds.map(column.value), scenario.lowerIsBetter);
 }
 
+const taking = (results, scenario) => results.options.contenders.filter((name) => takesPart(scenario, name));
+
 function scenarioRows(results, scenario, { variant, label }) {
-  return results.options.contenders.map((contender) => {
+  return taking(results, scenario).map((contender) => {
     const rounds = [...metricsOf(results, scenario.name, variant, contender).values()];
     const runs = results.runs.filter(
       (run) => run.scenario === scenario.name && run.variant === variant && run.contender === contender,
@@ -44,19 +46,45 @@ function scenarioSection(results, name) {
   const rows = cases.flatMap((one) => scenarioRows(results, scenario, one));
   const details = !scenario.details
     ? []
-    : cases.flatMap(({ variant }) =>
-        results.options.contenders.flatMap((contender) => {
+    : cases.flatMap(({ variant, label }) =>
+        taking(results, scenario).flatMap((contender) => {
           const rounds = [...metricsOf(results, name, variant, contender).values()];
-          return rounds.length > 0 ? [`- ${contender}: ${scenario.details(typical(scenario, rounds))}`] : [];
+          const who = scenario.own ? label : contender;
+          return rounds.length > 0 ? [`- ${who}: ${scenario.details(typical(scenario, rounds))}`] : [];
         }),
       );
   const head = ["", "contender", ...scenario.columns.map((column) => column.title)];
-  return [`## ${scenario.title}`, table(head, rows), details.join("\n")].filter(Boolean).join("\n\n");
+  const parts = [table(head, rows), details.join("\n"), scenario.calls ? callTable(results, scenario, cases) : ""];
+  return [`## ${scenario.title}`, ...parts].filter(Boolean).join("\n\n");
+}
+
+/** What single calls took in each case, and how much longer in the last case than in the first. */
+function callTable(results, scenario, cases) {
+  const measured = cases
+    .map(({ variant, label }) => ({
+      label,
+      rounds: [...metricsOf(results, scenario.name, variant, "millrace").values()].map(scenario.calls),
+    }))
+    .filter(({ rounds }) => rounds.length > 0);
+  if (measured.length === 0) return "";
+  const middle = ({ rounds }, call, at) =>
+    median(
+      rounds.map((calls) => calls[call][at]),
+      true,
+    );
+  const rows = Object.keys(measured[0].rounds[0]).map((call) => [
+    call,
+    ...measured.map((one) => `${short(middle(one, call, "p50"))} / ${short(middle(one, call, "p99"))}`),
+    `${short(middle(measured.at(-1), call, "p50") / middle(measured[0], call, "p50"))}×`,
+  ]);
+  return table(["one call, ms, p50 / p99", ...measured.map(({ label }) => label), "last : first, p50"], rows);
 }
 
 /** How many times better than each peer, by case; for what should be small the ratio is turned round. */
 function ratioSection(results) {
-  const rows = casesOf(results).map(({ scenario: name, variant, label }) => {
+  const shared = casesOf(results).filter(({ scenario }) => !SCENARIOS[scenario].own);
+  if (shared.length === 0) return "";
+  const rows = shared.map(({ scenario: name, variant, label }) => {
     const scenario = SCENARIOS[name];
     const ours = metricsOf(results, name, variant, "millrace");
     const cells = PEERS.map((peer) => {

@@ -70,9 +70,13 @@ export async function openStage(env, contender, { workers = 1 } = {}) {
     /** From the first handler call since the workers were started. */
     cpuSinceFirstCall: () => difference(firstCall, stage.cpu()),
     perJob: (cpu, jobs) => perJob(cpu, jobs, kind),
-    /** Puts jobs there unmeasured, then brings statistics and disk to rest, the same for all. */
+    /** Puts jobs there unmeasured, and lets the server come to rest, the same for all. */
     async prefill(jobs) {
       await stage.producer.call("bulk", jobs, BATCH, PREFILL_IN_FLIGHT);
+      await stage.rest();
+    },
+    /** Brings statistics and disk to rest. */
+    async rest() {
       if (kind === "redis") return;
       await query(url, "analyze");
       await query(url, "checkpoint");

@@ -29,6 +29,21 @@ const aheadOfAll = (scenario, variant) => ({
   },
 });
 
+/** How much longer single calls take than in the base case: the one that grew most, of those whose name begins like this. */
+const growth = (scenario, variant, base, call) => ({
+  of: [scenario, variant],
+  values(results) {
+    const [large, small] = [variant, base].map((one) => ours(results, [scenario, one]));
+    return [...large.keys()]
+      .filter((round) => small.has(round))
+      .map((round) => {
+        const [of, to] = [large.get(round).calls, small.get(round).calls];
+        const names = Object.keys(of).filter((name) => name.startsWith(call));
+        return Math.max(...names.map((name) => of[name].p50 / to[name].p50));
+      });
+  },
+});
+
 const drains = [1, 2].flatMap((workers) =>
   Object.entries({ "graphile-worker": 2.5, "pg-boss": 3, bullmq: 4 }).map(([peer, least]) => ({
     target: `drain with ${workers} worker${workers > 1 ? "s" : ""} ≥ ${least}× ${peer}`,
@@ -74,6 +89,55 @@ const TARGETS = [
     ...within("memory", "memory", (metrics) => metrics.growth),
     most: 1.1,
   },
+  { target: "drain of 1,000 queues ≥ 0.5× of one with the same jobs", ...between("queues", "many", "one"), least: 0.5 },
+  {
+    target: "start latency p99 < 10 ms while idle with 1,000 queues",
+    ...within("queues", "many", (metrics) => metrics.latency.p99),
+    most: 10,
+    unit: " ms",
+  },
+  {
+    target: "claim from one of 1,000 queues ≤ 1.5× of the only one",
+    ...growth("queues", "many", "one", "claim"),
+    most: 1.5,
+  },
+  ...[1, 3].flatMap((limit) => [
+    {
+      target: `10 jobs beside 100,000 of a saturated key (${limit} at a time) ≤ 1.25× of beside 100`,
+      of: ["keys", `many-${limit}`],
+      values: (results) =>
+        ratios(ours(results, ["keys", `many-${limit}`]), ours(results, ["keys", `few-${limit}`]), ({ ten }) => ten.p50),
+      most: 1.25,
+    },
+    {
+      target: `claim beside 100,000 of a saturated key (${limit} at a time) ≤ 1.5× of beside 100`,
+      ...growth("keys", `many-${limit}`, `few-${limit}`, "claim"),
+      most: 1.5,
+    },
+  ]),
+  {
+    target: "a rate limit per key leaves ≤ 1,000 bytes per key",
+    ...within("rates", "rates", ({ windows }) => (windows.megabytes * 1e6) / windows.live),
+    most: 1000,
+    unit: " bytes",
+  },
+  ...["explain", "timeline"].map((verb) => ({
+    target: `${verb} of any job < 20 ms with 10M finished, p99`,
+    ...within("history", "10M", (metrics) => metrics.worst[verb].p99),
+    most: 20,
+    unit: " ms",
+  })),
+  { target: "drain with 10M finished within 10 % of 10k", ...between("history", "10M", "10k"), least: 0.9 },
+  {
+    target: "enqueue with 10M finished within 10 % of 10k",
+    of: ["history", "10M"],
+    values: (results) =>
+      ratios(ours(results, ["history", "10M"]), ours(results, ["history", "10k"]), (metrics) => metrics.enqueueRate),
+    least: 0.9,
+  },
+  { target: "claim with 10M finished ≤ 1.5× of with 10k", ...growth("history", "10M", "10k", "claim"), most: 1.5 },
+  { target: "stats() with 10M finished ≤ 1.5× of with 10k", ...growth("history", "10M", "10k", "stats"), most: 1.5 },
+  { target: "any list with 10M finished ≤ 2× of with 10k", ...growth("history", "10M", "10k", "jobs"), most: 2 },
 ];
 
 function durability(results) {

@@ -13,9 +13,9 @@ const places: Readonly<Record<JobStatus | "", readonly RegExp[]>> = {
   delayed: inLine,
   blocked: inLine,
   active: [id],
-  completed: [number, number],
+  completed: [time, number, number],
   failed: [time, id],
-  cancelled: [number],
+  cancelled: [time, number],
   "": [id],
 };
 

@@ -32,6 +32,7 @@ import { type DrainOptions, drainNames, untilEmpty } from "./drain.ts";
 import { type MaintenanceSettings, maintenanceSchedule } from "./maintenance.ts";
 import { readCursor, writeCursor } from "./cursor.ts";
 import { open } from "./open.ts";
+import { Listener } from "./listening.ts";
 import {
   type ListOptions,
   type LogsOptions,
@@ -42,7 +43,6 @@ import {
   optionNames,
   workNames,
 } from "./options.ts";
-import { Producer } from "./producer.ts";
 import { Policies } from "./policies.ts";
 import { version } from "./version.ts";
 
@@ -102,7 +102,7 @@ export interface Surroundings {
   readonly maintenance: MaintenanceSettings;
 }
 
-export class Millrace extends Producer {
+export class Millrace extends Listener {
   /** Who runs jobs, and the orders for each of them. */
   readonly registry: Registry;
   /** Limits, admission and retention of queues. */
@@ -305,6 +305,7 @@ export class Millrace extends Producer {
   close(): Promise<void> {
     this.#closed ??= (async () => {
       this.finishes.close();
+      await this.listening.close();
       await Promise.all([...this.#workers].map((worker) => worker.stop()));
       await this.db.close();
     })();

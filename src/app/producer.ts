@@ -2,7 +2,7 @@
 import { type Duration, durationMs } from "../core/duration.ts";
 import { storableJson } from "../core/json.ts";
 import type { Log } from "../core/log.ts";
-import { refuseUnknown } from "../core/options.ts";
+import { refuseUnknown, wholeNumber } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
 import type { Database, ForeignTransaction } from "../db/database.ts";
 import {
@@ -20,11 +20,12 @@ import { type Enqueued, Enqueuer } from "../jobs/enqueue.ts";
 import { Names } from "../jobs/names.ts";
 import { Finishes } from "../jobs/finishes.ts";
 import { findResult } from "../jobs/results-store.ts";
-import { type Emitted, emitEvent } from "../jobs/steps-store.ts";
+import { type Emitted, type Step, emitEvent, readSteps } from "../jobs/steps-store.ts";
 import { checkedEvent } from "../steps/steps.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
 import type { App } from "./app.ts";
 import { BulkOrders } from "./bulk-orders.ts";
+import { signatureOf } from "./orders.ts";
 import type { Surroundings } from "./millrace.ts";
 
 export interface WaitOptions {
@@ -32,6 +33,14 @@ export interface WaitOptions {
   within?: Duration;
 }
 
+export interface StepsOptions {
+  /** 1 to 10 000, default 1 000. */
+  limit?: number;
+  /** Only those behind this place; places count from 1. */
+  after?: number;
+}
+
+const stepsNames: ReadonlySet<string> = new Set(["limit", "after"]);
 const emitNames: ReadonlySet<string> = new Set(["by"]);
 const waitNames: ReadonlySet<string> = new Set(["within"]);
 
@@ -107,6 +116,15 @@ export abstract class Producer extends BulkOrders {
     return isUuid(id) ? dependenciesOf(this.db, id) : [];
   }
 
+  /** What the job's run has done step by step, in order. */
+  async steps(id: string, options: StepsOptions = {}): Promise<Step[]> {
+    this.mustBeOpen();
+    refuseUnknown("steps", options, stepsNames);
+    const limit = wholeNumber(options.limit ?? 1_000, "limit", 1, 10_000);
+    const after = wholeNumber(options.after ?? 0, "after", 0, 2_147_483_647);
+    return isUuid(id) ? readSteps(this.db, id, limit, after) : [];
+  }
+
   /**
    * Wakes the runs that wait for the event in a step, now or later: the first of a name counts, those after it change nothing. Put what
    * it is about into the name: `order.42.paid`.
@@ -115,7 +133,7 @@ export abstract class Producer extends BulkOrders {
     this.mustBeOpen();
     refuseUnknown("emit", options, emitNames);
     const text = storableJson(payload, this.maxPayloadBytes, "payload");
-    return emitEvent(this.db, this.channel, checkedEvent(event), text, options.by ?? null);
+    return emitEvent(this.db, this.channel, checkedEvent(event), text, signatureOf(options).by);
   }
 
   /** What the job's task returned. Undefined: nothing, or the job has not completed. */

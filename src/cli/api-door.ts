@@ -11,7 +11,7 @@ import { MillraceError } from "../core/errors.ts";
 import { silent } from "../core/log.ts";
 import { isTransient } from "../db/database.ts";
 import { createApi } from "../http/api.ts";
-import { type Method, answerOf, ask, requestOf } from "./ask-api.ts";
+import { type Method, answerOf, ask, reach, requestOf } from "./ask-api.ts";
 import { everyCommand } from "./command.ts";
 import { loadApp } from "./load-app.ts";
 import { hasData } from "./open-database.ts";
@@ -35,6 +35,8 @@ interface DoorOptions {
 export interface ApiDoor {
   /** Throws what the API says. `extraMs`: what the answer may take beyond the usual. */
   ask<Answer>(method: Method, path: string, body?: object, extraMs?: number): Promise<Answer>;
+  /** The answer to a GET that goes on until `signal`, as it comes; `place`: where to go on from. */
+  follow(path: string, place: string | undefined, signal: AbortSignal): Promise<Response>;
   close(): Promise<void>;
 }
 
@@ -65,6 +67,7 @@ function inUse(error: unknown): boolean {
 function overHttp(url: string): ApiDoor {
   return {
     ask: (method, path, body, extraMs) => ask(url, method, path, body, extraMs),
+    follow: (path, place, signal) => reach(url, path, { headers: from(place), signal }),
     async close() {},
   };
 }
@@ -75,8 +78,13 @@ export function doorOf(mill: Millrace): ApiDoor {
   return {
     ask: async (method, path, body) =>
       answerOf(await api.request(path, requestOf(method, body), { inProcess: true }), "The API"),
+    follow: async (path, place, signal) => api.request(path, { headers: from(place), signal }, { inProcess: true }),
     close: () => mill.close(),
   };
+}
+
+function from(place: string | undefined): Record<string, string> {
+  return place === undefined ? {} : { "Last-Event-ID": place };
 }
 
 /** As a problem, an error that nobody expected would say nothing but where the log is; here there is none. */

@@ -85,12 +85,12 @@ export function given<Options extends object>(
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as never;
 }
 
-/** An input, or `OPTION_INVALID`. */
-export function readJson(json: string): unknown {
+/** A value, or `OPTION_INVALID`. */
+export function readJson(json: string, what = "The input"): unknown {
   try {
     return JSON.parse(json);
   } catch (error) {
-    throw invalid(`The input is not JSON: ${(error as Error).message}.`);
+    throw invalid(`${what} is not JSON: ${(error as Error).message}.`);
   }
 }
 

@@ -22,16 +22,19 @@ export async function ask<Answer>(
   body?: object,
   extraMs = 0,
 ): Promise<Answer> {
-  let response: Response;
+  const signal = AbortSignal.timeout(answerWithinMs + extraMs);
+  return answerOf(await reach(base, path, { ...requestOf(method, body), signal }), base);
+}
+
+/** Throws `OPTION_INVALID` when nothing answers there. */
+export async function reach(base: string, path: string, init: RequestInit): Promise<Response> {
   try {
-    const signal = AbortSignal.timeout(answerWithinMs + extraMs);
-    response = await fetch(base.replace(/\/+$/, "") + path, { ...requestOf(method, body), signal });
+    return await fetch(base.replace(/\/+$/, "") + path, init);
   } catch (cause) {
     const reason = ((cause as Error).cause as Error | undefined)?.message ?? (cause as Error).message;
     const message = `No Millrace answers at ${base}: ${reason}. Is \`millrace up\` running there?`;
     throw new MillraceError("OPTION_INVALID", message, { cause });
   }
-  return answerOf(response, base);
 }
 
 export function requestOf(method: Method, body: object | undefined): RequestInit {

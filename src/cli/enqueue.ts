@@ -3,7 +3,7 @@ import { text } from "node:stream/consumers";
 import { checkedName } from "../core/options.ts";
 import type { Enqueued } from "../jobs/enqueue.ts";
 import { doorArguments, openApi } from "./api-door.ts";
-import { durationOption, given, instantOption, readJson, wholeOption } from "./arguments.ts";
+import { durationOption, given, instantOption, invalid, readJson, wholeOption } from "./arguments.ts";
 import { command } from "./command.ts";
 import { print, printJson } from "./print.ts";
 
@@ -27,6 +27,19 @@ export const enqueue = command({
     "max-attempts": { type: "string", valueHint: "number", description: "Total tries" },
     timeout: { type: "string", valueHint: "duration", description: "For one attempt" },
     key: { type: "string", description: "Idempotency key: a second job of this task under it is not made" },
+    "unique-key": { type: "string", valueHint: "key", description: "One job at a time under it, until it has ended" },
+    "debounce-key": {
+      type: "string",
+      valueHint: "key",
+      description: "Wait until nobody has enqueued under it for --debounce-wait; the newest input runs",
+    },
+    "debounce-wait": { type: "string", valueHint: "duration", description: "With --debounce-key" },
+    "throttle-key": {
+      type: "string",
+      valueHint: "key",
+      description: "At most one job under it per --throttle-per",
+    },
+    "throttle-per": { type: "string", valueHint: "duration", description: "With --throttle-key" },
     "concurrency-key": {
       type: "string",
       valueHint: "key",
@@ -51,6 +64,9 @@ export const enqueue = command({
       maxAttempts: wholeOption(args["max-attempts"], "max-attempts"),
       timeout: durationOption(args.timeout, "timeout"),
       idempotencyKey: args.key,
+      unique: args["unique-key"] === undefined ? undefined : { key: args["unique-key"] },
+      debounce: keyed(args, "debounce", "wait"),
+      throttle: keyed(args, "throttle", "per"),
       concurrencyKey: args["concurrency-key"],
       tags: args.tags?.split(",").map((tag) => tag.trim()),
     });
@@ -64,3 +80,11 @@ export const enqueue = command({
     }
   },
 });
+
+/** A key and the time that belongs to it: both or neither. */
+function keyed(args: Readonly<Record<string, unknown>>, name: string, time: string): object | undefined {
+  const [key, text] = [args[`${name}-key`], args[`${name}-${time}`]] as (string | undefined)[];
+  if (key === undefined && text === undefined) return undefined;
+  if (key === undefined || text === undefined) throw invalid(`Give both --${name}-key and --${name}-${time}.`);
+  return { key, [time]: durationOption(text, `${name}-${time}`) };
+}

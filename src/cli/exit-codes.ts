@@ -25,6 +25,8 @@ const byCode: Partial<Record<ErrorCode, number>> = {
   SCHEDULE_DUPLICATE: exitCodes.usage,
   BAD_REQUEST: exitCodes.usage,
   FILTER_TOO_WIDE: exitCodes.usage,
+  FLOW_INVALID: exitCodes.usage,
+  FLOW_CYCLE: exitCodes.usage,
   CONFIG_INVALID: exitCodes.usage,
   APP_INVALID: exitCodes.usage,
   DATABASE_UNREACHABLE: exitCodes.database,

@@ -2,15 +2,21 @@
 import type { jobDetail } from "../http/job-view.ts";
 import { progressText } from "../core/progress.ts";
 import type { Wire } from "./ask-api.ts";
-import { facts, fromNow } from "./print.ts";
+import { counted, facts, fromNow } from "./print.ts";
 import { showJob } from "./show-job.ts";
 
 export const job = showJob("job", "Show one job", "", describe);
 
-function describe(found: Wire<ReturnType<typeof jobDetail>>): string {
+interface Composed {
+  readonly result?: unknown;
+  readonly dependencies?: { readonly total: number; readonly open: number; readonly failed: number };
+}
+
+function describe(found: Wire<ReturnType<typeof jobDetail>> & Composed): string {
   const now = Date.now();
   const when = (time: string | null): string | null =>
     time === null ? null : `${new Date(time).toISOString()}  (${fromNow(time, now)})`;
+  const { dependencies: needs } = found;
   const error = found.last_error_code === null ? null : `${found.last_error_code}: ${found.last_error_message}`;
   return facts([
     ["id", found.id],
@@ -29,9 +35,11 @@ function describe(found: Wire<ReturnType<typeof jobDetail>>): string {
       found.progress === null ? null : `${progressText(found.progress)}  (${fromNow(found.progress_at, now)})`,
     ],
     ["worker", found.worker_id],
+    ["needs", needs && `${counted(needs.total, "job")}, ${needs.open} open, ${needs.failed} failed`],
     ["replay of", found.replay_of_job_id],
     ["error", error],
     ["input", JSON.stringify(found.input, undefined, 2)],
+    ["result", found.result === undefined ? null : JSON.stringify(found.result, undefined, 2)],
     ["stack", found.last_error_stack],
   ]);
 }

@@ -51,6 +51,10 @@ export const errorCodes = {
   },
   JOB_CANCELLED: { status: 409, action: "Somebody cancelled the job; the message says who and why." },
   WAIT_TIMEOUT: { status: 504, action: "Wait longer, or look at the job later: it goes on." },
+  EVENTS_TOO_SLOW: {
+    status: 503,
+    action: "Go on from the last place, take events faster, or ask for fewer of them with a filter.",
+  },
   FLOW_INVALID: { status: 400, action: "Correct the flow; the message names the job." },
   FLOW_CYCLE: { status: 400, action: "Break the circle that the message names; nothing was written." },
   QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },

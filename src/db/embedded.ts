@@ -4,6 +4,7 @@
  */
 import { mkdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate as turnOfTheLoop } from "node:timers/promises";
 import { PGlite, type Transaction } from "@electric-sql/pglite";
 import { MillraceError } from "../core/errors.ts";
 import type { Database, Executor, Subscription } from "./database.ts";
@@ -34,13 +35,27 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<Database> 
   const dialect = new Dialect(options.schema, false);
   await lite.exec("set enable_seqscan = off; set jit = off");
   const all = executor(lite, dialect);
+  const breathe = breather();
 
   return {
     kind: "embedded",
     schema: options.schema,
-    ...all,
-    transaction: (work) => lite.transaction((tx) => work(executor(tx, dialect))),
-    lend: (work) => lite.transaction((tx) => work({ query: (text, values) => tx.query(text, values) })),
+    async query(query) {
+      await breathe();
+      return all.query(query);
+    },
+    async rows(query) {
+      await breathe();
+      return all.rows(query);
+    },
+    async transaction(work) {
+      await breathe();
+      return lite.transaction((tx) => work(executor(tx, dialect)));
+    },
+    async lend(work) {
+      await breathe();
+      return lite.transaction((tx) => work({ query: (text, values) => tx.query(text, values) }));
+    },
     script: async (text) => void (await lite.exec(dialect.inSchema(text))),
     async listen(channel, onMessage, onGap): Promise<Subscription> {
       // PGlite folds a channel's name to lower case unless it is quoted; what its `listen` returns forgets the quotes.
@@ -54,6 +69,22 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<Database> 
       if (options.pglite === undefined) await lite.close();
       lock?.release();
     },
+  };
+}
+
+/** Statements may follow each other for so long before timers, signals and sockets have their turn, in ms. */
+const breathMs = 10;
+
+/**
+ * PGlite answers without the event loop turning. A worker that claims, runs and claims again would keep everybody else waiting until
+ * its queue is empty: heartbeats, results, Ctrl-C.
+ */
+function breather(): () => Promise<void> {
+  let turnedAt = 0;
+  return async () => {
+    if (performance.now() - turnedAt < breathMs) return;
+    await turnOfTheLoop();
+    turnedAt = performance.now();
   };
 }
 

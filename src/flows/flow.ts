@@ -44,6 +44,8 @@ export interface BatchOptions extends Omit<FlowJob, "task" | "input" | "after"> 
 
 const flowNames: ReadonlySet<string> = new Set(["jobs", "tx"]);
 const onFailures: readonly OnFailure[] = ["fail", "ignore", "continue"];
+/** A job of a flow that turned out to be another one would leave the others waiting for the wrong job. */
+const aboutOneJob = ["idempotencyKey", "idempotencyKeep", "unique", "debounce", "throttle", "tx"] as const;
 /** Jobs of one flow: what one statement takes. */
 const flowMax = 50_000;
 
@@ -115,6 +117,9 @@ function askedOf(job: FlowJob, watched: boolean): Asked {
       "OPTION_INVALID",
       `onFailure must be one of ${onFailures.join(", ")}, not ${show(onFailure)}.`,
     );
+  const alone = aboutOneJob.find((option) => Object.hasOwn(options, option));
+  if (alone !== undefined)
+    throw new MillraceError("OPTION_INVALID", `${alone} is about one job; a job of a flow cannot have it.`);
   const blocked = after.length > 0;
   // When a job that waits is due is decided when it no longer does.
   const { runAt, delay, ...atOnce } = options;

@@ -10,6 +10,9 @@ import { answerRoutes } from "./answers.ts";
 import { bulkRoutes } from "./bulk.ts";
 import { deadLetterRoutes } from "./dead-letters.ts";
 import type { ApiEnv } from "./env.ts";
+import { emitRoutes } from "./emit.ts";
+import { flowRoutes } from "./flows.ts";
+import { eventRoutes } from "./events.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
 import { orderRoutes } from "./orders.ts";
@@ -19,6 +22,7 @@ import { policyRoutes } from "./policies.ts";
 import { queueRoutes } from "./queues.ts";
 import { scheduleRoutes } from "./schedules.ts";
 import { schedulerRoutes } from "./scheduler.ts";
+import { resultRoutes } from "./results.ts";
 import { workerRoutes } from "./workers.ts";
 
 interface ApiOptions {
@@ -50,6 +54,9 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
       readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
     )
     .route("/", jobRoutes(mill))
+    .route("/", resultRoutes(mill))
+    .route("/", flowRoutes(mill))
+    .route("/", emitRoutes(mill))
     .route("/", answerRoutes(mill))
     .route("/", orderRoutes(mill))
     .route("/", deadLetterRoutes(mill))
@@ -59,6 +66,7 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     .route("/", scheduleRoutes(mill))
     .route("/", schedulerRoutes(mill))
     .route("/", workerRoutes(mill))
+    .route("/", eventRoutes(mill))
     .route("/", pageRoutes());
 }
 

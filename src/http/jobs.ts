@@ -4,49 +4,15 @@ import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import type { ListOptions } from "../app/options.ts";
 import { MillraceError } from "../core/errors.ts";
+import { countDependencies } from "../jobs/dependencies-store.ts";
 import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
 import { status } from "./bulk-view.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 import { jobDetail, pageOf } from "./job-view.ts";
-import {
-  bodyBytes,
-  duration,
-  either,
-  given,
-  instant,
-  readBody,
-  readJobId,
-  readOptionalBody,
-  readQuery,
-} from "./read.ts";
+import { jobFields, jobOptions, keyFields, keyOptions, taskReader } from "./job-fields.ts";
+import { bodyBytes, either, given, readBody, readJobId, readOptionalBody, readQuery } from "./read.ts";
 
-/** Our names and those of runbook 004, side by side. Ranges are the engine's to check. */
-const enqueueBody = z.strictObject({
-  task: z.string().nullish(),
-  job_type: z.string().nullish(),
-  input: z.unknown().optional(),
-  payload_json: z.unknown().optional(),
-  queue: z.string().nullish(),
-  delay: duration.nullish(),
-  runAt: instant.nullish(),
-  run_at: instant.nullish(),
-  priority: z.number().nullish(),
-  maxAttempts: z.number().nullish(),
-  max_attempts: z.number().nullish(),
-  backoff: z
-    .strictObject({
-      type: z.enum(["exponential", "fixed"]).exactOptional(),
-      delay: duration.exactOptional(),
-      max: duration.exactOptional(),
-      jitter: z.number().exactOptional(),
-    })
-    .nullish(),
-  timeout: duration.nullish(),
-  idempotencyKey: z.string().nullish(),
-  tags: z.array(z.string()).nullish(),
-  concurrencyKey: z.string().nullish(),
-  concurrency_key: z.string().nullish(),
-});
+const enqueueBody = z.strictObject({ ...jobFields, ...keyFields });
 
 const retryBody = z.strictObject({ by: z.string().nullish(), reason: z.string().nullish() });
 const listQuery = z.strictObject({
@@ -61,30 +27,31 @@ const listQuery = z.strictObject({
 });
 
 export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
-  const tasks = new Map(mill.app.tasks.map((task) => [task.name, task]));
+  const taskOf = taskReader(mill);
   const maxBodyBytes = bodyBytes(mill.maxPayloadBytes);
 
   return new Hono<ApiEnv>()
     .post("/jobs", async (c) => {
       const body = await readBody(c, enqueueBody, maxBodyBytes);
-      const name = either(body, "task", "job_type")?.trim();
-      if (!name) throw new MillraceError("BAD_REQUEST", "job_type is required: the name of the task to run.");
+      const task = taskOf(body);
       const input = either(body, "input", "payload_json");
       const options = enqueueOptions(c, body);
-      const task = tasks.get(name);
-      // A task this app knows brings its queue, its attempts and its schema; any other is for a worker elsewhere to judge.
       const { id, duplicate } =
-        task === undefined
-          ? await mill.enqueue(name, input, options)
+        typeof task === "string"
+          ? await mill.enqueue(task, input, options)
           : await mill.enqueue(task, input as never, options);
       return c.json({ job_id: id, id, duplicate });
     })
     .get("/jobs", async (c) => c.json(pageOf(await mill.jobs(listOptions(readQuery(c, listQuery))))))
     .get("/jobs/:id", async (c) => {
       const id = readJobId(c);
-      const job = await mill.job(id);
+      const [job, result, needs] = await Promise.all([mill.job(id), mill.result(id), countDependencies(mill.db, id)]);
       if (job === undefined) throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
-      return c.json(jobDetail(job));
+      return c.json({
+        ...jobDetail(job),
+        ...(result === undefined ? {} : { result }),
+        ...(needs.total === 0 ? {} : { dependencies: needs }),
+      });
     })
     .post("/jobs/:id/retry", async (c) => {
       const id = readJobId(c);
@@ -99,15 +66,11 @@ export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
 }
 
 function enqueueOptions(c: ApiContext, body: z.infer<typeof enqueueBody>): EnqueueOptions {
-  const { queue, delay, priority, backoff, timeout, tags } = body;
-  const runAt = either(body, "runAt", "run_at");
-  const maxAttempts = either(body, "maxAttempts", "max_attempts");
-  const concurrencyKey = either(body, "concurrencyKey", "concurrency_key");
   const header = c.req.header("idempotency-key");
   if (header !== undefined && body.idempotencyKey && header !== body.idempotencyKey)
     throw new MillraceError("BAD_REQUEST", "The Idempotency-Key header and idempotencyKey name two different keys.");
   const idempotencyKey = header ?? body.idempotencyKey;
-  return given({ queue, delay, runAt, priority, maxAttempts, backoff, timeout, idempotencyKey, tags, concurrencyKey });
+  return { ...jobOptions(body), ...keyOptions(body), ...given({ idempotencyKey }) };
 }
 
 function listOptions(query: z.infer<typeof listQuery>): ListOptions {

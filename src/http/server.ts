@@ -1,5 +1,5 @@
 /** Listens: the same API on any number of ports of this machine, all of them or none. */
-import type { Server } from "node:http";
+import type { Server, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { createAdaptorServer } from "@hono/node-server";
 import type { Hono } from "hono";
@@ -62,6 +62,9 @@ export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<S
   };
 }
 
+/** Answers that have no end to wait for: they are cut off as soon as the server closes, and their clients connect again elsewhere. */
+export const endless = new WeakSet<object>();
+
 interface Door {
   readonly server: Server;
   close(withinMs: number): Promise<void>;
@@ -82,13 +85,17 @@ function makeDoor(api: Hono<ApiEnv>, { patienceMs = defaultPatienceMs }: ServeOp
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
+  const responses = new Set<ServerResponse>();
   server.on("request", (_, response) => {
+    responses.add(response);
+    response.once("close", () => responses.delete(response));
     // After its last answer a kept-alive connection would hold a closing server open.
     response.on("finish", () => server.listening || setImmediate(() => server.closeIdleConnections()));
   });
 
   const close = async (withinMs: number): Promise<void> => {
     if (!server.listening) return;
+    for (const response of responses) if (endless.has(response)) response.destroy();
     const timer = setTimeout(() => server.closeAllConnections(), withinMs);
     await new Promise((resolve) => {
       server.close(resolve);

@@ -29,6 +29,14 @@ export async function openGate(tx: Executor, queue: number, defaultPerMinute: nu
   return gate as Gate;
 }
 
+/** The largest input the queue takes; null: no rule of its own. */
+export async function maxPayload(db: Executor, queue: number): Promise<number | null> {
+  const [row] = await db.rows<[number | null]>(
+    sql`select max_payload_bytes from millrace.queue_policies where queue = ${queue}::int`,
+  );
+  return row?.[0] ?? null;
+}
+
 /** Counts jobs that were let in. Call with the gate held. */
 export async function countIn(tx: Executor, queue: number, jobs: number): Promise<void> {
   await tx.query(sql`

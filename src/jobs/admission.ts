@@ -2,7 +2,7 @@
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { Database, Executor } from "../db/database.ts";
-import { type DenialCode, countIn, openGate, recordDenial } from "./admission-store.ts";
+import { type DenialCode, countIn, maxPayload, openGate, recordDenial } from "./admission-store.ts";
 import type { NewJob } from "./enqueue-store.ts";
 
 /** Denials recorded per second and process at most. The next record says how many were left out. */
@@ -63,6 +63,13 @@ export class Admission {
     );
     if (gate.max_per_minute !== null) await countIn(tx, queue, admitted.length);
     return denied;
+  }
+
+  /** What the queue says about the size of this input, by itself. */
+  async sizeDenial(tx: Executor, job: NewJob): Promise<Denial | undefined> {
+    const maxBytes = await maxPayload(tx, job.queue);
+    const bytes = Buffer.byteLength(job.input);
+    return maxBytes === null || bytes <= maxBytes ? undefined : tooLarge(bytes, maxBytes);
   }
 
   /** Writes a denial down. The caller is told anyway, so a failure here is only logged. */

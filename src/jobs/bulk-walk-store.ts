@@ -115,11 +115,18 @@ function windowOf(order: BulkOrder, before: Sql, after: readonly string[] | null
           : action === "move"
             ? sql`abs(p.line) <> ${options.queueId}::int`
             : sql`true`;
+      const inLine = (line: Sql): Sql => sql`
+        select p.line, p.rank, p.run_at, p.job_id from millrace.pending p where ${line} and ${beyond}
+        order by p.line, p.rank, p.run_at, p.job_id limit ${limit}::int`;
+      // Each line of a queue by its number: or the lines of others would be walked through.
+      const lines =
+        filter.queue === undefined
+          ? inLine(sql`true`)
+          : sql`(${inLine(sql`p.line = -${queueId(filter.queue)}`)}) union all (${inLine(sql`p.line = ${queueId(filter.queue)}`)})`;
       const rows = sql`
         select p.job_id as id, array[p.line::text, p.rank::text, p.run_at::text, p.job_id::text] as place,
                (${stray}) and (${whenDue(filter.status)}) as fits
-        from millrace.pending p where ${inQueue(sql`abs(p.line)`)} and ${beyond}
-        order by p.line, p.rank, p.run_at, p.job_id limit ${limit}::int`;
+        from (${lines}) p order by p.line, p.rank, p.run_at, p.job_id limit ${limit}::int`;
       return { rows, more };
     }
     case "active": {

@@ -155,7 +155,7 @@ const ofTasks = (tasks: readonly number[] | null): Sql =>
   tasks === null ? sql`` : sql`and task = any (${arrayLiteral(tasks)}::int[])`;
 
 /** The ranks somebody waits in, the first in line first: one probe each, whatever waits there. `key`: only under this key. */
-const ranksOf = (line: Sql, key?: Sql): Sql => {
+export const ranksOf = (line: Sql, key?: Sql): Sql => {
   const here = key === undefined ? sql`p.line = ${line}` : sql`p.line = ${line} and p.key = ${key}`;
   return sql`
   with recursive ranks as (
@@ -184,6 +184,7 @@ const dueOf = (line: Sql, key: Sql | undefined, { tasks, suspects }: CarefulWant
 async function take(tx: Executor, want: CarefulWanted, room: number): Promise<Omit<CarefulTurn, "queueName">> {
   const { firstLease, worker, queue } = want;
   const keyed = sql`-${queue}::int`;
+  const lastKey = sql`(select last_key from policy)`;
   const rows = await tx.rows<
     readonly [number, string | null, number, string | null, number, number, string | null, number]
   >(sql`
@@ -191,18 +192,18 @@ async function take(tx: Executor, want: CarefulWanted, room: number): Promise<Om
       select q.last_key, p.key_concurrency, p.key_rate_max, p.key_rate_per_ms, p.rate_per_ms, p.rate_max, p.max_attempts_per_minute
       from millrace.queues q left join millrace.queue_policies p on p.queue = q.id where q.id = ${queue}::int
     ),
-    ahead as (
-      (select p.key, 1 as n from millrace.pending p, policy where p.line = ${keyed} and p.key > policy.last_key order by p.key limit 1)
+    ahead as ( -- last_key by a subselect: joined, it would be compared with every entry of the line instead of looked up
+      (select p.key, 1 as n from millrace.pending p where p.line = ${keyed} and p.key > ${lastKey} order by p.key limit 1)
       union all
       select next.key, ahead.n + 1 from ahead cross join lateral (
         select p.key from millrace.pending p where p.line = ${keyed} and p.key > ahead.key order by p.key limit 1
       ) next where ahead.n < ${keysMax}::int
     ),
     behind as ( -- and round to the beginning
-      (select p.key, 1 as n from millrace.pending p, policy where p.line = ${keyed} and p.key <= policy.last_key order by p.key limit 1)
+      (select p.key, 1 as n from millrace.pending p where p.line = ${keyed} and p.key <= ${lastKey} order by p.key limit 1)
       union all
       select next.key, behind.n + 1 from behind cross join lateral (
-        select p.key from millrace.pending p, policy where p.line = ${keyed} and p.key > behind.key and p.key <= policy.last_key order by p.key limit 1
+        select p.key from millrace.pending p where p.line = ${keyed} and p.key > behind.key and p.key <= ${lastKey} order by p.key limit 1
       ) next where behind.n < ${keysMax}::int
     ),
     keys as materialized (
@@ -229,12 +230,14 @@ async function take(tx: Executor, want: CarefulWanted, room: number): Promise<Om
       from free cross join lateral (${dueOf(sql`${queue}::int`, undefined, want)}) first where free.room > 0 and free.key = ''
     ),
     chosen as materialized (select * from candidates order by round, turn limit ${room}::int),
-    taken as ( -- not by place: somebody may be cancelling or moving it this moment
-      delete from millrace.pending p using chosen c
-      where p.line = c.line and p.rank = c.rank and p.run_at = c.run_at and p.job_id = c.job_id
-      returning c.key, p.job_id, p.attempt, p.losses, c.round, c.turn
+    held as materialized ( -- somebody may be cancelling or moving one this moment. limit 1: one probe per job, whatever is believed of chosen
+      select c.key, c.round, c.turn, p.* from chosen c cross join lateral (
+        select ctid as place, job_id, attempt, losses from millrace.pending p
+        where p.line = c.line and p.rank = c.rank and p.run_at = c.run_at and p.job_id = c.job_id limit 1 for update
+      ) p
     ),
-    numbered as materialized (select *, row_number() over (order by round, turn) as n from taken),
+    taken as (delete from millrace.pending where ctid = any (array(select place from held))), -- rows of pending are never updated
+    numbered as materialized (select *, row_number() over (order by round, turn) as n from held),
     lease as (
       insert into millrace.leases (id, queue, worker, job_ids, attempts, key)
       select ${firstLease}::bigint + n - 1, ${queue}::int, ${worker}::int, array[job_id], array[attempt], key from numbered

@@ -16,7 +16,11 @@ export async function pauseQueue(
   const [row] = await db.query<{ changed: number }>(sql`
     with paused as (
       update millrace.queues set paused_at = now(), paused_by = ${by}, paused_reason = ${reason}
-      where id = ${queue} and paused_at is null returning id
+      where id = ${queue} and paused_at is null returning id, name
+    ),
+    noted as (
+      insert into millrace.audit (by, action, subject, details)
+      select ${by}::text, 'pause', 'queue:' || name, jsonb_build_object('reason', ${reason}::text) from paused
     ),
     told as (select pg_notify(${channel}, 'stop:' || id) from paused)
     select count(*)::int as changed from told`);
@@ -27,8 +31,9 @@ export async function resumeQueue(db: Database, channel: string, queue: number):
   const [row] = await db.query<{ changed: number }>(sql`
     with resumed as (
       update millrace.queues set paused_at = null, paused_by = null, paused_reason = null
-      where id = ${queue} and paused_at is not null returning id
+      where id = ${queue} and paused_at is not null returning id, name
     ),
+    noted as (insert into millrace.audit (action, subject) select 'resume', 'queue:' || name from resumed),
     told as (select pg_notify(${channel}, 'look') from resumed)
     select count(*)::int as changed from told`);
   return row?.changed === 1;
@@ -45,11 +50,18 @@ export interface Cleaned {
 
 /** Deletes jobs of a queue that ended longer than `graceMs` ago, well or not, in batches of about a thousand. */
 export async function cleanQueue(db: Database, queue: number, graceMs: number): Promise<Cleaned> {
-  return {
+  const cleaned = {
     completed: await cleanCompleted(db, queue, graceMs),
     failed: await cleanFailed(db, queue, graceMs),
     cancelled: await cleanCancelled(db, queue, graceMs),
   };
+  if (cleaned.completed + cleaned.failed + cleaned.cancelled > 0) {
+    const details = JSON.stringify({ ...cleaned, grace_ms: graceMs });
+    await db.query(sql`
+      insert into millrace.audit (action, subject, details)
+      select 'clean', 'queue:' || name, ${details}::jsonb from millrace.queues where id = ${queue}::int`);
+  }
+  return cleaned;
 }
 
 async function cleanCancelled(db: Database, queue: number, graceMs: number): Promise<number> {

@@ -21,11 +21,17 @@ export function dependenciesOf(db: Executor, jobId: string): Promise<Dependency[
     where d.job_id = ${jobId}::uuid order by d.place`);
 }
 
+/** A job of a flow, and what the flow calls it. */
+export interface NamedJob {
+  readonly id: string;
+  readonly name: string;
+}
+
 /** What a job that waits is still waiting for: how many, how many there are, and the first few. */
 export interface Outstanding {
   readonly open: number;
   readonly total: number;
-  readonly first: readonly { readonly id: string; readonly name: string }[];
+  readonly first: readonly NamedJob[];
 }
 
 /** Named at most. */
@@ -40,4 +46,46 @@ export async function outstanding(db: Executor, jobId: string): Promise<Outstand
               where job_id = ${jobId}::uuid and state = 'open' order by place limit ${namedMax}
             ) first) as first`);
   return { open: row?.open ?? 0, total: row?.total ?? 0, first: row?.first ?? [] };
+}
+
+/** One of them in a list: without its result, which may be large. */
+export interface ListedDependency extends Omit<Dependency, "result"> {
+  readonly onFailure: "fail" | "ignore" | "continue";
+  /** From 1, in the order in which they were named. */
+  readonly place: number;
+}
+
+/** In order, those behind the place `after`. */
+export function listDependencies(
+  db: Executor,
+  jobId: string,
+  limit: number,
+  after: number,
+): Promise<ListedDependency[]> {
+  return db.query<ListedDependency>(sql`
+    select place + 1 as place, name, needs::text as id, state, on_failure as "onFailure"
+    from millrace.dependencies where job_id = ${jobId}::uuid and place >= ${after}::int order by place limit ${limit}::int`);
+}
+
+/** How many jobs this one needs, by what became of them. */
+export interface DependencyCounts {
+  readonly total: number;
+  readonly open: number;
+  readonly completed: number;
+  readonly failed: number;
+}
+
+export async function countDependencies(db: Executor, jobId: string): Promise<DependencyCounts> {
+  const [row] = await db.query<DependencyCounts>(sql`
+    select count(*)::int as total, count(*) filter (where state = 'open')::int as open,
+           count(*) filter (where state = 'completed')::int as completed, count(*) filter (where state = 'failed')::int as failed
+    from millrace.dependencies where job_id = ${jobId}::uuid`);
+  return row as DependencyCounts;
+}
+
+/** The jobs that took this one along when they failed, the first few of them. */
+export function culprits(db: Executor, jobId: string): Promise<NamedJob[]> {
+  return db.query<NamedJob>(sql`
+    select needs::text as id, name from millrace.dependencies
+    where job_id = ${jobId}::uuid and state = 'failed' and on_failure = 'fail' order by place limit ${namedMax}`);
 }

@@ -25,7 +25,7 @@ export async function takeEndings(tx: Executor, channel: string): Promise<Ending
   await tx.rows(sql`select pg_advisory_xact_lock(hashtextextended(${channel}::text || ':endings', 0))::text`);
   return tx.query<Ending>(sql`
     with taken as (
-      delete from millrace.endings where id in (select id from millrace.endings order by id limit ${batch})
+      delete from millrace.endings where id = any (array(select id from millrace.endings order by id limit ${batch}))
       returning id, job_id::text, outcome, at
     )
     select job_id as "jobId", outcome, at from taken order by id`);

@@ -53,7 +53,10 @@ export interface EnqueueOptions {
   concurrencyKey?: string;
   /** While a job that got the key has not ended, enqueue answers with that job and makes no other. */
   unique?: UniqueOptions;
-  /** Waits until nobody has enqueued under the key for a while; then one job runs, with the input given last. */
+  /**
+   * Waits until nobody has enqueued under the key for a while; then one job runs, with the input given last. A job that is due keeps its
+   * place and takes the new input; one that has begun is left alone, and the next call makes another.
+   */
   debounce?: DebounceOptions;
   /** At most one job under the key in a time; what comes too soon is answered with the job that came first. */
   throttle?: ThrottleOptions;
@@ -83,7 +86,7 @@ const dayMs = 86_400_000;
 export function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
   refuseUnknown("enqueue", options, known);
   const { runAt, backoff, timeout, tags, concurrencyKey } = options;
-  const delay = options.debounce?.wait ?? options.delay;
+  const delay = options.debounce === undefined ? options.delay : firstWaitMs(options.debounce);
   if (delay !== undefined && runAt !== undefined)
     throw new MillraceError("OPTION_INVALID", "Give delay or runAt, not both.");
   if (
@@ -109,6 +112,11 @@ export function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
           },
         }),
   };
+}
+
+function firstWaitMs({ wait, maxWait }: DebounceOptions): number {
+  const waitMs = durationMs(wait, "debounce: wait");
+  return maxWait === undefined ? waitMs : Math.min(waitMs, durationMs(maxWait, "debounce: maxWait"));
 }
 
 export function readInstant(value: Date | string): Date {
@@ -151,6 +159,11 @@ const uniqueNames: ReadonlySet<string> = new Set(["key", "while", "within"]);
 const debounceNames: ReadonlySet<string> = new Set(["key", "wait", "maxWait"]);
 const throttleNames: ReadonlySet<string> = new Set(["key", "per"]);
 
+function objectOf<Options extends object>(value: Options, name: string): Options {
+  if (typeof value === "object" && value !== null) return value;
+  throw new MillraceError("OPTION_INVALID", `${name} must be an object with a key, not ${show(value)}.`);
+}
+
 /** What the options say about other jobs under the same key. */
 export function readUnique(options: EnqueueOptions): UniqueRule | undefined {
   const { unique, debounce, throttle, idempotencyKey } = options;
@@ -158,7 +171,7 @@ export function readUnique(options: EnqueueOptions): UniqueRule | undefined {
   if (given.length > 1)
     throw new MillraceError("OPTION_INVALID", "Give one of unique, debounce, throttle and idempotencyKey.");
   if (unique !== undefined) {
-    refuseUnknown("unique", unique, uniqueNames);
+    refuseUnknown("unique", objectOf(unique, "unique"), uniqueNames);
     const { key, within, while: statuses = notEnded } = unique;
     if (!Array.isArray(statuses) || !statuses.every((status) => jobStatuses.includes(status)))
       throw new MillraceError("OPTION_INVALID", `unique: while must be a list of ${jobStatuses.join(", ")}.`);
@@ -166,13 +179,13 @@ export function readUnique(options: EnqueueOptions): UniqueRule | undefined {
     return { key: checkedKey(key, "unique: key"), statuses, keepMs, debounce: undefined };
   }
   if (throttle !== undefined) {
-    refuseUnknown("throttle", throttle, throttleNames);
+    refuseUnknown("throttle", objectOf(throttle, "throttle"), throttleNames);
     const { key, per } = throttle;
     const keepMs = durationMs(per, "throttle: per");
     return { key: checkedKey(key, "throttle: key"), statuses: jobStatuses, keepMs, debounce: undefined };
   }
   if (debounce === undefined) return undefined;
-  refuseUnknown("debounce", debounce, debounceNames);
+  refuseUnknown("debounce", objectOf(debounce, "debounce"), debounceNames);
   if (options.delay !== undefined || options.runAt !== undefined)
     throw new MillraceError("OPTION_INVALID", "debounce says when the job runs; give no delay or runAt with it.");
   const waitMs = durationMs(debounce.wait, "debounce: wait");

@@ -10,7 +10,7 @@ import { type EnqueueOptions, readKey, readSpecial, readUnique } from "./enqueue
 import { type NewJob, insertOnce, insertPlain, insertSpecial } from "./enqueue-store.ts";
 import type { Names } from "./names.ts";
 import { type AnyTask, defaultMaxAttempts, highestPriority, validate } from "./task.ts";
-import { type UniqueRule, takeKey } from "./unique-store.ts";
+import { type UniqueRule, releaseKey, takeKey } from "./unique-store.ts";
 
 /** `Output`: what the job's task returns. */
 export interface Enqueued<Output = unknown> {
@@ -166,10 +166,24 @@ export class Enqueuer {
 
   async #insertUnique(job: NewJob, rule: UniqueRule, tx: ForeignTransaction | undefined): Promise<Enqueued> {
     return this.#within(tx, async (into) => {
+      // A debounced job may give its input to one that is there already.
+      if (rule.debounce !== undefined) await this.#refuseTooLarge(into, job);
       const id = await takeKey(into, this.#channel, job, rule);
-      if (id === job.id) await this.#insertWithin(into, [job], tx !== undefined);
+      if (id === job.id) {
+        try {
+          await this.#insertWithin(into, [job], tx !== undefined);
+        } catch (error) {
+          if (error instanceof Refused) await releaseKey(into, job); // the caller may commit all the same
+          throw error;
+        }
+      }
       return { id, duplicate: id !== job.id };
     });
+  }
+
+  async #refuseTooLarge(into: Executor, job: NewJob): Promise<void> {
+    const denial = await this.#admission.sizeDenial(into, job);
+    if (denial !== undefined) throw new Refused(job.queue, [denial]);
   }
 
   /** Does `work` in the caller's transaction or one of its own, and writes down what rules refused. */

@@ -4,9 +4,11 @@
  */
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
-import { type Job, findJobs } from "./read-store.ts";
+import { type NamedJob, type Outstanding, culprits, outstanding } from "./dependencies-store.ts";
+import { type Job, type JobStatus, findJobs } from "./read-store.ts";
 import { used } from "./careful-store.ts";
 import { dueTime, lineOf } from "./settle-store.ts";
+import { type Step, currentStep } from "./steps-store.ts";
 
 /** The job's surroundings: its queue, its lease, what was done to it last. Times by the database's clock. */
 export interface Standing {
@@ -124,9 +126,20 @@ export interface Limits {
   readonly keyHolders: readonly Holder[];
 }
 
+/** A job that another one needs, and how it stands; null: it is no more. */
+export type NeededJob = NamedJob & { readonly status: JobStatus | null; readonly deadLetterReason: string | null };
+
+/** What a job of a flow waits for, or what has taken it along. */
+export interface Needs extends Pick<Outstanding, "open" | "total"> {
+  readonly first: readonly NeededJob[];
+}
+
 export interface Observation {
   readonly job: Job;
   readonly standing: Standing;
+  readonly needs?: Needs;
+  /** In which its run sleeps or waits. */
+  readonly step?: Step | undefined;
   readonly serving?: Serving;
   readonly line?: Line;
   readonly limits?: Limits;
@@ -137,11 +150,38 @@ export async function observe(db: Database, id: string): Promise<Observation | u
   const [job] = await findJobs(db, [id]);
   const standing = job && (await readStanding(db, id));
   if (job === undefined || standing === undefined) return undefined;
+  if (job.status === "blocked") return { job, standing, needs: await readNeeds(db, await outstanding(db, id)) };
+  if (job.deadLetterReason === "DEPENDENCY_FAILED") {
+    const first = await culprits(db, id);
+    return { job, standing, needs: await readNeeds(db, { open: 0, total: first.length, first }) };
+  }
   if (job.status !== "waiting" && job.status !== "delayed") return { job, standing };
   const serving = await readServing(db, standing);
-  if (job.status === "delayed") return { job, standing, serving };
+  if (job.status === "delayed") {
+    const kind = suspensions.get(standing.moverCode);
+    return { job, standing, serving, step: kind && (await currentStep(db, id, kind)) };
+  }
   const line = await readLine(db, job.id, standing);
   return { job, standing, serving, line, ...(standing.careful && { limits: await readLimits(db, standing) }) };
+}
+
+/** What a run does that was put off with this code. */
+const suspensions: ReadonlyMap<string | null, "sleep" | "event"> = new Map([
+  ["STEP_SLEEPS", "sleep"],
+  ["STEP_WAITS", "event"],
+]);
+
+async function readNeeds(db: Database, { open, total, first }: Outstanding): Promise<Needs> {
+  const ids = first.map(({ id }) => id);
+  const found = new Map((ids.length === 0 ? [] : await findJobs(db, ids)).map((job) => [job.id, job]));
+  return {
+    open,
+    total,
+    first: first.map(({ id, name }) => {
+      const { status = null, deadLetterReason = null } = found.get(id) ?? {};
+      return { id, name, status, deadLetterReason };
+    }),
+  };
 }
 
 /** Attempts counted at most. */
@@ -191,7 +231,8 @@ export async function readStanding(db: Database, id: string): Promise<Standing |
     cross join lateral (
       select count(*) filter (where one.counts)::int as ended, count(*) filter (where one.counts and one.outcome not in ('succeeded', 'cancelled'))::int as failed
       from (
-        select a.outcome, case a.outcome when 'snoozed' then false when 'lost' then a.alone when 'cancelled' then a.started_at is not null else true end as counts
+        select a.outcome, case a.outcome when 'snoozed' then false when 'lost' then a.alone when 'cancelled' then a.started_at is not null
+                          else a.started_at is not null or a.error_code is distinct from 'DEPENDENCY_FAILED' end as counts
         from millrace.attempts a where a.job_id = j.id and not a.late order by a.id desc limit ${attemptsMax}
       ) one
     ) past

@@ -1,6 +1,7 @@
 /** Why a job that is due does not run: everything that holds it, the first to be cleared away first. Pure. */
 import { describeMs } from "../core/duration.ts";
 import type { Reason } from "./explain.ts";
+import { releasedAt } from "./explain-composed.ts";
 import { type Limits, type Line, type Observation, type Serving, lineMax } from "./explain-store.ts";
 import { byWhom, instant, many, ordinal, when } from "./sentences.ts";
 
@@ -170,7 +171,8 @@ function used({ job, standing: { key, now } }: Observation, limits: Limits): (Re
   ];
 }
 
-function inLine({ job, standing: { key, keyed }, serving }: Observation, line: Line): Reason {
+function inLine({ job, standing, serving }: Observation, line: Line): Reason {
+  const { key, keyed } = standing;
   const { ahead, more, first, perSecond } = line;
   const place = more ? null : ahead + 1;
   const where = key === "" ? `queue "${job.queue}"` : `key "${key}" in queue "${job.queue}"`;
@@ -182,8 +184,8 @@ function inLine({ job, standing: { key, keyed }, serving }: Observation, line: L
       : ` ${many(takers, "worker")} with ${many(serving.places, "place")} ${takers === 1 ? "holds" : "hold"} ${many(serving.held, "job")}.`;
   const summary =
     place === 1
-      ? `Next in line of ${where}.${turns}${busy}`
-      : `${place === null ? `Behind more than ${lineMax} jobs` : ordinal(place)} in line of ${where}${place === null ? "" : `, behind ${many(ahead, "job")}`}, the first ${first[0]}.${turns}${busy}`;
+      ? `Next in line of ${where}.${turns}${busy}${releasedAt(standing)}`
+      : `${place === null ? `Behind more than ${lineMax} jobs` : ordinal(place)} in line of ${where}${place === null ? "" : `, behind ${many(ahead, "job")}`}, the first ${first[0]}.${turns}${busy}${releasedAt(standing)}`;
   const etaMs = place === null || perSecond <= 0 || keyed ? null : Math.round((place / perSecond) * 1000);
   return {
     because: "IN_LINE",

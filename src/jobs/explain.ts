@@ -3,6 +3,7 @@ import { describeMs } from "../core/duration.ts";
 import { progressText } from "../core/progress.ts";
 import type { Observation, Standing } from "./explain-store.ts";
 import { drained, paused, whyItWaits, withoutWorker } from "./explain-waiting.ts";
+import { blocked, changedCode, debounced, dependencyFailed, released, suspended } from "./explain-composed.ts";
 import type { Job, JobStatus } from "./read-store.ts";
 import { away, byWhom, instant, many, when } from "./sentences.ts";
 import { adviceFor } from "./timeline.ts";
@@ -14,6 +15,10 @@ export const becauses = [
   "RETRY_SCHEDULED",
   "SNOOZED",
   "RESCHEDULED",
+  "DEBOUNCED",
+  "RELEASED",
+  "STEP_SLEEPS",
+  "STEP_WAITS",
   "BLOCKED",
   // it is due and does not run
   "SYSTEM_DRAINED",
@@ -102,14 +107,11 @@ function reasonsOf(seen: Observation, taskTimeoutMs: number | undefined): Reason
     case "waiting":
       return standing.waits ? whyItWaits(seen) : [];
     case "delayed":
-      return [
-        notDue(job, standing),
-        drained(seen),
-        paused(seen),
-        seen.serving && withoutWorker(seen, seen.serving),
-      ].filter((reason) => reason !== undefined);
+      return [notDue(seen), drained(seen), paused(seen), seen.serving && withoutWorker(seen, seen.serving)].filter(
+        (reason) => reason !== undefined,
+      );
     case "blocked":
-      return [blocked(standing)];
+      return [blocked(seen)];
     case "active":
       return standing.claimedAt === null ? [] : running(job, standing, standing.claimedAt, taskTimeoutMs);
     case "completed":
@@ -130,7 +132,9 @@ function moving(): Reason {
   };
 }
 
-function notDue(job: Job, { now, movedBy, movedAt, moverCode, moverName, moverReason }: Standing): Reason {
+function notDue(seen: Observation): Reason {
+  const { job, standing, step } = seen;
+  const { now, movedBy, movedAt, moverCode, moverName, moverReason } = standing;
   const due = job.runAt ?? now;
   const until = `Not due until ${when(due, now)}`;
   const itself = "Nothing: it runs by itself then. Promote it to run it now.";
@@ -139,6 +143,9 @@ function notDue(job: Job, { now, movedBy, movedAt, moverCode, moverName, moverRe
     const summary = `${until}, as its enqueue asked at ${instant(job.createdAt)}.`;
     return { because: "NOT_DUE", summary, whatNext: itself, facts: { dueAt: due, since: job.createdAt } };
   }
+  if (movedBy === "release") return released(until, movedAt, facts);
+  if (movedBy === "debounce") return debounced(until, movedAt, facts);
+  if (movedBy === "snoozed" && step !== undefined) return suspended(step, due, now);
   if (movedBy === "snoozed")
     return {
       because: "SNOOZED",
@@ -160,16 +167,6 @@ function notDue(job: Job, { now, movedBy, movedAt, moverCode, moverName, moverRe
     summary: `${until}: moved there by "${movedBy}"${byWhom(moverName, moverReason)} at ${instant(movedAt)}.`,
     whatNext: itself,
     facts: { ...facts, action: movedBy, by: moverName, reason: moverReason },
-  };
-}
-
-function blocked({ movedBy, movedAt, moverName, moverReason }: Standing): Reason {
-  const since = movedAt === null ? "" : `, since "${movedBy}"${byWhom(moverName, moverReason)} at ${instant(movedAt)}`;
-  return {
-    because: "BLOCKED",
-    summary: `Blocked: it has no due time until what it waits for is done${since}.`,
-    whatNext: "It becomes due when what it waits for is done, or when somebody gives it a time.",
-    facts: { since: movedAt },
   };
 }
 
@@ -273,16 +270,21 @@ function completed(seen: Observation): Reason {
 }
 
 function gaveUp(seen: Observation): Reason {
-  const { job, standing } = seen;
+  const { job, standing, needs } = seen;
   const attempts = attemptsOf(seen);
   const message = standing.errorMessage === null ? "" : `: ${standing.errorMessage.replace(/\.$/, "")}`;
   const error = standing.errorCode === null ? "" : ` Last error ${standing.errorCode}${message}.`;
   const at = job.finishedAt === null ? "" : ` at ${when(job.finishedAt, standing.now)}`;
+  const facts = { reason: job.deadLetterReason, attempts, failedAt: job.finishedAt, worker: job.worker };
+  if (job.deadLetterReason === "DEPENDENCY_FAILED") return dependencyFailed(needs, at, facts);
   return {
     because: "GAVE_UP",
     summary: `Gave up${at} after ${many(attempts, "attempt")}: ${job.deadLetterReason}.${error}`,
-    whatNext: "It is a dead letter and is not tried again by itself. Fix the cause, then retry it.",
-    facts: { reason: job.deadLetterReason, attempts, failedAt: job.finishedAt, worker: job.worker },
+    whatNext:
+      standing.errorCode === "STEP_CHANGED"
+        ? changedCode
+        : "It is a dead letter and is not tried again by itself. Fix the cause, then retry it.",
+    facts,
   };
 }
 

@@ -60,7 +60,7 @@ export class Finishes {
           continue;
         }
         if (finish === undefined) one.reject(timedOut(one));
-        else if (finish.status === "completed") one.resolve(finish.result ?? undefined);
+        else if (finish.status === "completed") one.resolve(finish.result);
         else one.reject(failure(one.id, finish));
       }
     } catch (error) {

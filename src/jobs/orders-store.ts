@@ -188,9 +188,12 @@ export async function replayJobs(
 /** Removes jobs that do not run, with their history. */
 export async function removeJobs(db: Executor, ids: readonly string[]): Promise<string[]> {
   const rows = await db.query<{ id: string }>(sql`
-    with doomed as materialized (
+    with keyed as materialized ( -- first: whoever enqueues under a key has locked it before it moves the job
+      select job_id from millrace.unique_keys where job_id = any (${arrayLiteral(ids)}::uuid[]) order by task, key for update
+    ),
+    doomed as materialized (
       select j.id, ${lineOf(sql`j`)} as line, j.priority, ${dueTime} as run_at, coalesce(j.options ? 'watched', false) as watched from millrace.jobs j
-      where j.id = any (${arrayLiteral(ids)}::uuid[])
+      where j.id = any (${arrayLiteral(ids)}::uuid[]) and (select count(*) from keyed) >= 0
         and not exists (select from millrace.leases l where j.id = any (l.job_ids) and j.id <> all (l.done))
       order by j.id for update of j
     ),

@@ -1,6 +1,7 @@
 /** Reading jobs: one by id, lists by status. Status is derived from where the job is; nothing here writes. */
 import type { Database, Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, join, sql } from "../db/sql.ts";
+import { ranksOf } from "./careful-store.ts";
 import { dueTime, lineOf } from "./settle-store.ts";
 
 export const jobStatuses = ["waiting", "delayed", "blocked", "active", "completed", "failed", "cancelled"] as const;
@@ -28,7 +29,7 @@ export interface Job {
   readonly lastErrorCode: string | null;
   readonly lastErrorMessage: string | null;
   readonly lastErrorStack: string | null;
-  /** Why it was given up: `NON_RETRYABLE`, `MAX_ATTEMPTS_EXCEEDED`, `POISON`. */
+  /** Why it was given up: `NON_RETRYABLE`, `MAX_ATTEMPTS_EXCEEDED`, `POISON`, `DEPENDENCY_FAILED`. */
   readonly deadLetterReason: string | null;
   readonly replayOf: string | null;
   /** The newest that its task said with `progress`, and when. */
@@ -115,35 +116,54 @@ export interface JobPage {
   readonly after: readonly string[] | null;
 }
 
-/** Jobs looked at per page at most, when a filter has no index to follow. */
-const walkMax = 20_000;
+/**
+ * Jobs looked at per page, when a filter has no index to follow: these first, and that many more when the page is not full then. Texts
+ * of the statement, not values: the planner must know how few they are.
+ */
+const windows = [
+  { most: 500, text: sql`500` },
+  { most: 19_500, text: sql`19500` },
+] as const;
+
+/** A job of the list, and where it stands in it. */
+interface Listed {
+  readonly id: string;
+  readonly place: readonly string[];
+}
 
 export async function listJobs(db: Database, filter: JobFilter): Promise<JobPage> {
-  const walk = sql`
-    with walked as materialized (${walkOf(filter)} limit ${walkMax}),
+  const listed: Listed[] = [];
+  let { after } = filter;
+  for (const { most, text } of windows) {
+    const window = await look(db, { ...filter, after, limit: filter.limit - listed.length }, text);
+    listed.push(...window.listed);
+    const full = listed.length === filter.limit;
+    after = full ? listed.at(-1)?.place : window.looked < most ? undefined : window.end;
+    if (full || after === undefined) break;
+  }
+  const ids = listed.map(({ id }) => id);
+  return { jobs: ids.length === 0 ? [] : await findJobs(db, ids), after: after ?? null };
+}
+
+/** Looks at the next `most` jobs of the walk, and takes those that match. `end`: where it stopped. */
+async function look(
+  db: Database,
+  filter: JobFilter,
+  most: Sql,
+): Promise<{ listed: Listed[]; looked: number; end: readonly string[] | undefined }> {
+  const rows = await db.query<{ id: string | null; place: string[] | null; looked: number }>(sql`
+    with walked as materialized (${walkOf(filter, most)} limit ${most}),
     matching as (
-      select walked.id, walked.n, walked.place from walked join millrace.jobs j on j.id = walked.id
-      where ${join(conditions(filter), sql` and `)} order by walked.n limit ${filter.limit}
+      select walked.id, walked.n, walked.place from walked
+      cross join lateral (select queue, task, tags from millrace.jobs where id = walked.id limit 1) j -- one probe per job
+      where ${join(conditions(filter), sql` and `)} order by walked.n limit ${filter.limit}::int
     )
-    select id::text, place, (select count(*)::int from walked) as walked,
-           (select w.place from walked w order by w.n desc limit 1) as "end"
-    from matching
+    (select id::text, place, 0 as looked from matching order by n)
     union all
-    select null, null, (select count(*)::int from walked), (select w.place from walked w order by w.n desc limit 1)`;
-  const rows = await db.query<{ id: string | null; place: string[] | null; walked: number; end: string[] | null }>(
-    walk,
-  );
-  const found = rows.filter((row): row is typeof row & { id: string; place: string[] } => row.id !== null);
-  const jobs =
-    found.length === 0
-      ? []
-      : await findJobs(
-          db,
-          found.map(({ id }) => id),
-        );
-  const edge = rows.at(-1);
-  if (found.length === filter.limit) return { jobs, after: found.at(-1)?.place ?? null };
-  return { jobs, after: edge && edge.walked === walkMax ? edge.end : null };
+    select null, (select w.place from walked w order by w.n desc limit 1), (select count(*)::int from walked)`);
+  const listed = rows.filter((row): row is typeof row & { id: string; place: string[] } => row.id !== null);
+  const edge = rows.find((row) => row.id === null);
+  return { listed, looked: edge?.looked ?? 0, end: edge?.place ?? undefined };
 }
 
 function conditions({ queue, task, tag }: JobFilter): Sql[] {
@@ -155,8 +175,22 @@ function conditions({ queue, task, tag }: JobFilter): Sql[] {
   ];
 }
 
-/** `select id, n, place`: jobs in the order of the list, n to sort by, place (text[]) to go on from. Every one follows an index. */
-function walkOf({ status, queue, after, reason, errorCode }: JobFilter): Sql {
+/** The lines somebody waits in, in order, from `first` on: one probe each. */
+const linesFrom = (first: string | undefined): Sql => sql`
+  with recursive lines as (
+    (select p.line from millrace.pending p where ${first === undefined ? sql`true` : sql`p.line >= ${first}::int`} order by p.line limit 1)
+    union all
+    select next.line from lines cross join lateral (
+      select p.line from millrace.pending p where p.line > lines.line order by p.line limit 1
+    ) next
+  )
+  select line from lines`;
+
+/**
+ * `select id, n, place`: jobs in the order of the list, n to sort by, place (text[]) to go on from. Every one follows an index, and is
+ * read no further than `most` jobs.
+ */
+function walkOf({ status, queue, after, reason, errorCode }: JobFilter, most: Sql): Sql {
   const inQueue = (column: Sql): Sql => (queue === undefined ? sql`true` : sql`${column} = ${queue}::int`);
   switch (status) {
     case "waiting":
@@ -171,18 +205,23 @@ function walkOf({ status, queue, after, reason, errorCode }: JobFilter): Sql {
         after === undefined
           ? sql`true`
           : sql`(p.line, p.rank, p.run_at, p.job_id) > (${after[0]}::int, ${after[1]}::smallint, ${after[2]}::timestamptz, ${after[3]}::uuid)`;
-      const inLine = (line: Sql): Sql => sql`
-        select p.line, p.rank, p.run_at, p.job_id from millrace.pending p where ${line} and ${when} and ${beyond}
-        order by p.line, p.rank, p.run_at, p.job_id limit ${walkMax}`;
-      // Each line for itself: together they would be sorted, and read to the end for that.
+      // One (line, rank) after the other, and in each from where the status begins: or all that waits would be read to find what is
+      // delayed. Their order is kept.
       const lines =
         queue === undefined
-          ? inLine(sql`true`)
-          : sql`(${inLine(sql`p.line = -${queue}::int`)}) union all (${inLine(sql`p.line = ${queue}::int`)})`;
+          ? linesFrom(after?.[0])
+          : sql`select line from (values (-${queue}::int), (${queue}::int)) as own (line)`;
+      const near =
+        after === undefined ? sql`true` : sql`(lines.line, ranks.rank) >= (${after[0]}::int, ${after[1]}::smallint)`;
       return sql`
-        select p.job_id as id, row_number() over (order by p.line, p.rank, p.run_at, p.job_id) as n,
-               array[p.line::text, p.rank::text, p.run_at::text, p.job_id::text] as place
-        from (${lines}) p order by p.line, p.rank, p.run_at, p.job_id`;
+        select p.job_id as id, row_number() over () as n, array[p.line::text, p.rank::text, p.run_at::text, p.job_id::text] as place
+        from (${lines}) lines cross join lateral (${ranksOf(sql`lines.line`)}) ranks
+        cross join lateral (
+          select p.line, p.rank, p.run_at, p.job_id from millrace.pending p
+          where p.line = lines.line and p.rank = ranks.rank and ${when} and ${beyond}
+          order by p.run_at, p.job_id limit ${most}
+        ) p
+        where ${near}`;
     }
     case "active": {
       const beyond = after === undefined ? sql`true` : sql`open.job_id > ${after[0]}::uuid`;
@@ -193,27 +232,49 @@ function walkOf({ status, queue, after, reason, errorCode }: JobFilter): Sql {
     }
     case "failed": {
       const beyond =
-        after === undefined ? sql`true` : sql`(d.failed_at, d.job_id) < (${after[0]}::timestamptz, ${after[1]}::uuid)`;
+        after === undefined
+          ? sql`true`
+          : sql`d.failed_at <= ${after[0]}::timestamptz and (d.failed_at, d.job_id) < (${after[0]}::timestamptz, ${after[1]}::uuid)`;
       const why = sql`${reason === undefined ? sql`` : sql`and d.reason = ${reason}`} ${errorCode === undefined ? sql`` : sql`and d.error_code = ${errorCode}`}`;
       return sql`
-        select d.job_id as id, row_number() over (order by d.failed_at desc, d.job_id desc) as n, array[d.failed_at::text, d.job_id::text] as place
-        from millrace.dead_letters d where ${inQueue(sql`d.queue`)} and ${beyond} ${why} order by d.failed_at desc, d.job_id desc`;
+        select d.job_id as id, row_number() over () as n, array[d.failed_at::text, d.job_id::text] as place
+        from (
+          select d.job_id, d.failed_at from millrace.dead_letters d where ${inQueue(sql`d.queue`)} and ${beyond} ${why}
+          order by d.failed_at desc, d.job_id desc limit ${most}
+        ) d`;
     }
     case "completed": {
-      const beyond = after === undefined ? sql`true` : sql`(s.id, done.n) < (${after[0]}::bigint, ${after[1]}::bigint)`;
-      const near = after === undefined ? sql`true` : sql`s.id <= ${after[0]}::bigint`;
-      // One batch more than is looked at: the first may have nothing left beyond the cursor.
+      const beyond =
+        after === undefined
+          ? sql`true`
+          : sql`(s.finished_at, s.id, done.n) < (${after[0]}::timestamptz, ${after[1]}::bigint, ${after[2]}::bigint)`;
+      const near =
+        after === undefined
+          ? sql`true`
+          : sql`s.finished_at <= ${after[0]}::timestamptz and (s.finished_at, s.id) <= (${after[0]}::timestamptz, ${after[1]}::bigint)`;
+      // In the order of an index with the queue or without, archived batches left out there: their jobs are elsewhere. One batch more than is
+      // looked at: the first may have nothing left beyond the cursor. Their order, and that of the jobs within each, is kept.
       return sql`
-        select done.job_id as id, row_number() over (order by s.id desc, done.n desc) as n, array[s.id::text, done.n::text] as place
-        from (select s.id, s.job_ids from millrace.settled s where ${inQueue(sql`s.queue`)} and ${near} and s.n > 0 order by s.id desc limit ${walkMax + 1}) s
-        cross join unnest(s.job_ids) with ordinality as done (job_id, n)
-        where ${beyond} order by s.id desc, done.n desc`;
+        select done.job_id as id, row_number() over () as n, array[s.finished_at::text, s.id::text, done.n::text] as place
+        from (
+          select s.id, s.finished_at, s.job_ids from millrace.settled s
+          where ${queue === undefined ? sql`not s.archived` : inQueue(sql`s.queue`)} and ${near} and s.n > 0
+          order by s.finished_at desc, s.id desc limit ${most} + 1
+        ) s
+        cross join lateral (select job_id, n from unnest(s.job_ids) with ordinality as one (job_id, n) order by n desc) done
+        where ${beyond}`;
     }
     case "cancelled": {
-      const beyond = after === undefined ? sql`true` : sql`a.id < ${after[0]}::bigint`;
+      const beyond =
+        after === undefined
+          ? sql`true`
+          : sql`a.finished_at <= ${after[0]}::timestamptz and (a.finished_at, a.id) < (${after[0]}::timestamptz, ${after[1]}::bigint)`;
       return sql`
-        select a.job_id as id, row_number() over (order by a.id desc) as n, array[a.id::text] as place
-        from millrace.attempts a where a.outcome = 'cancelled' and not a.late and ${inQueue(sql`a.queue`)} and ${beyond} order by a.id desc`;
+        select a.job_id as id, row_number() over () as n, array[a.finished_at::text, a.id::text] as place
+        from (
+          select a.job_id, a.id, a.finished_at from millrace.attempts a where a.outcome = 'cancelled' and not a.late and ${beyond}
+          order by a.finished_at desc, a.id desc limit ${most}
+        ) a`;
     }
     case undefined: {
       const beyond = after === undefined ? sql`true` : sql`w.id < ${after[0]}::uuid`;

@@ -13,19 +13,20 @@ export async function findResult(db: Executor, id: string): Promise<unknown> {
 export interface Finish {
   readonly id: string;
   readonly status: "completed" | "failed" | "cancelled" | "gone";
+  /** Undefined: it returned nothing. */
   readonly result: unknown;
   readonly code: string | null;
   readonly message: string | null;
 }
 
 /** Of these jobs, those that have ended, or do not exist. */
-export function findFinishes(db: Executor, ids: readonly string[]): Promise<Finish[]> {
-  return db.query<Finish>(sql`
+export async function findFinishes(db: Executor, ids: readonly string[]): Promise<Finish[]> {
+  const rows = await db.query<Finish & { returned: boolean }>(sql`
     select g.id::text, case
         when well.id is not null or archived.id is not null then 'completed'
         when dead.job_id is not null then 'failed'
         when j.id is null then 'gone' else 'cancelled' end as status,
-      r.result, coalesce(dead.error_code, last.error_code) as code, last.error_message as message
+      r.result, r.returned is true as returned, coalesce(dead.error_code, last.error_code) as code, last.error_message as message
     from unnest(${arrayLiteral(ids)}::uuid[]) as g (id)
     left join lateral (select id from millrace.jobs where id = g.id limit 1) j on true
     left join lateral (select id from millrace.jobs_archive where id = g.id limit 1) archived on true
@@ -34,7 +35,9 @@ export function findFinishes(db: Executor, ids: readonly string[]): Promise<Fini
     left join lateral (
       select error_code, error_message, outcome from millrace.attempts a where a.job_id = g.id and not a.late order by a.id desc limit 1
     ) last on true
-    left join lateral (select result from millrace.results where job_id = g.id limit 1) r on true
+    left join lateral (select result, true as returned from millrace.results where job_id = g.id limit 1) r on true
     where well.id is not null or archived.id is not null or dead.job_id is not null or j.id is null
        or last.outcome = 'cancelled'`);
+  // null is a result like any other, and SQL's null is none
+  return rows.map(({ returned, ...finish }) => ({ ...finish, result: returned ? finish.result : undefined }));
 }

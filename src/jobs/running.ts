@@ -235,7 +235,12 @@ export class RunningJob implements JobContext {
   }
 
   #keepable(output: unknown): string | undefined {
-    return output === undefined ? undefined : storableJson(output, this.#host.maxResultBytes, "result");
+    if (output === undefined) return undefined;
+    try {
+      return storableJson(output, this.#host.maxResultBytes, "result");
+    } catch (cause) {
+      throw new MillraceError("RESULT_NOT_STORABLE", (cause as Error).message, { cause });
+    }
   }
 
   #retryDelay(atLeastMs: number): number {

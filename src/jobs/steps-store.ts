@@ -1,7 +1,7 @@
 /** Steps and the events they wait for. A step is kept only while its worker holds the job: one that was declared dead keeps nothing. */
 import type { Database, Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
-import type { NewStep, StepRecord } from "../steps/steps.ts";
+import type { NewStep, StepKind, StepRecord } from "../steps/steps.ts";
 import { moveJobs } from "./orders-store.ts";
 
 /** A step with whose it is. */
@@ -14,11 +14,11 @@ export interface OwnStep extends NewStep {
 }
 
 const columns = sql`
-  place, name, kind, finished_at is not null as finished, result,
+  place, name, kind, finished_at is not null as finished, result, result is not null as returned,
   greatest(extract(epoch from until - now()) * 1000, 0)::float8 as "leftMs"`;
 
 export async function loadSteps(db: Executor, jobId: string): Promise<StepRecord[]> {
-  const rows = await db.query<StepRecord>(sql`
+  const rows = await db.query<StepRow>(sql`
     select ${columns} from millrace.steps where job_id = ${jobId}::uuid order by place`);
   return rows.map(asRecord);
 }
@@ -100,7 +100,7 @@ export async function awaitEvent(
 
 /** Ends a wait that has lasted as long as it may, unless its event has come. */
 export async function giveUpWait(db: Executor, jobId: string, place: number): Promise<StepRecord | undefined> {
-  const [row] = await db.query<StepRecord>(sql`
+  const [row] = await db.query<StepRow>(sql`
     update millrace.steps set finished_at = coalesce(finished_at, now())
     where job_id = ${jobId}::uuid and place = ${place}::int returning ${columns}`);
   return row && asRecord(row);
@@ -137,7 +137,46 @@ export async function emitEvent(
   });
 }
 
-/** SQL has one null; a step that returned nothing has none. */
-function asRecord(row: StepRecord): StepRecord {
-  return { ...row, result: row.result ?? undefined };
+/** A step as its readers see it. Times are Dates; what does not apply is null. */
+export interface Step {
+  /** From 1, in the order in which the run asked for them. */
+  readonly place: number;
+  readonly name: string;
+  readonly kind: StepKind;
+  /** Of a sleep and of a wait: when it is over. */
+  readonly until: Date | null;
+  /** What it waits for. */
+  readonly event: string | null;
+  /** What it returned, or what came with the event. */
+  readonly result: unknown;
+  /** The attempt that began it. */
+  readonly attempt: number;
+  readonly startedAt: Date;
+  /** Null: it is not done, or it is a sleep, which is over by itself. */
+  readonly finishedAt: Date | null;
+}
+
+const described = sql`place + 1 as place, name, kind, until, event, result, attempt::int, started_at as "startedAt", finished_at as "finishedAt"`;
+
+/** In order, those behind the place `after`. */
+export function readSteps(db: Executor, jobId: string, limit: number, after: number): Promise<Step[]> {
+  return db.query<Step>(sql`
+    select ${described} from millrace.steps where job_id = ${jobId}::uuid and place >= ${after}::int order by place limit ${limit}::int`);
+}
+
+/** The step in which a run sleeps or waits at present. */
+export async function currentStep(db: Executor, jobId: string, kind: "sleep" | "event"): Promise<Step | undefined> {
+  const [step] = await db.query<Step>(sql`
+    select ${described} from millrace.steps
+    where job_id = ${jobId}::uuid and kind = ${kind} and finished_at is null and until > now() order by until, place limit 1`);
+  return step;
+}
+
+interface StepRow extends StepRecord {
+  readonly returned: boolean;
+}
+
+/** A step may return null, and so may an event say; SQL's null is neither. */
+function asRecord({ returned, ...record }: StepRow): StepRecord {
+  return { ...record, result: returned ? record.result : undefined };
 }

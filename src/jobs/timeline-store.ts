@@ -11,6 +11,8 @@ type Told =
   | "decision"
   | "operation"
   | "cancel"
+  | "step"
+  | "result"
   | "dead"
   | "progress"
   | "replay"
@@ -27,6 +29,23 @@ export interface HistoryRow {
   readonly body: Readonly<Record<string, unknown>>;
 }
 
+/** Jobs of a flow named at most, and steps told at most. */
+const kinMax = 20;
+export const stepsMax = 200;
+/** Counted no further. */
+export const kinCounted = 10_000;
+
+const needs = sql`(
+  select jsonb_build_object('count', count(*), 'first', coalesce(jsonb_agg(jsonb_build_object('name', d.name, 'id', d.needs) order by d.place)
+                            filter (where d.place < ${kinMax}::int), '[]'))
+  from (select * from millrace.dependencies d where d.job_id = j.id order by d.place limit ${kinCounted}::int) d)`;
+const neededBy = sql`(
+  select jsonb_build_object('count', count(*), 'first', coalesce(jsonb_agg(d.job_id order by d.job_id) filter (where d.n <= ${kinMax}::int), '[]'))
+  from (
+    select d.job_id, row_number() over (order by d.job_id) as n
+    from (select job_id from millrace.dependencies where needs = j.id limit ${kinCounted}::int) d
+  ) d)`;
+
 /** The newest `limit` entries of each kind, oldest first; none when there is no such job. One statement: all of it was true at once. */
 export async function readHistory(db: Database, id: string, limit: number): Promise<HistoryRow[]> {
   return db.query<HistoryRow>(sql`
@@ -42,7 +61,7 @@ export async function readHistory(db: Database, id: string, limit: number): Prom
       select 'enqueued' as told, j.created_at as at, j.id::text as id, jsonb_build_object(
                'queue', (select name from millrace.queues where id = j.queue), 'task', (select name from millrace.tasks where id = j.task),
                'run_at', j.run_at, 'priority', j.priority, 'max_attempts', j.max_attempts, 'key', j.key, 'replay_of', j.replay_of,
-               'schedule', case when j.replay_of is null then j.options -> 'schedule' end) as body
+               'schedule', case when j.replay_of is null then j.options -> 'schedule' end, 'needs', ${needs}, 'needed_by', ${neededBy}) as body
       from job j
       union all
       (select 'attempt', a.finished_at, a.id::text, jsonb_build_object(
@@ -85,6 +104,14 @@ export async function readHistory(db: Database, id: string, limit: number): Prom
       union all
       (select 'replay', r.created_at, r.id::text, '{}'::jsonb
        from millrace.jobs_archive r where r.replay_of = ${id}::uuid order by r.id desc limit ${limit}::int)
+      union all
+      (select 'step', coalesce(s.finished_at, s.started_at), s.place::text, jsonb_build_object(
+                'place', s.place, 'name', s.name, 'kind', s.kind, 'attempt', s.attempt, 'until', s.until, 'event', s.event,
+                'started_at', s.started_at, 'finished_at', s.finished_at, 'returned', s.result is not null)
+       from millrace.steps s where s.job_id = ${id}::uuid order by s.place desc limit ${stepsMax}::int)
+      union all
+      select 'result', r.at, r.job_id::text, jsonb_build_object('bytes', octet_length(r.result::text))
+      from millrace.results r where r.job_id = ${id}::uuid
       union all
       select 'archived', j.archived_at, j.id::text, '{}'::jsonb from job j where j.archived_at is not null
     ) e order by e.at`);

@@ -4,8 +4,8 @@ import { suggestedAction } from "../core/errors.ts";
 import { progressText } from "../core/progress.ts";
 import type { StoredSchedule } from "./enqueue-store.ts";
 import type { Job, JobStatus } from "./read-store.ts";
-import { byWhom, instant } from "./sentences.ts";
-import type { HistoryRow } from "./timeline-store.ts";
+import { byWhom, instant, many } from "./sentences.ts";
+import { type HistoryRow, kinCounted, stepsMax } from "./timeline-store.ts";
 
 /** One run of the job by one worker, over or not. */
 export interface Attempt {
@@ -32,6 +32,12 @@ interface Told<Kind extends string> {
   readonly summary: string;
 }
 
+/** The jobs on one side of a job in its flow: how many, counted up to 10 000, and the first 20. */
+interface Kin<Item> {
+  readonly count: number;
+  readonly first: readonly Item[];
+}
+
 /** What happened, newest last. An attempt stands where it ended, or, while it runs, where it began. */
 export type StoryEntry =
   | (Told<"Enqueued"> & {
@@ -41,6 +47,21 @@ export type StoryEntry =
       readonly replayOf: string | null;
       /** The schedule whose tick it stands for. */
       readonly schedule: { readonly name: string; readonly at: Date; readonly runId: string } | null;
+      /** Of a job of a flow: those it waits for, or did, and those that wait for it. Null: none. */
+      readonly needs: Kin<{ readonly name: string; readonly id: string }> | null;
+      readonly neededBy: Kin<string> | null;
+    })
+  /** Stands where it was done, or, while it is not, where it began. */
+  | (Told<"Step"> & {
+      /** From 1. */
+      readonly place: number;
+      readonly name: string;
+      readonly stepKind: "run" | "sleep" | "event";
+      readonly attempt: number;
+      readonly startedAt: Date | null;
+      readonly finishedAt: Date | null;
+      readonly until: Date | null;
+      readonly event: string | null;
     })
   | (Told<"PolicyDecision"> & {
       readonly id: string;
@@ -83,6 +104,8 @@ export interface Timeline {
   readonly suggestedAction: string | null;
   readonly attempts: readonly Attempt[];
   readonly story: readonly StoryEntry[];
+  /** How many bytes of JSON its task returned; null: nothing is kept. */
+  readonly resultBytes: number | null;
   /** Says so when the story was longer than what is shown. */
   readonly note: string | null;
 }
@@ -96,6 +119,7 @@ const order: Readonly<Record<StoryEntry["kind"], number>> = {
   PolicyDecision: 1,
   CancelRequested: 2,
   Progress: 3,
+  Step: 3,
   Attempt: 4,
   LateResult: 5,
   DeadLettered: 6,
@@ -107,12 +131,18 @@ const order: Readonly<Record<StoryEntry["kind"], number>> = {
 export function timelineOf(job: Job, history: readonly HistoryRow[]): Timeline {
   const all = history
     .filter((row) => !repeated(row, history))
-    .map((row) => ({ atUs: row.atUs, entry: entryOf(row, job) }))
+    .flatMap((row) => {
+      const entry = entryOf(row, job);
+      return entry === undefined ? [] : [{ atUs: row.atUs, entry }];
+    })
     .sort((a, b) => a.atUs - b.atUs || order[a.entry.kind] - order[b.entry.kind])
     .map(({ entry }) => entry);
   const story = all.filter((entry, i) => entry.kind === "Enqueued" || i >= all.length - storyMax);
   const attempts = story.filter((entry) => entry.kind === "Attempt").map((entry) => only(entry));
   const error = attempts.findLast(({ errorCode }) => errorCode !== null);
+  const result = history.find(({ told }) => told === "result");
+  // A step's place is its number, so the highest one counts them all.
+  const steps = Math.max(0, ...history.map(({ told, body }) => (told === "step" ? Number(body["place"]) + 1 : 0)));
   const cut = story.length < all.length || history.filter(({ told }) => told === "attempt").length >= storyMax;
   return {
     jobId: job.id,
@@ -127,7 +157,12 @@ export function timelineOf(job: Job, history: readonly HistoryRow[]): Timeline {
     suggestedAction: adviceFor(job),
     attempts,
     story,
-    note: cut ? `Only the newest ${storyMax} entries are shown.` : null,
+    resultBytes: result ? Number(result.body["bytes"]) : null,
+    note: cut
+      ? `Only the newest ${storyMax} entries are shown.`
+      : steps > stepsMax
+        ? `Only the newest ${stepsMax} of ${steps} steps are shown.`
+        : null,
   };
 }
 
@@ -143,7 +178,8 @@ export function adviceFor(job: Job): string | null {
   return suggestedAction(job.deadLetterReason === "POISON" ? "POISON" : job.lastErrorCode);
 }
 
-function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry {
+/** Undefined: told by a field of its own. */
+function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry | undefined {
   const by = text(body["by"]);
   const reason = text(body["reason"]);
   switch (told) {
@@ -152,10 +188,14 @@ function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry {
       const runAt = time(body["run_at"]);
       const later = runAt !== null && runAt > at ? `, to run at ${instant(runAt)}` : "";
       const copied = replayOf === null ? "" : `, a replay of ${replayOf}`;
+      const needs = kinOf<{ name: string; id: string }>(body["needs"]);
+      const neededBy = kinOf<string>(body["needed_by"]);
       const schedule = scheduleOf(body["schedule"]);
       const by = schedule === null ? "" : ` by schedule "${schedule.name}" for ${instant(schedule.at)},`;
-      const summary = `Enqueued${by} in queue "${job.queue}" for task "${job.task}"${later}${copied}.`;
-      return { kind: "Enqueued", at, summary, queue: job.queue, task: job.task, runAt, replayOf, schedule };
+      const flow = flowSentence(needs, neededBy);
+      const summary = `Enqueued${by} in queue "${job.queue}" for task "${job.task}"${later}${copied}.${flow}`;
+      const facts = { queue: job.queue, task: job.task, runAt, replayOf, schedule, needs, neededBy };
+      return { kind: "Enqueued", at, summary, ...facts };
     }
     case "attempt": {
       const attempt = attemptOf(`attempt-${id}`, body, body["outcome"] as Attempt["status"]);
@@ -180,7 +220,7 @@ function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry {
       const action = String(body["action"]);
       const runAt = time(body["run_at"]);
       const due = runAt === null || runAt <= at ? "" : `, due at ${instant(runAt)}`;
-      const summary = `Operator action "${action}"${byWhom(by, reason)}${due}.`;
+      const summary = operationSentence(action, by, reason, due);
       return { kind: "Operation", at, summary, id, action, by, reason, runAt };
     }
     case "cancel": {
@@ -201,6 +241,10 @@ function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry {
       const summary = `Progress of attempt ${attempt}: ${progressText(progress)}.`;
       return { kind: "Progress", at, summary, progress, attempt };
     }
+    case "step":
+      return stepEntry(at, body);
+    case "result":
+      return undefined;
     case "replay":
       return { kind: "Replayed", at, summary: `Replayed as job ${id}.`, jobId: id };
     case "archived":
@@ -212,6 +256,58 @@ function scheduleOf(stored: unknown): { name: string; at: Date; runId: string } 
   if (typeof stored !== "object" || stored === null) return null;
   const { name, at, run } = stored as StoredSchedule;
   return { name, at: new Date(at), runId: run };
+}
+
+function kinOf<Item>(value: unknown): Kin<Item> | null {
+  const kin = value as Kin<Item> | undefined;
+  return kin === undefined || kin.count === 0 ? null : kin;
+}
+
+/** ` It needs 2 jobs: extract, load. 3 jobs need it.` */
+function flowSentence(needs: Kin<{ name: string }> | null, neededBy: Kin<string> | null): string {
+  const count = (n: number): string => (n >= kinCounted ? `${kinCounted} jobs or more` : many(n, "job"));
+  const names = needs?.first.map(({ name }) => name).join(", ") ?? "";
+  const rest = needs === null || needs.count === needs.first.length ? "" : ", …";
+  const upward = needs === null ? "" : ` It needs ${count(needs.count)}: ${names}${rest}.`;
+  return upward + (neededBy === null ? "" : ` ${count(neededBy.count)} ${neededBy.count === 1 ? "needs" : "need"} it.`);
+}
+
+/** What Millrace does to a job by itself, and what people do. */
+function operationSentence(action: string, by: string | null, reason: string | null, due: string): string {
+  switch (action) {
+    case "release":
+      return `Released by the jobs it waited for${due}.`;
+    case "block":
+      return "Waits for other jobs again: one of those that had failed has completed since.";
+    case "debounce":
+      return `Put off: enqueued again under its key${due}.`;
+    case "event":
+      return `Woken by event "${reason}"${byWhom(by, null)}.`;
+    default:
+      return `Operator action "${action}"${byWhom(by, reason)}${due}.`;
+  }
+}
+
+function stepEntry(at: Date, body: HistoryRow["body"]): StoryEntry {
+  const place = Number(body["place"]) + 1;
+  const name = String(body["name"]);
+  const stepKind = body["kind"] as "run" | "sleep" | "event";
+  const attempt = Number(body["attempt"]);
+  const [until, event, finishedAt] = [time(body["until"]), text(body["event"]), time(body["finished_at"])];
+  const end = until === null ? "" : ` until ${instant(until)}`;
+  const what =
+    stepKind === "sleep"
+      ? `sleeps${end}`
+      : stepKind === "run"
+        ? `done in attempt ${attempt}`
+        : finishedAt === null
+          ? `waits for event "${event}"${end}`
+          : body["returned"] === true
+            ? `event "${event}" has come`
+            : `event "${event}" did not come in time`;
+  const summary = `Step ${place}, "${name}": ${what}.`;
+  const startedAt = time(body["started_at"]);
+  return { kind: "Step", at, summary, place, name, stepKind, attempt, startedAt, finishedAt, until, event };
 }
 
 function attemptOf(id: string, body: HistoryRow["body"], status: Attempt["status"]): Attempt {
@@ -264,7 +360,8 @@ const outcomes: Readonly<Record<Attempt["status"], string>> = {
 };
 
 function attemptSentence(attempt: Attempt): string {
-  const { attempt: n, status, tookMs, worker, errorCode, errorMessage, retryAt } = attempt;
+  const { attempt: n, status, startedAt, tookMs, worker, errorCode, errorMessage, retryAt } = attempt;
+  if (errorCode === "DEPENDENCY_FAILED" && startedAt === null) return `Not run: ${errorMessage ?? errorCode}`;
   const where = worker === null ? "" : ` on worker ${worker}`;
   const after = tookMs === null || status === "lost" ? "" : ` after ${describeMs(tookMs)}`;
   const why = errorCode === null ? "" : `: ${errorCode}${errorMessage === null ? "" : `: ${errorMessage}`}`;

@@ -28,10 +28,12 @@ export async function takeKey(tx: Executor, channel: string, job: NewJob, rule: 
       greatest(least(${waitMs}::float8, extract(epoch from since - now()) * 1000 + ${maxWaitMs}::float8), 0)::float8 as "waitMs"`);
   if (row === undefined || row.holder === job.id) return job.id;
   const { holder } = row;
-  const status = row.expired ? undefined : (await findJobs(tx, [holder]))[0]?.status;
-  if (status !== undefined && rule.statuses.includes(status)) {
+  const found = row.expired ? undefined : (await findJobs(tx, [holder]))[0];
+  if (found !== undefined && rule.statuses.includes(found.status)) {
     if (rule.debounce === undefined) return holder;
-    if (await putOff(tx, channel, holder, job, row.waitMs)) return holder;
+    // One that has begun works on what it was given, and one that is due has been quiet long enough: it keeps its place in line.
+    const waitMs = found.status === "waiting" ? undefined : row.waitMs;
+    if (found.startedAt === null && (await putOff(tx, channel, holder, job, waitMs))) return holder;
   }
   await tx.query(sql`
     update millrace.unique_keys set job_id = ${job.id}::uuid, since = now(), until = ${until}
@@ -39,8 +41,19 @@ export async function takeKey(tx: Executor, channel: string, job: NewJob, rule: 
   return job.id;
 }
 
-/** False when a worker has just taken it. */
-async function putOff(tx: Executor, channel: string, holder: string, job: NewJob, waitMs: number): Promise<boolean> {
+/** Gives the key up that `takeKey` took for a job which is not let in. */
+export async function releaseKey(tx: Executor, job: NewJob): Promise<void> {
+  await tx.query(sql`delete from millrace.unique_keys where job_id = ${job.id}::uuid`);
+}
+
+/** False when a worker has just taken it. `waitMs` undefined: only its input changes. */
+async function putOff(
+  tx: Executor,
+  channel: string,
+  holder: string,
+  job: NewJob,
+  waitMs: number | undefined,
+): Promise<boolean> {
   const moved = await moveJobs(tx, channel, [holder], "debounce", { delayMs: waitMs }, { by: null, reason: null });
   if (moved.length === 0) return false;
   // The newest one says where the job is; a job that is put off a thousand times has one line of history, not a thousand.

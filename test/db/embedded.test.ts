@@ -152,3 +152,18 @@ test.runIf(backend === "pglite")("a PGlite of the user's own is left open when M
   expect((await pglite.query("select 1 as x")).rows).toEqual([{ x: 1 }]);
   await pglite.close();
 });
+
+test.runIf(backend === "pglite")("statements on end leave timers their turn", async () => {
+  const pglite = await openSnapshot(inject("pgliteSnapshot"));
+  const db = await openEmbedded({ schema: "millrace", pglite });
+  let turns = 0;
+  const timer = setInterval(() => (turns += 1), 1);
+  const until = performance.now() + 300;
+  while (performance.now() < until) {
+    await db.rows(sql`select 1`);
+    await db.transaction((tx) => tx.rows(sql`select 1`));
+  }
+  clearInterval(timer);
+  expect(turns).toBeGreaterThan(3);
+  await pglite.close();
+});

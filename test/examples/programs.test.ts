@@ -8,6 +8,7 @@ import { cliPlace } from "../cli/process.ts";
 const root = resolve(import.meta.dirname, "../..");
 
 const programs: Readonly<Record<string, RegExp>> = {
+  "nightly-report": /^2 missed\n1 fired\nThe report is of the last night\.\n$/,
   import: /\{ kinds: 58, largest: 'pull_request', deliveries: 329, unreadable: 1 \}\n$/,
   saga: /Ada: \{ paid: 'charged good', flight: 'LH 400' \}\nEve: \{ why: 'not paid', undone: 2 \}\nEve: flight booked\nEve: hotel booked\nEve: hotel cancelled\nEve: flight LH 400 cancelled\n$/,
   tenants: /done after \d\d? of the large one's 1000\.\n$/,

@@ -82,6 +82,8 @@ test("GET /jobs/:id/timeline has every field of runbook 004, and ours", async ()
         task: "pay",
         run_at: expect.any(String),
         replay_of: null,
+        needs: null,
+        needed_by: null,
         schedule: null,
       },
       {
@@ -96,6 +98,7 @@ test("GET /jobs/:id/timeline has every field of runbook 004, and ours", async ()
       },
       { kind: "Attempt", at: expect.any(String), summary: expect.any(String), ...attempt },
     ],
+    result_bytes: null,
     note: null,
   });
 });

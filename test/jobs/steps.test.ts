@@ -41,6 +41,24 @@ describe("a step", () => {
     expect(await mill.waitUntilFinished(await mill.enqueue(dates, null))).toEqual({ at: "1970-01-01T00:00:00.000Z" });
   });
 
+  test("that gave null gives null later, and an event without a payload is no timeout", async () => {
+    const seen: unknown[] = [];
+    const nulls = task({
+      name: "nulls",
+      async run({ step }) {
+        seen.push(await step.run("null", () => null), await step.run("nothing", () => undefined));
+        return step.waitForEvent("go", { event: "bare" });
+      },
+    });
+    await using mill = await file.open([nulls]);
+    const job = await mill.enqueue(nulls, null);
+    mill.work();
+    await expect.poll(async () => (await mill.job(job.id))?.status, { timeout: 10_000 }).toBe("delayed");
+    await mill.emit("bare");
+    expect(await mill.waitUntilFinished(job)).toBeNull();
+    expect(seen).toEqual([null, undefined, null, undefined]);
+  });
+
   test("sleeps without a worker, and goes on where it was", async () => {
     const did: number[] = [];
     const slow = task({

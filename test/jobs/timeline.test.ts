@@ -45,8 +45,11 @@ test("a job that only waits was enqueued, and that is all", async () => {
         runAt: job.runAt,
         replayOf: null,
         schedule: null,
+        needs: null,
+        neededBy: null,
       },
     ],
+    resultBytes: null,
     note: null,
   });
 });
@@ -302,3 +305,158 @@ async function archive(mill: Millrace, id: string): Promise<void> {
     insert into millrace.jobs_archive (id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, input, options, tags)
     select id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, input, options, tags from gone`);
 }
+
+describe("a job of a flow", () => {
+  test("says whom it needs and who needs it, that it was released, and how long its result is", async () => {
+    await using mill = await file.open([plain]);
+    const returns = task({ name: "returns", run: () => "four" });
+    await using runs = await file.open([plain, returns], { schema: mill.db.schema });
+    const { jobs } = await mill.enqueueFlow({
+      jobs: {
+        extract: { task: "returns" },
+        left: { task: plain, after: ["extract"] },
+        right: { task: plain, after: ["extract", "left"] },
+      },
+    });
+    const worker = runs.work();
+    await runs.waitUntilFinished(jobs.right);
+    await worker.stop();
+    const [extract, left, right] = await Promise.all(
+      [jobs.extract, jobs.left, jobs.right].map((id) => mill.timeline(id)),
+    );
+    expect(extract).toMatchObject({ resultBytes: 6, note: null });
+    expect(extract?.story[0]).toMatchObject({
+      summary: 'Enqueued in queue "default" for task "returns". 2 jobs need it.',
+      needs: null,
+      neededBy: { count: 2, first: [jobs.left, jobs.right].toSorted() },
+    });
+    expect(left?.resultBytes).toBeNull();
+    expect(summaries(left as Timeline).slice(0, 2)).toEqual([
+      'Enqueued in queue "default" for task "plain". It needs 1 job: extract. 1 job needs it.',
+      "Released by the jobs it waited for.",
+    ]);
+    expect(right?.story[0]).toMatchObject({
+      needs: {
+        count: 2,
+        first: [
+          { name: "extract", id: jobs.extract },
+          { name: "left", id: jobs.left },
+        ],
+      },
+      neededBy: null,
+    });
+  });
+
+  test("names the first twenty of many", async () => {
+    await using mill = await file.open([plain]);
+    const { callback, ids } = await mill.enqueueBatch(plain, Array.from({ length: 50 }), { callback: { task: plain } });
+    const [entry] = (await mill.timeline(callback)).story;
+    expect(entry).toMatchObject({
+      needs: { count: 50, first: ids.slice(0, 20).map((id, n) => ({ id, name: `${n + 1}` })) },
+    });
+    expect(entry?.summary).toMatch(/ It needs 50 jobs: 1, 2, .*, 20, …\.$/);
+    const needed = await mill.enqueueFlow({
+      jobs: {
+        one: { task: plain },
+        ...Object.fromEntries(Array.from({ length: 30 }, (_, n) => [`n${n}`, { task: plain, after: ["one"] }])),
+      },
+    });
+    const [first] = (await mill.timeline(needed.jobs["one"] as string)).story;
+    expect(first).toMatchObject({ neededBy: { count: 30 } });
+    expect((first as Extract<typeof first, { kind: "Enqueued" }>).neededBy?.first).toHaveLength(20);
+  });
+
+  test("that went down with another says so, and that it waits again or was released when that was mended", async () => {
+    let broken = true;
+    const flaky = task({
+      name: "flaky",
+      maxAttempts: 1,
+      run() {
+        if (broken) throw new Error("not yet");
+      },
+    });
+    await using mill = await file.open([plain, flaky]);
+    const { jobs } = await mill.enqueueFlow({
+      jobs: { a: { task: flaky }, z: { task: plain, delay: "1h" }, b: { task: plain, after: ["a", "z"] } },
+    });
+    mill.work();
+    await expect(mill.waitUntilFinished(jobs.b)).rejects.toMatchObject({ code: "JOB_FAILED" });
+    expect(summaries(await mill.timeline(jobs.b)).slice(1)).toEqual([
+      `Not run: Job ${jobs.a} ("a"), which this one needs, has failed.`,
+      "Given up, a dead letter: DEPENDENCY_FAILED, after attempt 1 with DEPENDENCY_FAILED.",
+    ]);
+    broken = false;
+    await mill.retry(jobs.a);
+    await expect.poll(async () => (await mill.job(jobs.b))?.status, { timeout: 10_000 }).toBe("blocked");
+    expect(summaries(await mill.timeline(jobs.b)).at(-1)).toBe(
+      "Waits for other jobs again: one of those that had failed has completed since.",
+    );
+  });
+});
+
+describe("a run in steps", () => {
+  test("tells each step: done, slept, waited for", async () => {
+    const order = task({
+      name: "order",
+      async run({ step }) {
+        await step.run("pay", () => 1);
+        await step.sleep("nap", "20ms");
+        await step.waitForEvent("paid", { event: "order.1.paid" });
+        await step.waitForEvent("never", { event: "order.1.never", timeout: "10ms" });
+        await step.waitForEvent("last", { event: "order.1.last" });
+      },
+    });
+    await using mill = await file.open([order]);
+    const { id } = await mill.enqueue(order, null);
+    mill.work();
+    const steps = async () => (await mill.timeline(id)).story.filter(({ kind }) => kind === "Step");
+    await expect.poll(async () => (await steps()).length, { timeout: 10_000 }).toBe(3);
+    await expect.poll(async () => (await mill.job(id))?.status, { timeout: 10_000 }).toBe("delayed");
+    await mill.emit("order.1.paid", { euros: 5 }, { by: "bank" });
+    await expect.poll(async () => (await steps()).length, { timeout: 10_000 }).toBe(5);
+    await expect.poll(async () => (await mill.job(id))?.status, { timeout: 10_000 }).toBe("delayed");
+    const told = await mill.timeline(id);
+    expect(summaries(told).filter((line) => line.startsWith("Step"))).toEqual([
+      'Step 1, "pay": done in attempt 1.',
+      'Step 2, "nap": sleeps until <T>.',
+      'Step 3, "paid": event "order.1.paid" has come.',
+      'Step 4, "never": event "order.1.never" did not come in time.',
+      'Step 5, "last": waits for event "order.1.last" until <T>.',
+    ]);
+    expect(summaries(told)).toContain('Woken by event "order.1.paid" by bank.');
+    expect((await steps())[0]).toMatchObject({
+      place: 1,
+      name: "pay",
+      stepKind: "run",
+      attempt: 1,
+      finishedAt: expect.any(Date),
+      until: null,
+      event: null,
+    });
+  });
+
+  test("of very many steps tells the newest two hundred, and how many there are", async () => {
+    const many = task({
+      name: "many",
+      async run({ step }) {
+        await Promise.all(Array.from({ length: 250 }, (_, n) => step.run(`s${n}`, () => n)));
+      },
+    });
+    await using mill = await file.open([many]);
+    const job = await mill.enqueue(many, null);
+    mill.work();
+    await mill.waitUntilFinished(job);
+    const told = await mill.timeline(job.id);
+    const steps = told.story.filter(({ kind }) => kind === "Step");
+    expect(steps).toHaveLength(200);
+    expect(steps.every(({ summary }) => !summary.startsWith("Step 1,"))).toBe(true);
+    expect(told.note).toBe("Only the newest 200 of 250 steps are shown.");
+  });
+});
+
+test("a debounced job says that it was put off", async () => {
+  await using mill = await file.open([plain]);
+  const { id } = await mill.enqueue(plain, 1, { debounce: { key: "k", wait: "1h" } });
+  await mill.enqueue(plain, 2, { debounce: { key: "k", wait: "1h" } });
+  expect(summaries(await mill.timeline(id)).at(-1)).toBe("Put off: enqueued again under its key, due at <T>.");
+});

@@ -20,7 +20,9 @@ export interface Claim {
   readonly jobs: readonly { readonly id: string; readonly attempt: number; readonly row: ClaimedRow }[];
 }
 
-export type End = Partial<Pick<Result, "outcome" | "code" | "message" | "delayMs" | "completed" | "startedMs">> &
+export type End = Partial<
+  Pick<Result, "outcome" | "code" | "message" | "delayMs" | "completed" | "startedMs" | "watched">
+> &
   Pick<Result, "next">;
 
 export const succeeded: End = { next: "done" };

@@ -1,0 +1,155 @@
+import { cpuServer, cpuWorker, others, rate } from "../lib/columns.mjs";
+import { query } from "../lib/connect.mjs";
+import { drainAll } from "../lib/drain.mjs";
+import { SELDOM, cancelDelayed, makeHistory } from "../lib/history.mjs";
+import { openProbe, part, timed } from "../lib/probe.mjs";
+import { sizes } from "../lib/sizes.mjs";
+import { openStage } from "../lib/stage.mjs";
+
+export default {
+  name: "history",
+  title: "With ten thousand, a million and ten million finished jobs: work goes on, and questions are asked",
+  own: true,
+  named: true,
+  columns: [
+    rate,
+    { title: "enqueue, jobs/s", value: (metrics) => metrics.enqueueRate },
+    cpuServer,
+    cpuWorker,
+    { title: "explain, worst p50, ms", value: (metrics) => metrics.worst.explain.p50 },
+    { title: "worst p99", value: (metrics) => metrics.worst.explain.p99 },
+    { title: "timeline, worst p50, ms", value: (metrics) => metrics.worst.timeline.p50 },
+    { title: "worst p99", value: (metrics) => metrics.worst.timeline.p99 },
+    { title: "set-up, s", value: (metrics) => metrics.setUpSeconds },
+    others,
+  ],
+  calls: (metrics) => metrics.calls,
+  details: (metrics) => metrics.sizes.text,
+  variants: ({ quick }) =>
+    (quick ? [10_000, 100_000] : [10_000, 1_000_000, 10_000_000]).map((size) => ({
+      key: short(size),
+      label: `${short(size)} finished`,
+      size,
+      waiting: quick ? 10_000 : 100_000,
+      times: quick ? 40 : 200,
+    })),
+
+  async run(env, contender, { size, waiting, times }) {
+    const stage = await openStage(env, contender);
+    const probe = await openProbe(stage.url);
+    try {
+      const past = await makeHistory(stage, probe, { size, waiting });
+      const explained = await questions(stage.url, probe.mill, past, { size, waiting, times });
+      const calls = {
+        ...explained,
+        "stats()": await timed(times, () => probe.mill.stats()),
+        ...(await lists(stage.url, probe.mill, past, { size, times })),
+        "claim of 1,000 (server)": await probe.claims("bench", { times: times / 4, limit: 1000 }),
+      };
+      const more = waiting / 2;
+      const enqueueSeconds = await stage.producer.call("bulk", more, 1000);
+      await cancelDelayed(probe);
+      const before = await sizes(stage);
+      const drained = await drainAll(stage, waiting + more);
+      const worst = { explain: worstOf(calls, "explain"), timeline: worstOf(calls, "timeline") };
+      const rates = { ...drained, enqueueRate: more / enqueueSeconds };
+      return { ...rates, calls, worst, setUpSeconds: past.seconds, sizes: before };
+    } finally {
+      await probe.close();
+      await stage.close();
+    }
+  },
+};
+
+const short = (size) => (size >= 1_000_000 ? `${size / 1_000_000}M` : `${size / 1000}k`);
+
+function worstOf(calls, verb) {
+  const own = Object.entries(calls).filter(([name]) => name.startsWith(verb));
+  const most = (at) => Math.max(...own.map(([, call]) => call[at]));
+  return { p50: most("p50"), p99: most("p99") };
+}
+
+/** `count` different whole numbers from 0, below `most`, by chance. */
+function chances(count, most) {
+  const found = new Set();
+  while (found.size < count) found.add(Math.floor(Math.random() * most));
+  return [...found];
+}
+
+/** timeline and explain of each kind of job; the answers must be about that kind. */
+async function questions(url, mill, past, { size, waiting, times }) {
+  const idsOf = async (text, values) => (await query(url, text, values)).map(({ id }) => id);
+  const inLine = `select job_id::text as id from millrace.pending where line = (select id from millrace.queues where name = 'bench') and run_at <= now()
+    order by rank, run_at, job_id offset $1 limit $2`;
+  // Not of the oldest, which are archived.
+  const middle = chances(times, size * 0.6).map((n) => Math.floor(size * 0.3) + n);
+  const retried = Array.from({ length: times }, () => 9500 + 10_000 * Math.floor(Math.random() * (size / 10_000)));
+  const kinds = [
+    ["a completed job", ["COMPLETED"], await past.ids(middle)],
+    ["one that was retried", ["COMPLETED"], await past.ids(retried)],
+    ["the head of the line", ["IN_LINE", "NO_WORKER"], await idsOf(inLine, [0, times])],
+    ["one far behind", ["IN_LINE", "NO_WORKER"], await idsOf(inLine, [waiting * 0.9, times])],
+    ["a dead letter", ["GAVE_UP"], await some(idsOf, "select job_id::text as id from millrace.dead_letters", times)],
+    ["an archived job", ["ARCHIVED"], await some(idsOf, "select id::text from millrace.jobs_archive", times)],
+  ];
+  const calls = {};
+  for (const [kind, expected, ids] of kinds) {
+    for (const id of ids.slice(0, 3)) {
+      const { because } = await mill.explain(id);
+      if (!expected.includes(because)) throw new Error(`${kind}, ${id}, is explained as ${because}`);
+    }
+    calls[`explain(), ${kind}`] = await timed(times, (n) => mill.explain(ids[n % ids.length]));
+    calls[`timeline(), ${kind}`] = await timed(times, (n) => mill.timeline(ids[n % ids.length]));
+  }
+  return calls;
+}
+
+const some = (idsOf, text, times) => idsOf(`${text} order by random() limit $1`, [times]);
+
+/** Pages of a hundred: the first, and some from within. */
+async function lists(url, mill, past, { size, times }) {
+  const { writeCursor } = await part("app/cursor");
+  const places = async (status, text) =>
+    (await query(url, text)).map(({ place }) => writeCursor(place.map(String), status));
+  const ids = await past.ids(chances(times, size));
+  const within = {
+    all: ids.map((id) => writeCursor([id], undefined)),
+    waiting: await places(
+      "waiting",
+      `select array[line::text, rank::text, run_at::text, job_id::text] as place from millrace.pending
+        where run_at <= now() order by random() limit ${times}`,
+    ),
+    completed: await places(
+      "completed",
+      `select array[finished_at::text, id::text, '1'] as place from millrace.settled where id % greatest(1, ${size} / 100000) = 0 order by random() limit ${times}`,
+    ),
+    failed: await places(
+      "failed",
+      `select array[failed_at::text, job_id::text] as place from millrace.dead_letters order by random() limit ${times}`,
+    ),
+  };
+  const pages = [
+    ["first page", {}],
+    ["from within", {}, within.all],
+    ...["waiting", "delayed", "completed", "failed", "cancelled"].map((status) => [
+      `${status}, first page`,
+      { status },
+    ]),
+    ["waiting, from within", { status: "waiting" }, within.waiting],
+    ["completed, from within", { status: "completed" }, within.completed],
+    ["failed, from within", { status: "failed" }, within.failed],
+    ["by queue, most jobs in it", { queue: "bench" }],
+    ["by queue, a hundredth is in it", { queue: SELDOM.queue }],
+    ["by task, a hundredth is of it", { task: SELDOM.task }],
+    ["by tag, a tenth has it", { tag: "often" }],
+    ["by tag, a thousandth has it", { tag: "seldom" }],
+    ["completed, by queue, a hundredth is in it", { status: "completed", queue: SELDOM.queue }],
+    ["completed, by queue, from within", { status: "completed", queue: "bench" }, within.completed],
+  ];
+  const calls = {};
+  for (const [name, options, after] of pages)
+    calls[`jobs(), ${name}`] = await timed(times, (n) =>
+      mill.jobs(after ? { ...options, after: after[n % after.length] } : options),
+    );
+  return calls;
+}
