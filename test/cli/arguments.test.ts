@@ -5,7 +5,12 @@ import { describe, expect, test } from "vitest";
 import { checkArguments, durationOption, instantOption, wholeOption, wordOption } from "../../src/cli/arguments.ts";
 import { config } from "../../src/cli/config.ts";
 import { doctor } from "../../src/cli/doctor.ts";
+import { emit } from "../../src/cli/emit.ts";
 import { enqueue } from "../../src/cli/enqueue.ts";
+import { flow } from "../../src/cli/flow.ts";
+import { result } from "../../src/cli/result.ts";
+import { steps } from "../../src/cli/steps.ts";
+import { wait } from "../../src/cli/wait.ts";
 import { job } from "../../src/cli/job.ts";
 import { jobs } from "../../src/cli/jobs.ts";
 import { migrate } from "../../src/cli/migrate.ts";
@@ -60,7 +65,9 @@ describe("arguments", () => {
 
 const page = readFileSync(resolve(import.meta.dirname, "../../docs/reference/cli.md"), "utf8");
 
-test.for(Object.entries({ up, worker, enqueue, jobs, job, migrate, doctor, config }))(
+const commands = { up, worker, enqueue, flow, emit, wait, result, steps, jobs, job, migrate, doctor, config };
+
+test.for(Object.entries(commands))(
   "docs/reference/cli.md describes the options of %s, and no others",
   ([name, command]) => {
     const [, section = ""] = page.split(new RegExp(`^## \`millrace ${name}\`$`, "m"));
