@@ -20,6 +20,7 @@ import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import type { Timeline } from "../jobs/timeline.ts";
 import type { Chore } from "../jobs/upkeep.ts";
+import { type Tracing, loadTracing } from "../telemetry/tracing.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
 import type { App } from "./app.ts";
@@ -53,6 +54,8 @@ export interface MillraceOptions {
   maxEnqueuePerMinute?: number;
   /** Default: silent. pino and console fit. */
   log?: Log;
+  /** Spans for OpenTelemetry, where its API is installed and a provider registered. Default true. */
+  telemetry?: boolean;
   /** Time for ids, ms since 1970. For tests; every decision about due times is the database's. */
   now?: () => number;
   /** Chance for jitter, 0 to 1. For tests. */
@@ -100,6 +103,7 @@ const optionNames: ReadonlySet<string> = new Set([
   "maxPayloadBytes",
   "maxEnqueuePerMinute",
   "log",
+  "telemetry",
   "now",
   "random",
 ]);
@@ -137,6 +141,8 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
       log,
       now: options.now ?? Date.now,
       random: options.random ?? Math.random,
+      tracing:
+        options.telemetry === false ? undefined : await loadTracing({ version, log, now: options.now ?? Date.now }),
       maxPayloadBytes,
       maxEnqueuePerMinute,
       maintenance: {
@@ -162,6 +168,7 @@ export interface Surroundings {
   readonly log: Log;
   readonly now: () => number;
   readonly random: () => number;
+  readonly tracing?: Tracing | undefined;
   readonly maxPayloadBytes: number;
   readonly maxEnqueuePerMinute: number | null;
   readonly maintenance: MaintenanceSettings;
@@ -221,6 +228,7 @@ export class Millrace extends Listener {
         random: this.#random,
         maxResultBytes: this.maxPayloadBytes,
         endings: this.#endings,
+        tracing: this.tracing,
         tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
         chores: this.#choresOf(queueNames),

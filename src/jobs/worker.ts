@@ -15,6 +15,7 @@ import { Runner } from "./runner.ts";
 import type { RunningJob } from "./running.ts";
 import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
+import type { Tracing } from "../telemetry/tracing.ts";
 import type { AnyTask } from "./task.ts";
 import { StepKeeper } from "./step-keeper.ts";
 import { type Chore, type Upkeep, keepUp, reaper, tallies, vacuum } from "./upkeep.ts";
@@ -43,6 +44,7 @@ export interface WorkerSetup {
   readonly maxResultBytes: number;
   /** Tells those who wait for the ends of jobs. */
   readonly endings: Endings;
+  readonly tracing?: Tracing | undefined;
   /** What it does on the side beside its own upkeep. */
   readonly chores: readonly Chore[];
 }
@@ -202,6 +204,8 @@ class Running {
     const host = {
       log,
       random,
+      worker: setup.name,
+      tracing: setup.tracing,
       maxResultBytes: setup.maxResultBytes,
       stepsOf: (job: RunningJob) => this.#keeper.storeOf(job),
       dependenciesOf: (job: RunningJob) => dependenciesOf(db, job.id),
