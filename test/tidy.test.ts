@@ -18,6 +18,7 @@ const rooms: Readonly<Record<string, Room>> = {
   core: { floor: 0, types: ["@standard-schema/spec"] },
   db: { floor: 1, packages: ["pg", "@electric-sql/pglite"] },
   steps: { floor: 1 },
+  telemetry: { floor: 1, packages: ["@opentelemetry/api"] },
   isolate: { floor: 1.5, packages: ["tsx"] }, // its handlers have steps too
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
   events: { floor: 3 },
@@ -47,6 +48,7 @@ const rooms: Readonly<Record<string, Room>> = {
       "db",
       "isolate",
       "steps",
+      "telemetry",
       "jobs",
       "events",
       "flows",

@@ -20,6 +20,7 @@ import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import type { Timeline } from "../jobs/timeline.ts";
 import type { Companion } from "../jobs/upkeep.ts";
+import { type Tracing, loadTracing } from "../telemetry/tracing.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
 import type { DefinedSet } from "../schedules/code.ts";
@@ -68,6 +69,8 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
       log,
       now: options.now ?? Date.now,
       random: options.random ?? Math.random,
+      tracing:
+        options.telemetry === false ? undefined : await loadTracing({ version, log, now: options.now ?? Date.now }),
       maxPayloadBytes,
       maxEnqueuePerMinute,
       scheduler: config.scheduler,
@@ -96,6 +99,7 @@ export interface Surroundings {
   readonly log: Log;
   readonly now: () => number;
   readonly random: () => number;
+  readonly tracing?: Tracing | undefined;
   readonly maxPayloadBytes: number;
   readonly maxEnqueuePerMinute: number | null;
   readonly scheduler: boolean;
@@ -180,6 +184,7 @@ export class Millrace extends Listener {
         random: this.#random,
         maxResultBytes: this.maxPayloadBytes,
         endings: this.endings,
+        tracing: this.tracing,
         tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
         companions: scheduler ? [this.#makeScheduler(queueNames)] : [],

@@ -25,6 +25,8 @@ export interface MillraceOptions {
   maxEnqueuePerMinute?: number;
   /** Default: silent. pino and console fit. */
   log?: Log;
+  /** Spans for OpenTelemetry, where its API is installed and a provider registered. Default true. */
+  telemetry?: boolean;
   /** Time for ids, ms since 1970. For tests; every decision about due times is the database's. */
   now?: () => number;
   /** Chance for jitter, 0 to 1. For tests. */
@@ -81,6 +83,7 @@ export const optionNames: ReadonlySet<string> = new Set([
   "maxPayloadBytes",
   "maxEnqueuePerMinute",
   "log",
+  "telemetry",
   "now",
   "random",
 ]);

@@ -22,6 +22,7 @@ import { Finishes } from "../jobs/finishes.ts";
 import { findResult } from "../jobs/results-store.ts";
 import { type Emitted, type Step, emitEvent, readSteps } from "../jobs/steps-store.ts";
 import { checkedEvent } from "../steps/steps.ts";
+import type { Tracing } from "../telemetry/tracing.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
 import type { App } from "./app.ts";
 import { BulkOrders } from "./bulk-orders.ts";
@@ -48,12 +49,16 @@ export abstract class Producer extends BulkOrders {
   readonly log: Log;
   protected readonly enqueuer: Enqueuer;
   protected readonly finishes: Finishes;
+  /** Undefined: nobody can take spans. */
+  protected readonly tracing: Tracing | undefined;
 
-  constructor(app: App, db: Database, { log, now, maxPayloadBytes, maxEnqueuePerMinute }: Surroundings) {
+  constructor(app: App, db: Database, { log, now, tracing, maxPayloadBytes, maxEnqueuePerMinute }: Surroundings) {
     const admission = new Admission(db, log, now, maxEnqueuePerMinute);
     super({ app, db, now, admission, maxPayloadBytes, names: new Names(db), channel: `millrace_${db.schema}` });
     this.log = log;
-    this.enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, admission);
+    const traceOf = tracing && (() => (tracing.on ? tracing.active : undefined));
+    this.tracing = tracing;
+    this.enqueuer = new Enqueuer(db, this.names, this.channel, now, maxPayloadBytes, admission, traceOf);
     this.finishes = new Finishes(db);
   }
 
@@ -67,7 +72,8 @@ export abstract class Producer extends BulkOrders {
   enqueue(task: string, input: unknown, options?: EnqueueOptions): Promise<Enqueued>;
   async enqueue(task: AnyTask | string, input: unknown, options?: EnqueueOptions): Promise<Enqueued> {
     this.mustBeOpen();
-    return this.enqueuer.enqueue(task, input, options);
+    const enqueue = (): Promise<Enqueued> => this.enqueuer.enqueue(task, input, options);
+    return this.tracing ? this.tracing.send(queueOf(task, options), enqueue, ({ id }) => [id]) : enqueue();
   }
 
   /** Many jobs of one task at once; ids in the order of the inputs. */
@@ -79,7 +85,8 @@ export abstract class Producer extends BulkOrders {
   enqueueMany(task: string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]>;
   async enqueueMany(task: AnyTask | string, inputs: readonly unknown[], options?: EnqueueOptions): Promise<string[]> {
     this.mustBeOpen();
-    return this.enqueuer.enqueueMany(task, inputs, options);
+    const enqueue = (): Promise<string[]> => this.enqueuer.enqueueMany(task, inputs, options);
+    return this.tracing ? this.tracing.send(queueOf(task, options), enqueue, (ids) => ids) : enqueue();
   }
 
   /**
@@ -97,7 +104,8 @@ export abstract class Producer extends BulkOrders {
     flow: Omit<Flow, "jobs"> & { jobs: Readonly<Record<Name, FlowJob>> },
   ): Promise<EnqueuedFlow<Name>> {
     this.mustBeOpen();
-    return enqueueFlow(this.enqueuer, flow);
+    const enqueue = (): Promise<EnqueuedFlow<Name>> => enqueueFlow(this.enqueuer, flow);
+    return this.tracing ? this.tracing.send(undefined, enqueue, ({ jobs }) => Object.values(jobs)) : enqueue();
   }
 
   /** Many jobs of one task, and a last one, `callback`, that runs when all of them have ended and finds their results. */
@@ -107,7 +115,9 @@ export abstract class Producer extends BulkOrders {
     options: BatchOptions,
   ): Promise<{ ids: string[]; callback: string }> {
     this.mustBeOpen();
-    return enqueueBatch(this.enqueuer, task, inputs, options);
+    const enqueue = (): ReturnType<typeof enqueueBatch> => enqueueBatch(this.enqueuer, task, inputs, options);
+    const sent = ({ ids, callback }: { ids: string[]; callback: string }): string[] => [...ids, callback];
+    return this.tracing ? this.tracing.send(undefined, enqueue, sent) : enqueue();
   }
 
   /** The jobs that this one waits for or has waited for, and what became of them. */
@@ -152,4 +162,8 @@ export abstract class Producer extends BulkOrders {
     const id = typeof job === "string" ? job : job.id;
     return (await this.finishes.of(id, durationMs(options.within ?? "1h", "within"))) as Output;
   }
+}
+
+function queueOf(task: AnyTask | string, options: EnqueueOptions | undefined): string {
+  return options?.queue ?? (typeof task === "string" ? "default" : task.queue);
 }

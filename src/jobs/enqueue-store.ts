@@ -1,6 +1,7 @@
 /** Writing what was asked: `jobs` and `pending`, in one statement, with a NOTIFY only when somebody idle would hear it. */
 import type { Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql, textArrayLiteral } from "../db/sql.ts";
+import type { StoredTrace } from "../telemetry/tracing.ts";
 import { lineOf } from "./settle-store.ts";
 
 /** One job on its way in. `input` is JSON text; what a plain job does not have is undefined. */
@@ -41,6 +42,8 @@ export interface StoredJobOptions {
   readonly watched?: true;
   /** Steps of it were kept. */
   readonly steps?: true;
+  /** The span it was enqueued in. */
+  readonly trace?: StoredTrace;
   readonly backoff?: { type: "exponential" | "fixed"; delayMs: number; maxMs: number; jitter: number };
   /** The schedule that enqueued it. */
   readonly schedule?: StoredSchedule;

@@ -4,6 +4,7 @@ import { storableJson } from "../core/json.ts";
 import { checkedName, wholeNumber } from "../core/options.ts";
 import { uuidv7 } from "../core/uuid.ts";
 import { type Database, type Executor, type ForeignTransaction, isTransient } from "../db/database.ts";
+import type { StoredTrace } from "../telemetry/tracing.ts";
 import { type Admission, type Denial, tooLarge } from "./admission.ts";
 import { batches } from "./batches.ts";
 import { type EnqueueOptions, readKey, readSpecial, readUnique } from "./enqueue-options.ts";
@@ -63,6 +64,7 @@ export class Enqueuer {
   readonly #now: () => number;
   readonly #maxPayloadBytes: number;
   readonly #admission: Admission;
+  readonly #traceOf: (() => StoredTrace | undefined) | undefined;
   /** Queues known to have rules. */
   readonly #guarded = new Set<number>();
   readonly #orders = new Map<AnyTask | string, Order>();
@@ -76,8 +78,11 @@ export class Enqueuer {
     now: () => number,
     maxPayloadBytes: number,
     admission: Admission,
+    /** The span of whoever enqueues. */
+    traceOf?: () => StoredTrace | undefined,
   ) {
     this.#db = db;
+    this.#traceOf = traceOf;
     this.#names = names;
     this.#channel = channel;
     this.#now = now;
@@ -96,7 +101,7 @@ export class Enqueuer {
     const unique = readUnique(options);
     const known = this.#orders.get(task);
     const order = known !== undefined && options === none ? known : await this.#order(task, options);
-    const job = this.#job(order, text);
+    const job = this.#job(this.#traced(order), text);
     const { tx } = options;
     if (key === undefined && unique === undefined && tx === undefined && job.special === undefined) {
       await this.#together(job);
@@ -128,7 +133,7 @@ export class Enqueuer {
     for (const input of inputs) texts.push(await this.#text(task, input, options));
     if (typeof task !== "string" && task.schema !== undefined)
       for (const text of texts) await validate(task.name, task.schema, JSON.parse(text));
-    const order = await this.#order(task, options);
+    const order = this.#traced(await this.#order(task, options));
     const jobs = texts.map((text) => this.#job(order, text));
     const { tx } = options;
     const plain = tx === undefined && order.special === undefined;
@@ -151,7 +156,7 @@ export class Enqueuer {
       const text = await this.#text(task, input, options);
       if (typeof task !== "string" && task.schema !== undefined)
         await validate(task.name, task.schema, JSON.parse(text));
-      const order = await this.#order(task, { ...options, ...(tx === undefined ? {} : { tx }) });
+      const order = this.#traced(await this.#order(task, { ...options, ...(tx === undefined ? {} : { tx }) }));
       const { special = {} } = order;
       const stored = watched ? { options: { ...special.options, watched: true as const } } : {};
       jobs.push({ ...this.#job(order, text), special: { ...special, ...stored, ...(blocked ? { blocked } : {}) } });
@@ -278,6 +283,13 @@ export class Enqueuer {
     };
     if (options === none && !named) this.#orders.set(task, order);
     return order;
+  }
+
+  /** With the span of whoever enqueues, if there is one. */
+  #traced(order: Order): Order {
+    const trace = this.#traceOf?.();
+    if (trace === undefined) return order;
+    return { ...order, special: { ...order.special, options: { ...order.special?.options, trace } } };
   }
 
   #job(order: Order, input: string): NewJob {

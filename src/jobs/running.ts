@@ -12,6 +12,7 @@ import type { JobContext } from "./context.ts";
 import type { Lease } from "./ledger.ts";
 import { type Notes, taskLog } from "./notes.ts";
 import type { Result } from "./settle-store.ts";
+import type { RunSpan, Tracing } from "../telemetry/tracing.ts";
 import { type StepContext, type StepStore, Steps, Suspension } from "../steps/steps.ts";
 import { type AnyTask, validate } from "./task.ts";
 
@@ -27,6 +28,8 @@ export interface Host {
   notesOf(job: RunningJob): Notes;
   /** Runs a task that is not to run in this thread. */
   runIsolated(job: RunningJob): Promise<unknown>;
+  readonly worker: string;
+  readonly tracing: Tracing | undefined;
 }
 
 /** Why a running job was asked to end. */
@@ -70,6 +73,8 @@ export class RunningJob implements JobContext {
   output: unknown;
   /** Started, and waiting for a thread or process of its own: its time has not begun. */
   queued = false;
+  /** Of this run, when somebody takes spans. */
+  span: RunSpan | undefined;
   /** Hears of the interruption. Unlike `signal`, it does not tell that the task has looked. */
   onInterrupt: ((reason: Error) => void) | undefined;
 
@@ -88,6 +93,16 @@ export class RunningJob implements JobContext {
 
   /** Runs the task. Returns what `run` returned, which may be a promise; throws what it threw. */
   execute(): unknown {
+    const { tracing, worker } = this.#host;
+    if (tracing === undefined || !tracing.on) return this.#execute();
+    const { id, task, queue, attempt } = this;
+    const heldMs = this.startedAt - this.lease.claimedAt;
+    const trace = this.#options?.trace;
+    this.span = tracing.process({ id, task, queue, attempt, worker, heldMs, trace });
+    return this.span.within(() => this.#execute());
+  }
+
+  #execute(): unknown {
     const { definition } = this;
     if (definition === undefined)
       throw new MillraceError("UNKNOWN_JOB_TYPE", "This worker's app defines no task of this job's name.");

@@ -59,8 +59,16 @@ export class Settler {
 
   /** An attempt ended. */
   finished(job: RunningJob, now: number, ended: { thrown: unknown } | undefined): void {
-    if (ended === undefined && job.isPlain && job.interrupted === undefined) this.ledger.succeed(job, now);
-    else this.ledger.report(job, job.result(now, ended));
+    if (ended === undefined && job.isPlain && job.interrupted === undefined) {
+      job.span?.end({ outcome: "succeeded" });
+      this.ledger.succeed(job, now);
+    } else {
+      const result = job.result(now, ended);
+      // What it completed in a transaction of its own is done, or else its error is history's to tell.
+      if (ended === undefined && job.completed) job.span?.end({ outcome: "succeeded" });
+      else job.span?.end({ ...result, thrown: ended?.thrown });
+      this.ledger.report(job, result);
+    }
     if (job.lease.careful || job.watched) this.#flushIn(0);
   }
 

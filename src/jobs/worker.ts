@@ -16,6 +16,7 @@ import { Runner } from "./runner.ts";
 import type { RunningJob } from "./running.ts";
 import { Settler } from "./settler.ts";
 import { completeWithin, giveBack } from "./settle-store.ts";
+import type { Tracing } from "../telemetry/tracing.ts";
 import type { AnyTask } from "./task.ts";
 import { StepKeeper } from "./step-keeper.ts";
 import { untilDone } from "./until-done.ts";
@@ -45,6 +46,7 @@ export interface WorkerSetup {
   readonly maxResultBytes: number;
   /** Tells those who wait for the ends of jobs. */
   readonly endings: Endings;
+  readonly tracing?: Tracing | undefined;
   /** Who works beside it. */
   readonly companions: readonly Companion[];
 }
@@ -192,6 +194,8 @@ class Running {
       log,
       random,
       ...engine,
+      worker: setup.name,
+      tracing: setup.tracing,
       notesOf: (job: RunningJob) => this.#notes.notesOf(job),
       runIsolated: (job: RunningJob) => this.#isolated.run(job),
       completeWithin: (tx: Parameters<Database["adopt"]>[0], job: RunningJob, result: string | null) =>

@@ -268,6 +268,8 @@ export class Driver {
       runIsolated: (running) => this.#isolated.run(running),
       ...this.#engine,
       notesOf: (running) => notes.notesOf(running),
+      worker: "test",
+      tracing: undefined,
       completeWithin: (tx: ForeignTransaction, { id, startedAt, watched }, result) =>
         completeWithin(db.adopt(tx), {
           lease: lease.id,

@@ -127,6 +127,8 @@ export async function attemptTask<Input, Output>(
       runIsolated: (running) => isolated.run(running),
       ...engine,
       notesOf: () => ({ mark: (value) => (progress = JSON.parse(progressJson(value))), say() {} }),
+      worker: "test",
+      tracing: undefined,
       completeWithin: async (tx) => completedIn.push(tx) > 0,
     },
   );
