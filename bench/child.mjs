@@ -12,6 +12,7 @@ const payload = (at = 0) => ({ sceneId: 12345, title: "a scene of moderate lengt
 
 const REPORT_MS = 5;
 const MARK_EVERY = 1000;
+const DUE_TOGETHER = 10;
 let work = fresh();
 let reporting = false;
 let producer = null;
@@ -30,6 +31,7 @@ function onJob(input) {
     report();
   }
   if (work.done % MARK_EVERY === 0) work.marks.push(now());
+  if (input.due) work.latencies.push(Date.now() - input.due);
   if (input.at) work.latencies.push(now() - input.at);
   if (reporting) return;
   reporting = true;
@@ -86,6 +88,35 @@ const commands = {
   async spread(jobs, queues) {
     for (const queue of queues) await commands.bulkWith(jobs, { queue });
   },
+  /** So many jobs a second become due, evenly, ten at a time, from `fromMs` (since 1970) on; each knows when. */
+  async addDue(jobs, perSecond, fromMs, inFlight) {
+    let next = 0;
+    const loop = async () => {
+      while (next < jobs) {
+        const due = fromMs + (next / perSecond) * 1000;
+        next += DUE_TOGETHER;
+        const payloads = Array.from({ length: DUE_TOGETHER }, () => ({ ...payload(), due }));
+        await producer.bulk(payloads, { runAt: new Date(due) });
+      }
+    };
+    await Promise.all(Array.from({ length: inFlight }, loop));
+  },
+  /** So many children and their parent, or so many links; the last job carries the moment at which the call began. @returns it, and ms */
+  async compose(how, jobs) {
+    const at = now();
+    await producer[how](
+      Array.from({ length: jobs - 1 }, () => payload()),
+      payload(at),
+    );
+    return { at, ms: now() - at };
+  },
+  /** Runs of so many steps each, so many at once, begun and run in this process. @returns seconds */
+  async steps(runs, steps, atOnce) {
+    const from = now();
+    await producer.steps(runs, steps, atOnce);
+    return (now() - from) / 1000;
+  },
+  keptSteps: () => producer.keptSteps(),
   /** Jobs that run for so long instead of counting. */
   holdWith: (jobs, ms, options) => producer.hold(jobs, ms, options),
   /** Batches of jobs with concurrency keys, the keys in turn, so many calls at a time, for so long. @returns jobs */

@@ -7,7 +7,7 @@ import { join } from "node:path";
 const here = import.meta.dirname;
 const LEAST_NODE = 22;
 
-if (!existsSync(join(here, "node_modules", "bullmq"))) {
+if (!existsSync(join(here, "node_modules", "@dbos-inc"))) {
   console.log("bench: installing the peers (npm ci) …");
   const done = spawnSync("npm", ["--prefix", here, "ci", "--no-audit", "--no-fund", "--loglevel=error"], {
     stdio: "inherit",

@@ -1,6 +1,8 @@
 /** Millrace, the package as built: `npm run build` first. Keeps full history. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { defineApp, millrace, task } from "../../dist/index.js";
+import { query } from "../lib/connect.mjs";
+import { startSteps, stepping } from "./millrace-steps.mjs";
 
 const CONCURRENCY = 100;
 const BATCH = 1000;
@@ -21,13 +23,22 @@ const hold = task({
     await sleep(input.ms);
   },
 });
-const app = defineApp({ tasks: [noop, hold] });
+/** What schedules enqueue. */
+const tick = task({
+  name: "tick",
+  queue: "bench",
+  async run({ schedule }) {
+    onJob({ due: schedule.at.getTime() });
+  },
+});
+const app = defineApp({ tasks: [noop, hold, tick, stepping] });
 
 export default {
   settings: { worker: { concurrency: CONCURRENCY }, producer: {} },
 
   async openProducer(url) {
     const mill = await millrace(app, { databaseUrl: url, migrate: true });
+    let begin; // starts with the first of them
     return {
       bulk: (payloads, options) => mill.enqueueMany(noop, payloads, options),
       add: (payload, options) => mill.enqueue(noop, payload, options),
@@ -38,6 +49,21 @@ export default {
             Array.from({ length: Math.min(left, BATCH) }, () => ({ ms })),
             options,
           );
+      },
+      batch: (inputs, parent) => mill.enqueueBatch(noop, inputs, { callback: { task: noop, input: parent } }),
+      chain: (inputs, last) =>
+        mill.enqueueFlow({
+          jobs: Object.fromEntries(
+            [...inputs, last].map((input, n) => [`${n}`, { task: noop, input, after: n === 0 ? [] : [`${n - 1}`] }]),
+          ),
+        }),
+      async steps(runs, steps, atOnce) {
+        begin ??= startSteps(mill, atOnce);
+        await begin(runs, steps);
+      },
+      async keptSteps() {
+        const [{ kept }] = await query(url, "select count(*)::int as kept from millrace.steps");
+        return kept;
       },
       /** Of all queues but that of its own upkeep. */
       async counts() {

@@ -1,5 +1,5 @@
 /** The results as a page of Markdown. */
-import { CONTENDERS, PEERS, takesPart } from "./contenders.mjs";
+import { CONTENDERS, peersIn, takesPart } from "./contenders.mjs";
 import { median, short, spread } from "./numbers.mjs";
 import { casesOf, metricsOf, ratios } from "./runs.mjs";
 import { SCENARIOS } from "../scenarios/index.mjs";
@@ -84,10 +84,11 @@ function callTable(results, scenario, cases) {
 function ratioSection(results) {
   const shared = casesOf(results).filter(({ scenario }) => !SCENARIOS[scenario].own);
   if (shared.length === 0) return "";
+  const peers = peersIn(shared.map(({ scenario }) => SCENARIOS[scenario]));
   const rows = shared.map(({ scenario: name, variant, label }) => {
     const scenario = SCENARIOS[name];
     const ours = metricsOf(results, name, variant, "millrace");
-    const cells = PEERS.map((peer) => {
+    const cells = peers.map((peer) => {
       const theirs = metricsOf(results, name, variant, peer);
       const found = scenario.lowerIsBetter
         ? ratios(theirs, ours, headlineOf(scenario))
@@ -99,7 +100,7 @@ function ratioSection(results) {
   return [
     "## Millrace against each peer",
     "Ratio of each round, then the median of the ratios. Above 1: Millrace is better.",
-    table(["", ...PEERS], rows),
+    table(["", ...peers], rows),
   ].join("\n\n");
 }
 

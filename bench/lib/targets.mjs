@@ -115,6 +115,18 @@ const TARGETS = [
       most: 1.5,
     },
   ]),
+  ...["one", "two"].map((schedulers) => ({
+    target: `100,000 schedules due in a minute fire < 1 s late with ${schedulers} scheduler${schedulers === "one" ? "" : "s"}, p99`,
+    ...within("schedules", schedulers, (metrics) => metrics.fired.p99),
+    most: 1000,
+    unit: " ms",
+  })),
+  {
+    target: "delayed jobs, a million of them, start < 500 ms late, p99",
+    ...within("delayed", "delayed", (metrics) => metrics.p99),
+    most: 500,
+    unit: " ms",
+  },
   {
     target: "a rate limit per key leaves ≤ 1,000 bytes per key",
     ...within("rates", "rates", ({ windows }) => (windows.megabytes * 1e6) / windows.live),
