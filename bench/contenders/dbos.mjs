@@ -2,7 +2,7 @@
 import { DBOS } from "@dbos-inc/dbos-sdk";
 import { query } from "../lib/connect.mjs";
 
-const settings = { systemDatabasePoolSize: 20, logLevel: "error" };
+const settings = { systemDatabasePoolSize: 10, logLevel: "error" };
 
 const stepping = DBOS.registerWorkflow(
   async (steps) => {

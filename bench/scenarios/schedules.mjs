@@ -59,11 +59,11 @@ export default {
 
 /** One is made through the front door; the others are its likes, each counting its hours from a tick of its own. */
 async function make(url, { schedules, firstMs, ms }) {
-  const { mill, close } = await openProbe(url);
+  const probe = await openProbe(url);
   try {
-    await mill.schedules.create({ name: MODEL, task: "tick", queue: "bench", every: "1h" });
+    await probe.mill.schedules.create({ name: MODEL, task: "tick", queue: "bench", every: "1h" });
   } finally {
-    await close();
+    await probe.close();
   }
   await query(url, COPIES, [MODEL, schedules, firstMs, ms]);
 }
