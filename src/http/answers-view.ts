@@ -13,7 +13,7 @@ function entryView(entry: StoryEntry) {
   if (entry.kind === "Attempt" || entry.kind === "LateResult")
     return { kind: entry.kind, at: entry.at, summary: entry.summary, ...attemptView(entry) };
   // The object is the task's own: its names stay as they are.
-  if (entry.kind === "Progress") return entry;
+  if (entry.kind === "Progress") return { ...entry };
   if (entry.kind === "PolicyDecision") return { ...snakeCased(entry), details_json: entry.details };
   return snakeCased(entry);
 }
