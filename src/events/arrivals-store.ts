@@ -94,26 +94,29 @@ export async function readArrivals(
                ${mark.snapshot}::pg_snapshot as seen, pg_snapshot_xmax(pg_current_snapshot())::text::bigint as xmax
       ),
       walked as materialized (
-        select j.id, j.queue, j.task, j.created_at, j.run_at, j.replay_of, j.xmin::text::bigint as xmin
-        from millrace.jobs j where j.id > ${after}::uuid order by j.id limit ${walkMax}::int
+        select j.id, j.queue, j.task, j.created_at, j.xmin from millrace.jobs j where j.id > ${after}::uuid order by j.id limit ${walkMax}::int
+      ),
+      -- most have been told, and are to cost little
+      untold as materialized (
+        select w.id, w.queue, w.task, w.created_at from walked w cross join before b
+        where (w.created_at > b.told_until - ${marginUs}::float8 * interval '1 microsecond' or ${mark.hidden}::boolean or w.created_at = any (b.were_open))
+          and w.created_at <= b.now and w.created_at <> all (b.are_open)
+          and case when w.created_at > b.told_until or w.created_at = any (b.were_open) then true else
+            not pg_visible_in_snapshot((
+              -- the transaction's number without its era, which is that of the newest one or the one before
+              (b.xmax & ~4294967295) + w.xmin::text::bigint - case when w.xmin::text::bigint > (b.xmax & 4294967295) then 4294967296 else 0 end)::text::xid8, b.seen)
+          end
       ),
       fresh as materialized (
-        select w.* from walked w cross join before b
-        cross join lateral (
-          select extract(epoch from w.created_at) * 1000 - ('x' || translate(left(w.id::text, 13), '-', ''))::bit(48)::bigint as ms
+        select u.* from untold u cross join lateral (
+          select extract(epoch from u.created_at) * 1000 - ('x' || translate(left(u.id::text, 13), '-', ''))::bit(48)::bigint as ms
         ) late
-        where w.created_at <= b.now and w.created_at <> all (b.are_open)
-          and (w.created_at > b.told_until or w.created_at = any (b.were_open)
-            or (${mark.hidden}::boolean or w.created_at > b.told_until - ${marginUs}::float8 * interval '1 microsecond')
-              -- the transaction's number without its era, which is that of the newest one or the one before
-              and not pg_visible_in_snapshot((
-                (b.xmax & ~4294967295) + w.xmin - case when w.xmin > (b.xmax & 4294967295) then 4294967296 else 0 end)::text::xid8, b.seen))
-          and late.ms > ${from}::float8 and late.ms <= ${to}::float8
+        where late.ms > ${from}::float8 and late.ms <= ${to}::float8
       ),
       counted as materialized (select count(*) <= ${room}::int as whole from fresh)
-      select f.id::text, f.created_at as at, q.name as queue, t.name as task, nullif(f.run_at, 'infinity') as "runAt", f.replay_of::text as "replayOf",
+      select f.id::text, f.created_at as at, q.name as queue, t.name as task, nullif(j.run_at, 'infinity') as "runAt", j.replay_of::text as "replayOf",
              null::float8 as count, null::text[] as named, null as snapshot, false as more
-      from fresh f join millrace.queues q on q.id = f.queue join millrace.tasks t on t.id = f.task
+      from fresh f cross join lateral (select run_at, replay_of from millrace.jobs where id = f.id limit 1) j join millrace.queues q on q.id = f.queue join millrace.tasks t on t.id = f.task
       where (select whole from counted) or f.id = any (${arrayLiteral(wanted)}::uuid[])
       union all
       select null, max(f.created_at), q.name, t.name, null, null, count(*)::float8, (array_agg(f.id order by f.id))[1:${namedMax}::int]::text[], null, false

@@ -33,7 +33,7 @@ export interface StreamSetup {
 }
 
 export class EventStream implements AsyncIterableIterator<MillraceEvent, undefined>, Listener {
-  /** Resolves when everything that is committed from then on will be told; at once when it goes on from a place. */
+  /** Resolves when everything that is committed from then on will be told. */
   readonly ready: Promise<void>;
   readonly wants: ReadonlySet<Source>;
   readonly job: string | undefined;
@@ -61,10 +61,10 @@ export class EventStream implements AsyncIterableIterator<MillraceEvent, undefin
       });
     else {
       this.#held = [];
-      this.ready = Promise.resolve();
-      this.#catchUp(new Reader(setup.db, setup.keptMs, readPlace(setup.after))).catch((error: unknown) =>
-        this.#fail(error),
-      );
+      const reader = new Reader(setup.db, setup.keptMs, readPlace(setup.after));
+      // Not until it has caught up: for that, what it finds has to be read.
+      this.ready = this.#begin(reader).catch((error: unknown) => this.#fail(error));
+      void this.ready.then(() => this.#catchUp(reader)).catch((error: unknown) => this.#fail(error));
     }
   }
 
@@ -134,14 +134,17 @@ export class EventStream implements AsyncIterableIterator<MillraceEvent, undefin
     else this.#held.push({ heard, place: batch.place });
   }
 
-  /** Reads what lies between the place and now, then goes on with everybody else. */
-  async #catchUp(reader: Reader): Promise<void> {
-    const { filter, follower } = this.#setup;
+  async #begin(reader: Reader): Promise<void> {
     const since = new Date(reader.place.at / 1_000);
     const why = await reader.missed();
     if (why !== undefined)
       this.#give({ type: "stream.missed", id: `missed-${since.getTime()}`, at: new Date(), since, reason: why });
     await reader.follow(this.wants);
+  }
+
+  /** Reads what lies between the place and now, then goes on with everybody else. */
+  async #catchUp(reader: Reader): Promise<void> {
+    const { filter, follower } = this.#setup;
     while (await this.#lookBack(reader)) await this.#room();
     if (this.#over) return;
     // From here on everybody else's batches are held. One more round: whatever they leave out was there when it began.

@@ -38,6 +38,9 @@ import { moveJobs, removeJobs, replayJobs, retryJobs } from "../../src/jobs/orde
 import { type JobStatus, findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
 import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
 import { readHistory } from "../../src/jobs/timeline-store.ts";
+import { prompt, readArrivals } from "../../src/events/arrivals-store.ts";
+import { readAttempts, readOperations, readSettled } from "../../src/events/events-store.ts";
+import { IdLine } from "../../src/events/id-line.ts";
 import { countQueues } from "../../src/jobs/stats-store.ts";
 import { beat, reap } from "../../src/jobs/workers-store.ts";
 import { backend } from "../support/database.ts";
@@ -93,6 +96,14 @@ const bulkOrder = {
   asOf: "2099-01-01 00:00:00+00",
   place: null,
 } as const;
+
+/** An event reader that has seen almost everything. */
+const recent = new IdLine(rows - 50, [
+  [17, 17],
+  [rows - 90, rows - 80],
+]);
+const nobodyWrites = { at: Date.now() * 1_000, of: new Map(), open: [], enqueuing: [], hidden: false };
+const cameSince = { ...nobodyWrites, snapshot: "3:3:" };
 
 const nobody = { by: null, reason: null };
 
@@ -302,6 +313,10 @@ const wide: readonly Statement[] = [
   ["explain by the line", (db) => readLine(db, idOf(50_000), place), ["pending_pkey", "settled_recent"]],
   ["count", (db) => countQueues(db, "one"), ["pending_pkey", "settled_recent", "dead_letters_recent"]],
   ["clean", (db) => cleanQueue(db, 1, 0), ["settled_recent", "attempts_cancelled", "attempts_job", "jobs_pkey"]],
+  ["events of batches", (db) => readSettled(db, recent, [idOf(3)]), ["settled_pkey", "jobs_pkey"]],
+  ["events of attempts", (db) => readAttempts(db, recent), ["attempts_pkey", "jobs_pkey", "dead_letters_pkey"]],
+  ["events of operations", (db) => readOperations(db, recent), ["operations_pkey", "jobs_pkey"]],
+  ["events of jobs that came", (db) => readArrivals(db, cameSince, nobodyWrites, [], prompt), ["jobs_pkey"]],
 ];
 
 async function fill(mill: Millrace): Promise<void> {
