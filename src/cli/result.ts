@@ -1,9 +1,6 @@
 /** `millrace result <id>`: what a job's task returned. */
 import { MillraceError } from "../core/errors.ts";
-import { doorArguments, openApi } from "./api-door.ts";
-import { jobId } from "./arguments.ts";
-import { command } from "./command.ts";
-import { print, printJson } from "./print.ts";
+import { showJob } from "./show-job.ts";
 
 export interface JobResult {
   readonly id: string;
@@ -12,28 +9,16 @@ export interface JobResult {
   readonly result?: unknown;
 }
 
-export const result = command({
-  meta: { name: "result", description: "Show what a job's task returned" },
-  args: {
-    id: { type: "positional", required: true, description: "Its id" },
-    ...doorArguments,
-  },
-  async run({ args }) {
-    const id = jobId(args.id);
-    const door = await openApi(args);
-    try {
-      const found = await door.ask<JobResult>("GET", `/jobs/${id}/result`);
-      if (found.status !== "completed")
-        throw new MillraceError("JOB_STATE", `Job ${id} is ${found.status}; only one that is completed has a result.`);
-      printResult(found, args.json);
-    } finally {
-      await door.close();
-    }
-  },
+export const result = showJob<JobResult>("result", "Show what a job's task returned", "/result", (found) => {
+  if (found.status !== "completed")
+    throw new MillraceError(
+      "JOB_STATE",
+      `Job ${found.id} is ${found.status}; only one that is completed has a result.`,
+    );
+  return resultText(found);
 });
 
-/** As text: the result alone, for other programs; nothing for a task that returned nothing. */
-export function printResult(found: JobResult, asJson: boolean | undefined): void {
-  if (asJson) printJson(found);
-  else if (found.result !== undefined) print(JSON.stringify(found.result, undefined, 2));
+/** The result alone, for other programs; undefined for a task that returned nothing. */
+export function resultText({ result }: JobResult): string | undefined {
+  return result === undefined ? undefined : JSON.stringify(result, undefined, 2);
 }

@@ -4,12 +4,15 @@ import { jobId } from "./arguments.ts";
 import { type Command, command } from "./command.ts";
 import { print, printJson } from "./print.ts";
 
-/** `aspect`: what follows the id in the path, such as `/timeline`. */
+/**
+ * `aspect`: what follows the id in the path, such as `/timeline`. `describe` is asked even when JSON is wanted: it may throw; where it
+ * returns undefined, there is nothing to print as text.
+ */
 export function showJob<Found>(
   name: string,
   description: string,
   aspect: string,
-  describe: (found: Found) => string,
+  describe: (found: Found) => string | undefined,
 ): Command {
   return command({
     meta: { name, description },
@@ -22,8 +25,9 @@ export function showJob<Found>(
       const door = await openApi(args);
       try {
         const found = await door.ask<Found>("GET", `/jobs/${id}${aspect}`);
+        const text = describe(found);
         if (args.json) printJson(found);
-        else print(describe(found));
+        else if (text !== undefined) print(text);
       } finally {
         await door.close();
       }

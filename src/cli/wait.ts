@@ -4,7 +4,8 @@ import { doorArguments, openApi } from "./api-door.ts";
 import { durationOption, jobId } from "./arguments.ts";
 import { withQuery } from "./ask-api.ts";
 import { command } from "./command.ts";
-import { type JobResult, printResult } from "./result.ts";
+import { print, printJson } from "./print.ts";
+import { type JobResult, resultText } from "./result.ts";
 
 const defaultWithinMs = 3_600_000;
 /** A server holds no request longer than a minute, so a longer wait is asked for in pieces. */
@@ -28,7 +29,10 @@ export const wait = command({
         const within = Math.min(leftMs, pieceMs);
         try {
           const found = await door.ask<JobResult>("GET", withQuery(`/jobs/${id}/wait`, { within }), undefined, within);
-          return printResult(found, args.json);
+          const text = resultText(found);
+          if (args.json) printJson(found);
+          else if (text !== undefined) print(text);
+          return;
         } catch (error) {
           if (!(error instanceof MillraceError) || error.code !== "WAIT_TIMEOUT") throw error;
           if (leftMs > pieceMs) continue;

@@ -78,6 +78,9 @@ export class Suspension extends Error {
   }
 }
 
+/** The step inside which code runs. One storage for all runs: Node 20 keeps every storage, and asks each at every promise. */
+const inside = new AsyncLocalStorage<{ readonly run: object; readonly step: string }>();
+
 const longestWaitMs = 400 * 86_400_000;
 
 export class Steps<Transaction> implements StepContext<Transaction> {
@@ -87,8 +90,6 @@ export class Steps<Transaction> implements StepContext<Transaction> {
   #records: Promise<Map<number, StepRecord>> | undefined;
   #next = 0;
   readonly #underWay = new Set<Promise<unknown>>();
-  /** The step inside which this code runs. */
-  readonly #inside = new AsyncLocalStorage<string>();
   /** Set once the run has to end and go on later. */
   suspension: Suspension | undefined;
 
@@ -115,7 +116,7 @@ export class Steps<Transaction> implements StepContext<Transaction> {
   run<Result>(name: string, work: () => Result | Promise<Result>): Promise<Result> {
     return this.#enter(name, "run", async (place) => {
       const began = { place, name, kind: "run", finished: true } as const;
-      const value = await this.#inside.run(name, work);
+      const value = await this.#within(name, work);
       const result = this.#json(name, value);
       await this.#store.keep({ ...began, result });
       return asKept(result) as Result;
@@ -128,7 +129,7 @@ export class Steps<Transaction> implements StepContext<Transaction> {
       let text: string | undefined;
       await this.#store.within(
         step,
-        async (tx) => this.#inside.run(name, () => work(tx)),
+        async (tx) => this.#within(name, () => work(tx)),
         (value) => (text = this.#json(name, value)),
       );
       return asKept(text) as Result;
@@ -177,12 +178,15 @@ export class Steps<Transaction> implements StepContext<Transaction> {
   ): Promise<Result> {
     const place = this.#next;
     this.#next += 1;
-    const outer = this.#inside.getStore();
+    const outer = inside.getStore();
     const going = (async () => {
       if (typeof name !== "string" || !/^[^\0\p{Surrogate}]{1,128}$/u.test(name))
         throw new MillraceError("STEP_INVALID", `A step's name is 1 to 128 characters, not ${show(name)}.`);
-      if (outer !== undefined)
-        throw new MillraceError("STEP_INVALID", `Step "${name}" is inside step "${outer}": steps cannot hold steps.`);
+      if (outer?.run === this)
+        throw new MillraceError(
+          "STEP_INVALID",
+          `Step "${name}" is inside step "${outer.step}": steps cannot hold steps.`,
+        );
       if (this.suspension) throw this.suspension;
       const record = (await this.#load()).get(place);
       if (record && (record.name !== name || record.kind !== kind))
@@ -194,6 +198,10 @@ export class Steps<Transaction> implements StepContext<Transaction> {
     const over = (): void => void this.#underWay.delete(going);
     going.then(over, over);
     return going;
+  }
+
+  #within<Result>(step: string, work: () => Result): Result {
+    return inside.run({ run: this, step }, work);
   }
 
   #load(): Promise<Map<number, StepRecord>> {

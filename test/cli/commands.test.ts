@@ -15,12 +15,6 @@ beforeAll(async () => {
 });
 afterAll(() => place[Symbol.asyncDispose]());
 
-const json = async (...args: string[]): Promise<unknown> => {
-  const { code, stdout, stderr } = await place.run(...args, "--json");
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-  return JSON.parse(stdout);
-};
-
 describe("before the schema is there", () => {
   test("nothing is listed: the schema is behind, which is exit code 4", async () => {
     const { code, stderr } = await place.run("jobs");
@@ -37,7 +31,7 @@ describe("before the schema is there", () => {
 
   test("migrate applies every migration, and a second time none", async () => {
     const version = Object.keys(files).length;
-    expect(await json("migrate")).toEqual({ schema: "millrace", version, applied: Object.keys(files) });
+    expect(await place.json("migrate")).toEqual({ schema: "millrace", version, applied: Object.keys(files) });
     const { stdout } = await place.run("migrate");
     expect(stdout).toBe(`Schema millrace is at version ${version} already.`);
   });
@@ -52,7 +46,7 @@ describe("on a current schema", () => {
       `import { defineApp, task } from "millrace";
        export default defineApp({ tasks: [task({ name: "send", queue: "mail", maxAttempts: 3, run() {} })] });`,
     );
-    const made = await json(
+    const made = await place.json(
       "enqueue",
       "send",
       '{"to":"ada"}',
@@ -67,7 +61,7 @@ describe("on a current schema", () => {
     );
     expect(made).toEqual({ job_id: expect.any(String), id: expect.any(String), duplicate: false });
     ({ id } = made as { id: string });
-    expect(await json("job", id)).toMatchObject({
+    expect(await place.json("job", id)).toMatchObject({
       id,
       task: "send",
       queue: "mail",
@@ -82,10 +76,10 @@ describe("on a current schema", () => {
   test("enqueue takes every option there is", async () => {
     const times = ["--run-at", "2099-01-31", "--timeout", "90s", "--max-attempts", "2"];
     const keys = ["--key", "january", "--concurrency-key", "ada"];
-    const { id: made } = (await json("enqueue", "report", "[1]", "--queue", "night", ...times, ...keys)) as {
+    const { id: made } = (await place.json("enqueue", "report", "[1]", "--queue", "night", ...times, ...keys)) as {
       id: string;
     };
-    expect(await json("job", made)).toMatchObject({
+    expect(await place.json("job", made)).toMatchObject({
       task: "report",
       queue: "night",
       run_at: "2099-01-31T00:00:00.000Z",
@@ -116,7 +110,7 @@ describe("on a current schema", () => {
   test("a second job under the same key is not made", async () => {
     const { stdout } = await place.run("enqueue", "bill", "--key", "march");
     const id = /^Enqueued job (\S+)\.$/.exec(stdout)?.[1];
-    expect(await json("enqueue", "bill", "--key", "march")).toEqual({ job_id: id, id, duplicate: true });
+    expect(await place.json("enqueue", "bill", "--key", "march")).toEqual({ job_id: id, id, duplicate: true });
   });
 
   test("jobs lists them in a table, or as the API would", async () => {
@@ -125,7 +119,7 @@ describe("on a current schema", () => {
       /^id +queue +task +status +attempt +created +due +error\n.* mail +send +delayed +1\/3 +.* ago +in /,
     );
     expect(code).toBe(0);
-    expect(await json("jobs", "--status", "waiting")).toEqual({
+    expect(await place.json("jobs", "--status", "waiting")).toEqual({
       items: [expect.objectContaining({ task: "bill", job_type: "bill", queue: "default" })],
       next: null,
     });
@@ -147,7 +141,7 @@ describe("on a current schema", () => {
     expect(stdout).toMatch(/^also +No live worker serves task "send" in queue "mail"; none was ever seen\.$/m);
     expect(stdout).toMatch(/^next +Nothing: it runs by itself then\./m);
     expect(code).toBe(0);
-    expect(await json("explain", id)).toMatchObject({ job_id: id, because: "NOT_DUE", job_type: "send" });
+    expect(await place.json("explain", id)).toMatchObject({ job_id: id, because: "NOT_DUE", job_type: "send" });
   });
 
   test("timeline tells what happened to a job, a line each", async () => {
@@ -158,12 +152,12 @@ describe("on a current schema", () => {
       expect.stringMatching(/^\d{4}-\d\d-\d\dT\S+Z {2}Enqueued in queue "mail" for task "send", to run at .*\.$/),
     ]);
     expect(code).toBe(0);
-    expect(await json("timeline", id)).toMatchObject({ job_id: id, attempts: [], story: [{ kind: "Enqueued" }] });
+    expect(await place.json("timeline", id)).toMatchObject({ job_id: id, attempts: [], story: [{ kind: "Enqueued" }] });
   });
 
   test("logs of a job that has not run are none", async () => {
     expect(await place.run("logs", id)).toMatchObject({ code: 0, stdout: "No lines." });
-    expect(await json("logs", id)).toEqual({ items: [], next: null });
+    expect(await place.json("logs", id)).toEqual({ items: [], next: null });
   });
 
   test.each(["explain", "timeline", "logs"])("%s of no job is exit code 1, of no id 2", async (question) => {

@@ -38,24 +38,17 @@ beforeAll(async () => {
 });
 afterAll(() => place[Symbol.asyncDispose]());
 
-const json = async <Answer = Record<string, unknown>>(...args: string[]): Promise<Answer> => {
-  const { code, stdout, stderr } = await place.run(...args, "--json");
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-  return JSON.parse(stdout) as Answer;
-};
-const enqueue = async (...args: string[]): Promise<string> => (await json<{ id: string }>("enqueue", ...args)).id;
-
 test("on a database that nobody holds: keys, flows, events, and a wait that is too short", async () => {
-  const id = await enqueue("later", "--unique-key", "u", "--delay", "1h");
+  const id = await place.enqueue("later", "--unique-key", "u", "--delay", "1h");
   expect((await place.run("enqueue", "later", "--unique-key", "u")).stdout).toBe(
     `There already is job ${id} with this key.`,
   );
   const debounced = ["enqueue", "later", "1", "--debounce-key", "d", "--debounce-wait", "1h"];
-  const { id: first } = await json<{ id: string }>(...debounced);
-  expect(await json(...debounced)).toMatchObject({ id: first, duplicate: true });
+  const { id: first } = await place.json<{ id: string }>(...debounced);
+  expect(await place.json(...debounced)).toMatchObject({ id: first, duplicate: true });
   const throttled = ["enqueue", "later", "1", "--throttle-key", "t", "--throttle-per", "1h", "--delay", "1h"];
-  const { id: only } = await json<{ id: string }>(...throttled);
-  expect(await json(...throttled)).toMatchObject({ id: only, duplicate: true });
+  const { id: only } = await place.json<{ id: string }>(...throttled);
+  expect(await place.json(...throttled)).toMatchObject({ id: only, duplicate: true });
 
   const late = await place.run("wait", id, "--within", "100ms");
   expect([late.code, late.stdout]).toEqual([1, ""]);
@@ -89,21 +82,21 @@ test("what is not understood is refused, which is exit code 2", async () => {
 test("beside an up: a flow's result is waited for, a run's steps are shown, an event lets it go on", async () => {
   await using up = place.start("up", "--app", "app.ts", "--json");
   await up.says(/"worker started/);
-  const { jobs } = await json<{ jobs: Record<string, string> }>("flow", "sums.json");
+  const { jobs } = await place.json<{ jobs: Record<string, string> }>("flow", "sums.json");
   const sum = jobs["sum"] as string;
   const waited = await place.run("wait", sum, "--within", "60s");
   expect([waited.code, waited.stdout]).toEqual([0, "13"]);
   expect((await place.run("result", sum)).stdout).toBe("13");
-  expect(await json("result", sum)).toEqual({ job_id: sum, id: sum, status: "completed", result: 13 });
+  expect(await place.json("result", sum)).toEqual({ job_id: sum, id: sum, status: "completed", result: 13 });
   const shown = (await place.run("job", sum)).stdout;
   expect(shown).toMatch(/^needs +2 jobs, 0 open, 0 failed$/m);
   expect(shown).toMatch(/^result +13$/m);
 
-  const failed = await place.run("wait", await enqueue("fail"));
+  const failed = await place.run("wait", await place.enqueue("fail"));
   expect([failed.code, failed.stderr]).toEqual([1, expect.stringContaining("JOB_FAILED")]);
 
-  const id = await enqueue("order");
-  await expect.poll(async () => (await json("job", id))["status"], { timeout: 60_000 }).toBe("delayed");
+  const id = await place.enqueue("order");
+  await expect.poll(async () => (await place.json("job", id))["status"], { timeout: 60_000 }).toBe("delayed");
   const steps = (await place.run("steps", id)).stdout;
   expect(steps).toMatch(/^1 +|^ +1 +pay +run +1 +.* ago +\{"euros":5\}$/m);
   expect(steps).toMatch(/ shipped +event order\.1\.shipped +1 +- +in 7 d/);
@@ -113,5 +106,5 @@ test("beside an up: a flow's result is waited for, a run's steps are shown, an e
   expect((await place.run("emit", "order.1.shipped", '{"truck":7}', "--by", "depot")).stdout).toBe(
     "Event order.1.shipped is there: 1 run woken.",
   );
-  expect(await json("wait", id)).toMatchObject({ status: "completed", result: { truck: 7 } });
+  expect(await place.json("wait", id)).toMatchObject({ status: "completed", result: { truck: 7 } });
 });

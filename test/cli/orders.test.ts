@@ -23,20 +23,13 @@ beforeAll(async () => {
 });
 afterAll(() => place[Symbol.asyncDispose]());
 
-const json = async <Answer = Record<string, unknown>>(...args: string[]): Promise<Answer> => {
-  const { code, stdout, stderr } = await place.run(...args, "--json");
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-  return JSON.parse(stdout) as Answer;
-};
-const enqueue = async (...args: string[]): Promise<string> => (await json<{ id: string }>("enqueue", ...args)).id;
-
 test("on a database that nobody holds: cancel, replay, bulk", async () => {
-  const id = await enqueue("later", '{"n":1}', "--delay", "1h");
+  const id = await place.enqueue("later", '{"n":1}', "--delay", "1h");
   expect((await place.run("replay", id, "--queue", "again", "--input", '{"n":2}')).stdout).toMatch(
     new RegExp(`^Enqueued job \\S+, a replay of ${id}\\.$`),
   );
   expect((await place.run("cancel", id, "--by", "ann", "--reason", "no need")).stdout).toBe(`Job ${id} is cancelled.`);
-  expect(await json("job", id)).toMatchObject({
+  expect(await place.json("job", id)).toMatchObject({
     status: "cancelled",
     last_error_message: "Cancelled by ann: no need",
   });
@@ -46,10 +39,10 @@ test("on a database that nobody holds: cancel, replay, bulk", async () => {
   expect((await place.run("bulk", "cancel", "--queue", "again", "--preview")).stdout).toBe(
     "cancel would look at 1 job. Nothing was changed.",
   );
-  const begun = await json("bulk", "cancel", "--queue", "again", "--by", "ann");
+  const begun = await place.json("bulk", "cancel", "--queue", "again", "--by", "ann");
   expect(begun).toMatchObject({ action: "cancel", status: "waiting", expected: 1, created_by: "ann" });
   expect((await place.run("bulk", "list")).stdout).toMatch(/cancel +waiting +1 +0 +0/);
-  expect(await json("bulk", "stop", begun["id"] as string)).toMatchObject({ status: "stopped" });
+  expect(await place.json("bulk", "stop", begun["id"] as string)).toMatchObject({ status: "stopped" });
   expect((await place.run("bulk", "show", begun["id"] as string)).stdout).toMatch(/^status +stopped$/m);
   expect((await place.run("dlq")).stdout).toBe("No dead letters.");
 });
@@ -74,28 +67,28 @@ test("what is not understood, or meant by accident, is refused, which is exit co
 test("beside an `up`: a running job is cancelled, dead letters are counted and replayed", async () => {
   await using up = place.start("up", "--json");
   await up.says(/"worker started/);
-  const long = await enqueue("long");
+  const long = await place.enqueue("long");
   await up.says(/long runs/);
-  expect(await json("cancel", long, "--wait", "30s")).toEqual({
+  expect(await place.json("cancel", long, "--wait", "30s")).toEqual({
     job_id: long,
     id: long,
     status: "cancelled",
     ignored: false,
   });
-  const failed = await enqueue("fail");
+  const failed = await place.enqueue("fail");
   await up.says(/jobs given up/);
-  expect(await json("dlq", "--group", "error_code")).toMatchObject({
+  expect(await place.json("dlq", "--group", "error_code")).toMatchObject({
     group: "error_code",
     groups: [{ value: "BROKEN", count: 1 }],
     total: 1,
   });
   expect((await place.run("dlq", "--group", "task")).stdout).toMatch(/^task +jobs +oldest +newest\nfail +1 /);
-  expect(await json("dlq", "--error-code", "BROKEN")).toMatchObject({ items: [{ id: failed }] });
-  expect(await json("dlq", "purge", "--preview")).toMatchObject({ preview: true, expected: 0 });
-  const { id } = await json<{ id: string }>("dlq", "replay", "--error-code", "BROKEN", "--to-queue", "elsewhere");
+  expect(await place.json("dlq", "--error-code", "BROKEN")).toMatchObject({ items: [{ id: failed }] });
+  expect(await place.json("dlq", "purge", "--preview")).toMatchObject({ preview: true, expected: 0 });
+  const { id } = await place.json<{ id: string }>("dlq", "replay", "--error-code", "BROKEN", "--to-queue", "elsewhere");
   await expect
-    .poll(async () => (await json("bulk", "show", id))["status"], { interval: 5, timeout: 60_000 })
+    .poll(async () => (await place.json("bulk", "show", id))["status"], { interval: 5, timeout: 60_000 })
     .toBe("completed");
-  expect(await json("bulk", "show", id)).toMatchObject({ changed: 1 });
-  expect(await json("jobs", "--queue", "elsewhere")).toMatchObject({ items: [{ replay_of_job_id: failed }] });
+  expect(await place.json("bulk", "show", id)).toMatchObject({ changed: 1 });
+  expect(await place.json("jobs", "--queue", "elsewhere")).toMatchObject({ items: [{ replay_of_job_id: failed }] });
 });

@@ -12,7 +12,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
-import { inject } from "vitest";
+import { expect, inject } from "vitest";
 import { backend, testDatabase } from "../support/database.ts";
 import { openSnapshot } from "../support/pglite-snapshot.ts";
 
@@ -42,6 +42,10 @@ export interface Place {
   /** Writes a file into the folder; returns its path. */
   write(name: string, text: string): Promise<string>;
   run(...args: string[]): Promise<Finished>;
+  /** Runs it with `--json`, which must go well and say nothing else. */
+  json<Answer = Record<string, unknown>>(...args: string[]): Promise<Answer>;
+  /** Enqueues a job; returns its id. */
+  enqueue(...args: string[]): Promise<string>;
   start(...args: string[]): Started;
   /** The same below two shells, as npm runs it; `kill` then reaches the outer one only. */
   startBelowShells(...args: string[]): Started;
@@ -86,9 +90,16 @@ function placeIn(
     started.push(one);
     return one;
   };
+  const json = async <Answer = Record<string, unknown>>(...args: string[]): Promise<Answer> => {
+    const { code, stdout, stderr } = await begin([...args, "--json"]).ended;
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    return JSON.parse(stdout) as Answer;
+  };
   return {
     folder,
     env,
+    json,
+    enqueue: async (...args) => (await json<{ id: string }>("enqueue", ...args)).id,
     async write(name, text) {
       const path = join(folder, name);
       await writeFile(path, text);

@@ -281,7 +281,7 @@ describe("listeners", () => {
     await mill.events().return();
     const idle = await vi.waitFor(async () => {
       const before = statements;
-      await new Promise((resolve) => setTimeout(resolve, 600));
+      await new Promise((resolve) => setTimeout(resolve, 600)); // silence is what is tested: longer than any pause between looks
       expect(statements).toBe(before);
       return statements;
     }, patience);

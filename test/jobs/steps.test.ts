@@ -1,5 +1,5 @@
 /** Durable steps: done once, whatever happens in between. */
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { NonRetryableError, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
 import { useDatabase } from "../support/engine.ts";
@@ -143,11 +143,11 @@ describe("a step", () => {
     const did: string[] = [];
     const both = task({
       name: "both",
-      async run({ step }) {
+      async run({ id, step }) {
         await Promise.all([
           step.sleep("nap", "20ms"),
           step.run("work", async () => {
-            await new Promise((resolve) => setTimeout(resolve, 60));
+            await vi.waitFor(async () => expect(await mill.steps(id)).toMatchObject([{ name: "nap" }])); // it sleeps by now
             did.push("work");
           }),
         ]);

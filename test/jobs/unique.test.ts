@@ -195,12 +195,14 @@ describe("unique", () => {
   test("lets the real worker run one job of many calls at a time", async () => {
     let running = 0;
     let most = 0;
+    let over = false;
     let ran = 0;
+    let finish = (): void => undefined;
     const slow = task({
       name: "slow",
       async run() {
         most = Math.max(most, (running += 1));
-        await new Promise((resolve) => setTimeout(resolve, 20));
+        if (!over) await new Promise<void>((resolve) => (finish = resolve));
         running -= 1;
         ran += 1;
       },
@@ -211,8 +213,10 @@ describe("unique", () => {
     for (let round = 0; round < 10; round += 1) {
       const made = await Promise.all(Array.from({ length: 10 }, () => mill.enqueue(slow, null, unique())));
       for (const { id } of made) ids.add(id);
-      await new Promise((resolve) => setTimeout(resolve, 15));
+      finish(); // the calls of the next round meet a job that is ending
     }
+    over = true;
+    finish();
     await Promise.all([...ids].map((id) => mill.waitUntilFinished(id)));
     expect(ran).toBe(ids.size);
     expect(most).toBe(1);
@@ -299,7 +303,7 @@ describe("debounce", () => {
     for (let n = 1; n <= 150; n += 1) {
       const made = await mill.enqueue(note, n, debounce({ wait: n % 3 }));
       last.push(mill.waitUntilFinished(made));
-      if (n % 10 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      if (n % 10 === 0) await last.at(-1);
     }
     await Promise.all(last);
     expect(new Set(seen).size).toBe(seen.length);

@@ -107,15 +107,7 @@ test(
     const requests = (): Promise<number> => observer.number("select count(*) from millrace.cancel_requests");
     await until("every cancel is answered", async () => (await requests()) === 0, { within: 30_000, every: 100 });
     const survivors = crew.living;
-    await until(
-      "who died is known as lost",
-      async () =>
-        (await observer.number(
-          "select count(*) from millrace.workers where stopped_at is null and pid <> all ($1::int[])",
-          [survivors.map(({ pid }) => pid)],
-        )) === 0,
-      { within: 30_000, every: 100 },
-    );
+    await observer.untilMissed(survivors.map(({ pid }) => pid));
     const stopped = await Promise.all(survivors.map((child) => child.stop()));
     const { cancelled, completed, ...rest } = answers;
     const ended = await observer.rows<{ outcome: string; n: number }>(

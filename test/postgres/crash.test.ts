@@ -122,15 +122,7 @@ test(
     });
     const survivors = crew.living;
     // What the last victims held may have been done by others before they were missed.
-    await until(
-      "who died is known as lost",
-      async () =>
-        (await observer.number(
-          "select count(*) from millrace.workers where stopped_at is null and pid <> all ($1::int[])",
-          [survivors.map(({ pid }) => pid)],
-        )) === 0,
-      { within: 30_000, every: 100 },
-    );
+    await observer.untilMissed(survivors.map(({ pid }) => pid));
     const stopped = await Promise.all(survivors.map((child) => child.stop()));
     await Promise.all(kept);
 

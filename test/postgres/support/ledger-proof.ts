@@ -1,5 +1,6 @@
 /** What must be true of the tables, whatever happened to the processes. Each check is one statement, so it sees one moment. */
 import pg from "pg";
+import { until } from "./until.ts";
 
 /** Where every job is. What a lease lists and history already has is settled: it was completed in its task's own transaction. */
 const places = `
@@ -96,6 +97,15 @@ export class Observer implements AsyncDisposable {
     return this.number(`
       select (select count(*) from millrace.pending)
            + (select coalesce(sum(cardinality(job_ids) - cardinality(done)), 0) from millrace.leases)`);
+  }
+
+  /** Resolves when every worker but those of these processes is known to have ended: who was killed is lost. */
+  async untilMissed(survivors: readonly (number | undefined)[]): Promise<void> {
+    const living = "select count(*) from millrace.workers where stopped_at is null and pid <> all ($1::int[])";
+    await until("who died is known as lost", async () => (await this.number(living, [survivors])) === 0, {
+      within: 30_000,
+      every: 100,
+    });
   }
 
   async completed(): Promise<number> {
