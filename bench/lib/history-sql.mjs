@@ -29,11 +29,14 @@ const PAYLOAD = `'{"sceneId": 12345, "title": "a scene of moderate length", "tag
 
 /** $2 queue, $3 task, $4 and $5 a queue and a task that few jobs have, $6 how many. */
 export const JOBS = `
+  with asked as (
   insert into millrace.jobs (id, queue, task, max_attempts, run_at, created_at, input, tags)
   select ${idOf("n")}, ${queueOf("n")}, case when n % ${ROUND} >= ${ROUND - 100} then $5::int else $3::int end, 25,
          ${timeOf(msOf("n"))}, ${timeOf(msOf("n"))}, ${PAYLOAD},
          case when n % 1000 = 0 then '{often,seldom}'::text[] when n % 10 = 0 then '{often}' end
-  from generate_series(0, $6::int - 1) n`;
+  from generate_series(0, $6::int - 1) n returning id, tags
+  )
+  insert into millrace.job_tags (tag, job_id) select unnest(tags), id from asked`;
 
 /** One row per batch. $2 queue, $3 worker, $4 a queue that few jobs have, $5 how many jobs. A batch ends a moment after its last job came. */
 export const SETTLED = `

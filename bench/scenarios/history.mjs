@@ -143,6 +143,7 @@ async function lists(url, mill, past, { size, times }) {
     ["by task, a hundredth is of it", { task: SELDOM.task }],
     ["by tag, a tenth has it", { tag: "often" }],
     ["by tag, a thousandth has it", { tag: "seldom" }],
+    ["by tag, a tenth has it, from within", { tag: "often" }, within.all],
     ["completed, by queue, a hundredth is in it", { status: "completed", queue: SELDOM.queue }],
     ["completed, by queue, from within", { status: "completed", queue: "bench" }, within.completed],
   ];

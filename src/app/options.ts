@@ -58,6 +58,12 @@ export interface ListOptions {
   /** With status `"failed"`: why it was given up, and its error code. */
   reason?: string;
   errorCode?: string;
+  /** What the input contains, as PostgreSQL's `@>` has it: `{ user: 7 }` finds `{ user: 7, plan: "pro" }`. */
+  input?: unknown;
+  /** A text somewhere in the JSON of the input, in capitals or not. */
+  search?: string;
+  createdAfter?: Date | string;
+  createdBefore?: Date | string;
   /** 1 to 500, default 100. */
   limit?: number;
   /** `next` of the page before. */
@@ -103,6 +109,10 @@ export const listNames: ReadonlySet<string> = new Set([
   "tag",
   "reason",
   "errorCode",
+  "input",
+  "search",
+  "createdAfter",
+  "createdBefore",
   "limit",
   "after",
 ]);

@@ -57,9 +57,9 @@ export function durationOption(text: string | undefined, name: string): number |
   return text === undefined ? undefined : durationMs(text as Duration, `--${name}`);
 }
 
-/** The time in `--run-at`, or `OPTION_INVALID`. It gets its zone here: the API may be of another machine, and refuses one without. */
-export function instantOption(text: string | undefined): string | undefined {
-  return text === undefined ? undefined : readInstant(text).toISOString();
+/** The time in an option, or `OPTION_INVALID`. It gets its zone here: the API may be of another machine, and refuses one without. */
+export function instantOption(text: string | undefined, name = "run-at"): string | undefined {
+  return text === undefined ? undefined : readInstant(text, `--${name}`).toISOString();
 }
 
 /** One of the words, or `OPTION_INVALID` with the nearest. */

@@ -4,7 +4,7 @@ import { wholeNumber } from "../core/options.ts";
 import type { pageOf } from "../http/job-view.ts";
 import { jobStatuses } from "../jobs/read-store.ts";
 import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
-import { wholeOption, wordOption } from "./arguments.ts";
+import { instantOption, wholeOption, wordOption } from "./arguments.ts";
 import { type Wire, withQuery } from "./ask-api.ts";
 import { command } from "./command.ts";
 import { fromNow, oneLine, paint, print, printJson, table } from "./print.ts";
@@ -23,14 +23,29 @@ export const jobs = command({
     status: { type: "string", valueHint: jobStatuses.join("|"), description: "Only jobs of this status" },
     queue: { type: "string", description: "Only jobs of this queue" },
     task: { type: "string", description: "Only jobs of this task" },
-    tag: { type: "string", description: "Only jobs with this tag" },
+    tag: { type: "string", description: "Only jobs with this tag, archived ones too" },
+    input: { type: "string", valueHint: "json", description: "Only jobs whose input contains this" },
+    search: { type: "string", valueHint: "text", description: "Only jobs with this text in their input" },
+    "created-after": { type: "string", valueHint: "time", description: "Only jobs created then or later" },
+    "created-before": { type: "string", valueHint: "time", description: "Only jobs created before" },
     ...pageArguments,
     ...doorArguments,
   },
   async run({ args }) {
-    const { queue, task, tag, after } = args;
+    const { queue, task, tag, input, search, after } = args;
     const status = wordOption(args.status, "status", jobStatuses);
-    const path = withQuery("/jobs", { status, queue, task, tag, limit: pageLimit(args.limit), after });
+    const path = withQuery("/jobs", {
+      status,
+      queue,
+      task,
+      tag,
+      input,
+      search,
+      created_after: instantOption(args["created-after"], "created-after"),
+      created_before: instantOption(args["created-before"], "created-before"),
+      limit: pageLimit(args.limit),
+      after,
+    });
     const door = await openApi(args);
     try {
       await printPage(door, path, args.json, "No jobs.");
@@ -51,9 +66,9 @@ export async function printPage(
   asJson: boolean | undefined,
   nothing: string,
 ): Promise<void> {
-  const { items, next } = await door.ask<Page>("GET", path);
+  const { items, next, looked } = await door.ask<Page>("GET", path);
   if (asJson) return printJson({ items, next });
-  print(items.length === 0 ? nothing : tableOf(items));
+  print(items.length > 0 ? tableOf(items) : next === null ? nothing : `None among the first ${looked} jobs.`);
   if (next !== null) print(paint("dim", `\nMore: --after ${next}`));
 }
 

@@ -34,6 +34,14 @@ export function uuidv7(nowMs: number): string {
   return `${time.slice(0, 8)}-${time.slice(8)}-7${counter.toString(16).padStart(3, "0")}-${variant}${hex[r[at + 1] as number]}-${hex[r[at + 2] as number]}${hex[r[at + 3] as number]}${hex[r[at + 4] as number]}${hex[r[at + 5] as number]}${hex[r[at + 6] as number]}${hex[r[at + 7] as number]}`;
 }
 
+/** What every id made at that instant, or later, is not below. */
+export function uuidFloor(ms: number): string {
+  const time = Math.min(Math.max(Math.floor(ms), 0), 0xffff_ffff_ffff)
+    .toString(16)
+    .padStart(12, "0");
+  return `${time.slice(0, 8)}-${time.slice(8)}-0000-0000-000000000000`;
+}
+
 const pattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 export function isUuid(text: string): boolean {

@@ -35,7 +35,7 @@ export function jobDetail(job: Job) {
   return { ...jobItem(job), input: job.input, payload_json: job.input, last_error_stack: job.lastErrorStack };
 }
 
-/** A page: `next`, or `next_cursor`, is the `after`, or `cursor`, of the page that follows; null on the last one. */
-export function pageOf({ jobs, next }: { jobs: readonly Job[]; next: string | null }) {
-  return { items: jobs.map(jobItem), next, next_cursor: next };
+/** A page: `next`, or `next_cursor`, is the `after`, or `cursor`, of the page that follows; null on the last one. `looked`: at how many jobs. */
+export function pageOf({ jobs, next, looked }: { jobs: readonly Job[]; next: string | null; looked: number }) {
+  return { items: jobs.map(jobItem), next, next_cursor: next, looked };
 }

@@ -10,7 +10,17 @@ import { status } from "./bulk-view.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 import { jobDetail, pageOf } from "./job-view.ts";
 import { jobFields, jobOptions, keyFields, keyOptions, taskReader } from "./job-fields.ts";
-import { bodyBytes, either, given, readBody, readJobId, readOptionalBody, readQuery } from "./read.ts";
+import {
+  bodyBytes,
+  either,
+  fromJson,
+  given,
+  instant,
+  readBody,
+  readJobId,
+  readOptionalBody,
+  readQuery,
+} from "./read.ts";
 
 const enqueueBody = z.strictObject({ ...jobFields, ...keyFields });
 
@@ -24,6 +34,10 @@ const listQuery = z.strictObject({
   after: z.string().optional(),
   cursor: z.string().optional(),
   status: status.optional(),
+  input: z.string().optional(),
+  search: z.string().optional(),
+  created_after: instant.optional(),
+  created_before: instant.optional(),
 });
 
 export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
@@ -74,12 +88,16 @@ function enqueueOptions(c: ApiContext, body: z.infer<typeof enqueueBody>): Enque
 }
 
 function listOptions(query: z.infer<typeof listQuery>): ListOptions {
-  const { queue, status: of, tag, limit } = query;
+  const { queue, status: of, tag, limit, search } = query;
   return given({
     queue,
     status: of,
     tag,
     limit,
+    search,
+    input: query.input === undefined ? undefined : fromJson(query.input, "input"),
+    createdAfter: query.created_after,
+    createdBefore: query.created_before,
     task: either(query, "task", "job_type"),
     after: either(query, "after", "cursor"),
   });

@@ -20,7 +20,7 @@ export async function readBody<Schema extends z.ZodObject>(
   maxBytes: number,
 ): Promise<z.infer<Schema>> {
   requireJson(c);
-  return parse(schema, fromJson(await textOf(c, maxBytes)));
+  return parse(schema, fromJson(await textOf(c, maxBytes), "body"));
 }
 
 /** The same for a body that may be left out. */
@@ -32,7 +32,7 @@ export async function readOptionalBody<Schema extends z.ZodObject>(
   const text = await textOf(c, maxBytes);
   if (text === "") return parse(schema, {});
   requireJson(c);
-  return parse(schema, fromJson(text));
+  return parse(schema, fromJson(text, "body"));
 }
 
 /** The query string; a parameter without a value counts as left out. Throws `BAD_REQUEST`, `OPTION_UNKNOWN`. */
@@ -90,11 +90,12 @@ function tooLarge(maxBytes: number): MillraceError {
   return new MillraceError("PAYLOAD_TOO_LARGE", `The body is longer than the ${maxBytes} bytes this server reads.`);
 }
 
-function fromJson(text: string): unknown {
+/** Throws `BAD_REQUEST`. */
+export function fromJson(text: string, what: string): unknown {
   try {
     return JSON.parse(text);
   } catch (cause) {
-    throw new MillraceError("BAD_REQUEST", `The body is not JSON: ${(cause as Error).message}.`, { cause });
+    throw new MillraceError("BAD_REQUEST", `The ${what} is not JSON: ${(cause as Error).message}.`, { cause });
   }
 }
 

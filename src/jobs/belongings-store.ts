@@ -3,6 +3,7 @@ import { type Sql, sql } from "../db/sql.ts";
 
 /** CTEs that delete it for the jobs of `ids (id)`. */
 export const belongings = (ids: Sql): Sql => sql`
+  tags as (delete from millrace.job_tags where job_id in (select id from ${ids})),
   keys as (delete from millrace.idempotency_keys where job_id in (select id from ${ids})),
   unique_keys as (delete from millrace.unique_keys where job_id in (select id from ${ids})),
   results as (delete from millrace.results where job_id in (select id from ${ids})),

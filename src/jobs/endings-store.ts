@@ -18,14 +18,16 @@ export async function anyEndings(db: Database): Promise<boolean> {
 }
 
 /**
- * The oldest endings, in order; they are gone when the transaction commits. One transaction at a time: whoever comes second sees
- * what the first has left, and never deadlocks with it over a job that waits for both.
+ * The oldest endings, in order; they are gone when the transaction commits. One transaction at a time, so that two never deadlock over a
+ * job that waits for both. Whoever comes second may have read the list before the first was through: it takes what the first has left of it.
  */
 export async function takeEndings(tx: Executor, channel: string): Promise<Ending[]> {
-  await tx.rows(sql`select pg_advisory_xact_lock(hashtextextended(${channel}::text || ':endings', 0))::text`);
   return tx.query<Ending>(sql`
-    with taken as (
-      delete from millrace.endings where id = any (array(select id from millrace.endings order by id limit ${batch}))
+    with turn as materialized (select pg_advisory_xact_lock(hashtextextended(${channel}::text || ':endings', 0))),
+    taken as (
+      delete from millrace.endings where id = any (
+        array(select e.id from (select count(*) from turn) mine cross join millrace.endings e order by e.id limit ${batch})
+      )
       returning id, job_id::text, outcome, at
     )
     select job_id as "jobId", outcome, at from taken order by id`);

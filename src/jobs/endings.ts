@@ -58,17 +58,16 @@ export class Endings {
   async #tellAll(): Promise<void> {
     while (this.#again) {
       this.#again = false;
-      // What is told may end other jobs, which is told in the next round.
-      while (await this.#tellSome());
+      await this.#tellSome();
+      // What is told may end other jobs.
+      while (await anyEndings(this.#db)) await this.#tellSome();
     }
   }
 
-  #tellSome(): Promise<boolean> {
+  #tellSome(): Promise<void> {
     return this.#db.transaction(async (tx) => {
       const endings = await takeEndings(tx, this.#channel);
-      if (endings.length === 0) return false;
-      for (const listener of this.#listeners) await listener(tx, endings);
-      return true;
+      if (endings.length > 0) for (const listener of this.#listeners) await listener(tx, endings);
     });
   }
 }

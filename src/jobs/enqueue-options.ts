@@ -119,14 +119,14 @@ function firstWaitMs({ wait, maxWait }: DebounceOptions): number {
   return maxWait === undefined ? waitMs : Math.min(waitMs, durationMs(maxWait, "debounce: maxWait"));
 }
 
-export function readInstant(value: Date | string): Date {
+export function readInstant(value: Date | string, name = "runAt"): Date {
   // new Date(null) is 1970, and a number could be meant as a delay.
   const at = value instanceof Date ? value : new Date(typeof value === "string" ? value : Number.NaN);
   const year = at.getUTCFullYear();
   if (year >= 1970 && year < 10_000) return at;
   throw new MillraceError(
     "OPTION_INVALID",
-    `runAt must be a Date or an ISO 8601 time between 1970 and 9999, not ${show(value)}.`,
+    `${name} must be a Date or an ISO 8601 time between 1970 and 9999, not ${show(value)}.`,
   );
 }
 

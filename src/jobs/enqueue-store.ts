@@ -145,7 +145,8 @@ export async function insertSpecial(
 ): Promise<boolean> {
   const [row] = await db.rows<[number, boolean]>(sql`
     with ${gateOf(jobs, admitted)},
-    asked as (${insertGiven(jobs)} on conflict (id) do nothing returning id, queue, task, priority, run_at, key),
+    asked as (${insertGiven(jobs)} on conflict (id) do nothing returning id, queue, task, priority, run_at, key, tags),
+    ${tagged},
     ${markKeyed},
     waits as (${insertPending}),
     ${wake(channel, always)}, (select open from gate)`);
@@ -177,8 +178,9 @@ export async function insertOnce(
     ),
     asked as (
       ${insertGiven([job])} and id = (select job_id from key)
-      on conflict (id) do nothing returning id, queue, task, priority, run_at, key
+      on conflict (id) do nothing returning id, queue, task, priority, run_at, key, tags
     ),
+    ${tagged},
     ${markKeyed},
     waits as (${insertPending}),
     woke as (${wakeSubquery(channel, always)})
@@ -197,6 +199,10 @@ const markKeyed: Sql = sql`
     update millrace.queues set keyed = true, careful = true
     where not keyed and id in (select queue from asked where key <> '')
   )`;
+
+/** Of `asked`, what a list by tag follows. */
+export const tagged: Sql = sql`
+  tagged as (insert into millrace.job_tags (tag, job_id) select distinct unnest(tags), id from asked)`;
 
 const insertPending: Sql = sql`
   insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt)

@@ -7,6 +7,7 @@ import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
 import type { Signature } from "./cancel-store.ts";
 import { dueTime, lineOf } from "./settle-store.ts";
 import { belongings } from "./belongings-store.ts";
+import { tagged } from "./enqueue-store.ts";
 import { recount } from "./stats-store.ts";
 
 /** A job due later than this wakes nobody: idle workers look again before it comes. Milliseconds. */
@@ -170,8 +171,9 @@ export async function replayJobs(
         limit 1
       ) o
       on conflict (id) do nothing
-      returning id, queue, task, priority, run_at, key, replay_of
+      returning id, queue, task, priority, run_at, key, replay_of, tags
     ),
+    ${tagged},
     placed as (
       insert into millrace.pending (line, key, rank, run_at, job_id, task, attempt)
       select ${lineOf(sql`asked`)}, nullif(key, ''), -priority, run_at, id, task, 1 from asked returning abs(line) as queue, key, rank, run_at, job_id

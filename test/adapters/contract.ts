@@ -85,7 +85,7 @@ function terms(connect: (database: TestDatabase) => Library | Promise<Library>):
 
     await expect(changedMind).rejects.toThrow("changed my mind");
     expect(await orders(mill)).not.toContain("rolled back");
-    expect(await mill.jobs()).toEqual({ jobs: [], next: null });
+    expect(await mill.jobs()).toEqual({ jobs: [], next: null, looked: 0 });
     expect(await mill.enqueue(ship, {}, { idempotencyKey: "once" })).toMatchObject({ duplicate: false });
   });
 

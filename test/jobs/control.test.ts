@@ -230,7 +230,7 @@ describe("remove", () => {
     ).toEqual([{ ids: [kept], n: 1, sum: 1, took: 1 }]);
     await mill.remove(kept);
     expect(await mill.stats("default")).toMatchObject([{ completed: 0, total: 0 }]);
-    expect(await mill.jobs({ status: "completed" })).toEqual({ jobs: [], next: null });
+    expect(await mill.jobs({ status: "completed" })).toEqual({ jobs: [], next: null, looked: 0 });
     expect(await mill.clean("default", 0)).toEqual({ completed: 0, failed: 0, cancelled: 0 });
     expect(await rowCounts(mill.db)).toMatchObject({ settled: 0 });
   });

@@ -35,7 +35,8 @@ import {
 import { releaseKey, takeKey } from "../../src/jobs/unique-store.ts";
 import { type Standing, readLimits, readLine, readServing, readStanding } from "../../src/jobs/explain-store.ts";
 import { moveJobs, removeJobs, replayJobs, retryJobs } from "../../src/jobs/orders-store.ts";
-import { type JobStatus, findJobs, jobStatuses, listJobs } from "../../src/jobs/read-store.ts";
+import { listJobs } from "../../src/jobs/list-store.ts";
+import { type JobStatus, findJobs, jobStatuses } from "../../src/jobs/read-store.ts";
 import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
 import { readHistory } from "../../src/jobs/timeline-store.ts";
 import { prompt, readArrivals } from "../../src/events/arrivals-store.ts";
@@ -310,6 +311,13 @@ const wide: readonly Statement[] = [
   ],
   ["count dead letters", (db) => countDeadLetters(db, "task", { queue: 1 }), []],
   ["list jobs of any status", (db) => listJobs(db, { limit: 10, after: [idOf(50_000)] }), ["jobs_pkey"]],
+  ["list jobs by tag", (db) => listJobs(db, { tag: "t", limit: 10 }), ["job_tags_recent", "jobs_pkey"]],
+  [
+    "list jobs by tag, of a time, from within",
+    (db) => listJobs(db, { tag: "t", createdAfter: new Date(0), limit: 10, after: [idOf(50_000)] }),
+    ["job_tags_recent", "jobs_pkey"],
+  ],
+  ["list jobs by their input", (db) => listJobs(db, { input: '{"a":1}', search: "x", limit: 10 }), ["jobs_pkey"]],
   ["explain by the line", (db) => readLine(db, idOf(50_000), place), ["pending_pkey", "settled_recent"]],
   ["count", (db) => countQueues(db, "one"), ["pending_pkey", "settled_recent", "dead_letters_recent"]],
   ["clean", (db) => cleanQueue(db, 1, 0), ["settled_recent", "attempts_cancelled", "attempts_job", "jobs_pkey"]],

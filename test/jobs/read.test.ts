@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Job, type JobStatus, type ListOptions, type Millrace, task } from "millrace";
+import { archive } from "../../src/jobs/maintenance-store.ts";
 import { jobStatuses } from "../../src/jobs/read-store.ts";
 import { sql } from "../../src/db/sql.ts";
 import { backend } from "../support/database.ts";
@@ -113,6 +114,90 @@ describe("one job", () => {
     await worker.settle(claim, { [id]: succeeded });
     const job = await mill.job(id);
     expect([(job?.startedAt?.getTime() ?? 0) - claimed, (job?.finishedAt?.getTime() ?? 0) - claimed]).toEqual([1, 3]);
+  });
+});
+
+describe("looking for jobs", () => {
+  const ids = ({ jobs }: { jobs: readonly Job[] }): string[] => jobs.map(({ id }) => id);
+  let mill: Millrace;
+  beforeAll(async () => {
+    mill = await file.open([plain]);
+  });
+  afterAll(() => mill.close());
+
+  test("by tag finds every job that has it, newest first, archived ones too", async () => {
+    const made: string[] = [];
+    for (let n = 0; n < 5; n += 1)
+      made.unshift((await mill.enqueue(plain, n, { tags: ["mine", `n${n}`, "mine"], queue: "tagged" })).id);
+    await mill.enqueueMany(plain, [1, 2, 3], { tags: ["other"] });
+    expect((await walk(mill, { tag: "mine", limit: 2 })).map(({ id }) => id)).toEqual(made);
+    expect(ids(await mill.jobs({ tag: "n3" }))).toEqual([made[1]]);
+
+    const worker = await StoreWorker.register(mill);
+    await worker.close(await worker.claim(100, "tagged"));
+    expect((await archive(mill.db, 0)).jobs).toBe(5);
+    expect((await walk(mill, { tag: "mine", limit: 2 })).map(({ id, status }) => [id, status])).toEqual(
+      made.map((id) => [id, "completed"]),
+    );
+    await mill.replay(made[0] as string);
+    expect((await mill.jobs({ tag: "mine" })).jobs).toHaveLength(6);
+    await mill.remove(made[0] as string);
+    expect((await mill.jobs({ tag: "mine" })).jobs).toHaveLength(5);
+    const [left] = await mill.db.query<{ n: number }>(
+      sql`select count(*)::int as n from millrace.job_tags where job_id = ${made[0] as string}::uuid`,
+    );
+    expect(left).toEqual({ n: 0 });
+  });
+
+  test("by input finds what contains it, or a text anywhere in it", async () => {
+    const { id: a } = await mill.enqueue(plain, { user: { id: 7, name: "Ann O'Hara" }, list: [1, 2] }, { delay: "1h" });
+    const { id: b } = await mill.enqueue(plain, { user: { id: 8, name: "BOB" } });
+    expect(ids(await mill.jobs({ input: { user: { id: 7 } } }))).toEqual([a]);
+    expect(ids(await mill.jobs({ input: { list: [2] } }))).toEqual([a]);
+    expect(ids(await mill.jobs({ input: { user: {} }, status: "delayed" }))).toEqual([a]);
+    expect(ids(await mill.jobs({ search: "bob" }))).toEqual([b]);
+    expect(ids(await mill.jobs({ search: "o'hara" }))).toEqual([a]);
+    expect(ids(await mill.jobs({ search: "%" }))).toEqual([]);
+    expect(ids(await mill.jobs({ search: "nobody" }))).toEqual([]);
+    await expect(mill.jobs({ search: "" })).rejects.toThrow(/1 to 1000 characters/);
+    await expect(mill.jobs({ input: () => 1 })).rejects.toThrow(/JSON cannot hold/);
+  });
+
+  test("says how far it has looked, and goes on from there", async () => {
+    await mill.enqueueMany(
+      plain,
+      Array.from({ length: 1_000 }, () => ({})),
+      { delay: "1h" },
+    );
+    const { id } = await mill.enqueue(plain, { needle: true }, { delay: "2h", tags: ["of-needle"] });
+    await mill.enqueueMany(
+      plain,
+      Array.from({ length: 600 }, () => ({})),
+      { delay: "1h" },
+    );
+    const { jobs, looked, next } = await mill.jobs({ input: { needle: true }, limit: 1 });
+    expect(ids({ jobs })).toEqual([id]);
+    expect(looked).toBeGreaterThan(600);
+    expect(looked).toBeLessThanOrEqual(20_000);
+    expect(await mill.jobs({ input: { needle: true }, limit: 1, after: next as string })).toMatchObject({
+      jobs: [],
+      next: null,
+    });
+  });
+
+  test("takes jobs of a time, with the beginning and without the end", async () => {
+    const { id } = await mill.enqueue(plain, {}, { tags: ["timed"] });
+    const at = (await mill.job(id))?.createdAt.getTime() as number;
+    const around = async (after: number, before: number, more: ListOptions = {}): Promise<boolean> => {
+      const createdAfter = new Date(after).toISOString();
+      return ids(await mill.jobs({ createdAfter, createdBefore: new Date(before), ...more })).includes(id);
+    };
+    for (const more of [{}, { tag: "timed" }, { status: "waiting" }] as const) {
+      expect(await around(at, at + 1, more)).toBe(true);
+      expect(await around(at + 1, at + 100, more)).toBe(false);
+      expect(await around(at - 100, at, more)).toBe(false);
+    }
+    await expect(mill.jobs({ createdAfter: "yesterday" })).rejects.toThrow(/createdAfter must be/);
   });
 });
 
@@ -247,8 +332,8 @@ describe("a list", () => {
 
   test("of a queue or task that never was is empty, and makes none", async () => {
     await using mill = await file.open([]);
-    expect(await mill.jobs({ queue: "nowhere" })).toEqual({ jobs: [], next: null });
-    expect(await mill.jobs({ task: "nothing" })).toEqual({ jobs: [], next: null });
+    expect(await mill.jobs({ queue: "nowhere" })).toEqual({ jobs: [], next: null, looked: 0 });
+    expect(await mill.jobs({ task: "nothing" })).toEqual({ jobs: [], next: null, looked: 0 });
     expect(await mill.stats()).toEqual([]);
   });
 

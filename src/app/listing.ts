@@ -1,0 +1,41 @@
+/** Which jobs a list is to hold: the caller's options, read. */
+import { MillraceError } from "../core/errors.ts";
+import { storableJson } from "../core/json.ts";
+import { refuseUnknown, show, wholeNumber } from "../core/options.ts";
+import { readInstant } from "../jobs/enqueue-options.ts";
+import type { JobFilter } from "../jobs/list-store.ts";
+import { jobStatuses } from "../jobs/read-store.ts";
+import { readCursor } from "./cursor.ts";
+import { type ListOptions, listNames } from "./options.ts";
+
+/** Longer texts are not looked for. */
+const searchMaxChars = 1_000;
+
+/** Queue and task are for the database to find. Throws `OPTION_INVALID`, `OPTION_UNKNOWN`. */
+export function readListOptions(options: ListOptions): Omit<JobFilter, "queue" | "task"> {
+  refuseUnknown("jobs", options, listNames);
+  const { status, tag, reason, errorCode, input, search, createdAfter, createdBefore, after } = options;
+  if (status !== undefined && !jobStatuses.includes(status))
+    throw invalid(`status must be one of ${jobStatuses.join(", ")}, not ${JSON.stringify(status)}.`);
+  if (tag !== undefined && !isText(tag)) throw invalid(`tag must be a text, not ${show(tag)}.`);
+  if (search !== undefined && (!isText(search) || search === "" || search.length > searchMaxChars))
+    throw invalid(`search must be a text of 1 to ${searchMaxChars} characters, not ${show(search)}.`);
+  if (status !== "failed" && (reason !== undefined || errorCode !== undefined))
+    throw invalid('reason and errorCode are of dead letters: give status "failed" too.');
+  return {
+    status,
+    tag,
+    reason,
+    errorCode,
+    search,
+    input: input === undefined ? undefined : storableJson(input, searchMaxChars * 10, "input to look for"),
+    createdAfter: createdAfter === undefined ? undefined : readInstant(createdAfter, "createdAfter"),
+    createdBefore: createdBefore === undefined ? undefined : readInstant(createdBefore, "createdBefore"),
+    limit: wholeNumber(options.limit ?? 100, "limit", 1, 500),
+    after: after === undefined ? undefined : readCursor(after, status),
+  };
+}
+
+const isText = (value: unknown): value is string => typeof value === "string" && /^[^\0\p{Surrogate}]*$/u.test(value);
+
+const invalid = (message: string): MillraceError => new MillraceError("OPTION_INVALID", message);

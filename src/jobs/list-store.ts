@@ -1,0 +1,242 @@
+/**
+ * Lists of jobs: by status, by tag, or all. Each walks an index in the order of the list; what no index knows, such as what is in an
+ * input, is looked for among the jobs of the walk, so many and for so long a page at most.
+ */
+import type { Database } from "../db/database.ts";
+import { type Sql, join, sql } from "../db/sql.ts";
+import { uuidFloor } from "../core/uuid.ts";
+import { ranksOf } from "./careful-store.ts";
+import { type Job, type JobStatus, findJobs } from "./read-store.ts";
+
+/** Which jobs to list. `after` is where the page before ended. */
+export interface JobFilter {
+  readonly status?: JobStatus | undefined;
+  readonly queue?: number | undefined;
+  readonly task?: number | undefined;
+  readonly tag?: string | undefined;
+  /** Of dead letters only. */
+  readonly reason?: string | undefined;
+  readonly errorCode?: string | undefined;
+  /** JSON text that the input contains, as PostgreSQL's `@>` has it. */
+  readonly input?: string | undefined;
+  /** Stands somewhere in the JSON of the input, in capitals or not. */
+  readonly search?: string | undefined;
+  readonly createdAfter?: Date | undefined;
+  readonly createdBefore?: Date | undefined;
+  readonly limit: number;
+  readonly after?: readonly string[] | undefined;
+}
+
+export interface JobPage {
+  readonly jobs: Job[];
+  /** Where the next page starts; null at the end. A page may be short before the end: a walk looks at 20 000 jobs at most. */
+  readonly after: readonly string[] | null;
+  /** Jobs that this page has looked at. */
+  readonly looked: number;
+}
+
+/** Inputs are of any size: looking through them ends after about so long, in ms. */
+const searchMs = 500;
+/** Ids are made by clients: their clocks may differ so much from the server's, in ms. */
+const clockSlackMs = 3_600_000;
+
+/**
+ * Jobs looked at per page, when a filter has no index to follow: these first, and that many more when the page is not full then. Texts
+ * of the statement, not values: the planner must know how few they are.
+ */
+const windows = [
+  { most: 500, text: sql`500` },
+  { most: 19_500, text: sql`19500` },
+] as const;
+type Window = (typeof windows)[number];
+
+/** Looking through inputs is interrupted often, to see the time. */
+const searchWindows: readonly Window[] = Array.from({ length: 40 }, () => windows[0]);
+
+/** A job of the list, and where it stands in it. */
+interface Listed {
+  readonly id: string;
+  readonly place: readonly string[];
+}
+
+export async function listJobs(db: Database, filter: JobFilter): Promise<JobPage> {
+  const listed: Listed[] = [];
+  let { after } = filter;
+  let looked = 0;
+  const searching = filter.input !== undefined || filter.search !== undefined;
+  const until = searching ? performance.now() + searchMs : Number.POSITIVE_INFINITY;
+  for (const { most, text } of searching ? searchWindows : windows) {
+    const window = await look(db, { ...filter, after, limit: filter.limit - listed.length }, text);
+    listed.push(...window.listed);
+    looked += window.looked;
+    const full = listed.length === filter.limit;
+    after = full ? listed.at(-1)?.place : window.looked < most ? undefined : window.end;
+    if (full || after === undefined || performance.now() > until) break;
+  }
+  const ids = listed.map(({ id }) => id);
+  return { jobs: ids.length === 0 ? [] : await findJobs(db, ids), after: after ?? null, looked };
+}
+
+/** Looks at the next `most` jobs of the walk, and takes those that match. `end`: where it stopped. */
+async function look(
+  db: Database,
+  filter: JobFilter,
+  most: Sql,
+): Promise<{ listed: Listed[]; looked: number; end: readonly string[] | undefined }> {
+  const rows = await db.query<{ id: string | null; place: string[] | null; looked: number }>(sql`
+    with walked as materialized (${walkOf(filter, most)} limit ${most}),
+    matching as (
+      select walked.id, walked.n, walked.place from walked
+      cross join lateral (${probeOf(filter)}) j -- one probe per job
+      where ${join(conditions(filter), sql` and `)} order by walked.n limit ${filter.limit}::int
+    )
+    (select id::text, place, 0 as looked from matching order by n)
+    union all
+    select null, (select w.place from walked w order by w.n desc limit 1), (select count(*)::int from walked)`);
+  const listed = rows.filter((row): row is typeof row & { id: string; place: string[] } => row.id !== null);
+  const edge = rows.find((row) => row.id === null);
+  return { listed, looked: edge?.looked ?? 0, end: edge?.place ?? undefined };
+}
+
+/** Only a list by tag holds archived jobs: the index on tags knows them. */
+function probeOf({ status, tag }: JobFilter): Sql {
+  const columns = sql`queue, task, tags, input, created_at`;
+  const live = sql`select ${columns} from millrace.jobs where id = walked.id limit 1`;
+  if (tag === undefined || status !== undefined) return live;
+  return sql`(${live}) union all (select ${columns} from millrace.jobs_archive where id = walked.id limit 1) limit 1`;
+}
+
+function conditions({ queue, task, tag, input, search, createdAfter, createdBefore }: JobFilter): Sql[] {
+  return [
+    sql`true`,
+    ...(createdAfter === undefined ? [] : [sql`j.created_at >= ${createdAfter.toISOString()}::timestamptz`]),
+    ...(createdBefore === undefined ? [] : [sql`j.created_at < ${createdBefore.toISOString()}::timestamptz`]),
+    ...(input === undefined ? [] : [sql`j.input @> ${input}::jsonb`]),
+    ...(search === undefined ? [] : [sql`strpos(lower(j.input::text), lower(${search}::text)) > 0`]),
+    ...(queue === undefined ? [] : [sql`j.queue = ${queue}::int`]),
+    ...(task === undefined ? [] : [sql`j.task = ${task}::int`]),
+    ...(tag === undefined ? [] : [sql`j.tags @> array[${tag}::text]`]),
+  ];
+}
+
+/** The lines somebody waits in, in order, from `first` on: one probe each. */
+const linesFrom = (first: string | undefined): Sql => sql`
+  with recursive lines as (
+    (select p.line from millrace.pending p where ${first === undefined ? sql`true` : sql`p.line >= ${first}::int`} order by p.line limit 1)
+    union all
+    select next.line from lines cross join lateral (
+      select p.line from millrace.pending p where p.line > lines.line order by p.line limit 1
+    ) next
+  )
+  select line from lines`;
+
+/**
+ * `select id, n, place`: jobs in the order of the list, n to sort by, place (text[]) to go on from. Every one follows an index, and is
+ * read no further than `most` jobs.
+ */
+function walkOf(filter: JobFilter, most: Sql): Sql {
+  const { status, queue, after, reason, errorCode } = filter;
+  const inQueue = (column: Sql): Sql => (queue === undefined ? sql`true` : sql`${column} = ${queue}::int`);
+  switch (status) {
+    case "waiting":
+    case "delayed":
+    case "blocked": {
+      const when = {
+        waiting: sql`p.run_at <= now()`,
+        delayed: sql`p.run_at > now() and p.run_at < 'infinity'`,
+        blocked: sql`p.run_at = 'infinity'`,
+      }[status];
+      const beyond =
+        after === undefined
+          ? sql`true`
+          : sql`(p.line, p.rank, p.run_at, p.job_id) > (${after[0]}::int, ${after[1]}::smallint, ${after[2]}::timestamptz, ${after[3]}::uuid)`;
+      // One (line, rank) after the other, and in each from where the status begins: or all that waits would be read to find what is
+      // delayed. Their order is kept.
+      const lines =
+        queue === undefined
+          ? linesFrom(after?.[0])
+          : sql`select line from (values (-${queue}::int), (${queue}::int)) as own (line)`;
+      const near =
+        after === undefined ? sql`true` : sql`(lines.line, ranks.rank) >= (${after[0]}::int, ${after[1]}::smallint)`;
+      return sql`
+        select p.job_id as id, row_number() over () as n, array[p.line::text, p.rank::text, p.run_at::text, p.job_id::text] as place
+        from (${lines}) lines cross join lateral (${ranksOf(sql`lines.line`)}) ranks
+        cross join lateral (
+          select p.line, p.rank, p.run_at, p.job_id from millrace.pending p
+          where p.line = lines.line and p.rank = ranks.rank and ${when} and ${beyond}
+          order by p.run_at, p.job_id limit ${most}
+        ) p
+        where ${near}`;
+    }
+    case "active": {
+      const beyond = after === undefined ? sql`true` : sql`open.job_id > ${after[0]}::uuid`;
+      return sql`
+        select open.job_id as id, row_number() over (order by open.job_id) as n, array[open.job_id::text] as place
+        from millrace.leases l cross join unnest(l.job_ids) as open (job_id)
+        where open.job_id <> all (l.done) and ${inQueue(sql`l.queue`)} and ${beyond} order by open.job_id`;
+    }
+    case "failed": {
+      const beyond =
+        after === undefined
+          ? sql`true`
+          : sql`d.failed_at <= ${after[0]}::timestamptz and (d.failed_at, d.job_id) < (${after[0]}::timestamptz, ${after[1]}::uuid)`;
+      const why = sql`${reason === undefined ? sql`` : sql`and d.reason = ${reason}`} ${errorCode === undefined ? sql`` : sql`and d.error_code = ${errorCode}`}`;
+      return sql`
+        select d.job_id as id, row_number() over () as n, array[d.failed_at::text, d.job_id::text] as place
+        from (
+          select d.job_id, d.failed_at from millrace.dead_letters d where ${inQueue(sql`d.queue`)} and ${beyond} ${why}
+          order by d.failed_at desc, d.job_id desc limit ${most}
+        ) d`;
+    }
+    case "completed": {
+      const beyond =
+        after === undefined
+          ? sql`true`
+          : sql`(s.finished_at, s.id, done.n) < (${after[0]}::timestamptz, ${after[1]}::bigint, ${after[2]}::bigint)`;
+      const near =
+        after === undefined
+          ? sql`true`
+          : sql`s.finished_at <= ${after[0]}::timestamptz and (s.finished_at, s.id) <= (${after[0]}::timestamptz, ${after[1]}::bigint)`;
+      // In the order of an index with the queue or without, archived batches left out there: their jobs are elsewhere. One batch more than is
+      // looked at: the first may have nothing left beyond the cursor. Their order, and that of the jobs within each, is kept.
+      return sql`
+        select done.job_id as id, row_number() over () as n, array[s.finished_at::text, s.id::text, done.n::text] as place
+        from (
+          select s.id, s.finished_at, s.job_ids from millrace.settled s
+          where ${queue === undefined ? sql`not s.archived` : inQueue(sql`s.queue`)} and ${near} and s.n > 0
+          order by s.finished_at desc, s.id desc limit ${most} + 1
+        ) s
+        cross join lateral (select job_id, n from unnest(s.job_ids) with ordinality as one (job_id, n) order by n desc) done
+        where ${beyond}`;
+    }
+    case "cancelled": {
+      const beyond =
+        after === undefined
+          ? sql`true`
+          : sql`a.finished_at <= ${after[0]}::timestamptz and (a.finished_at, a.id) < (${after[0]}::timestamptz, ${after[1]}::bigint)`;
+      return sql`
+        select a.job_id as id, row_number() over () as n, array[a.finished_at::text, a.id::text] as place
+        from (
+          select a.job_id, a.id, a.finished_at from millrace.attempts a where a.outcome = 'cancelled' and not a.late and ${beyond}
+          order by a.finished_at desc, a.id desc limit ${most}
+        ) a`;
+    }
+    case undefined: {
+      const { tag, createdAfter, createdBefore } = filter;
+      const id = tag === undefined ? sql`w.id` : sql`w.job_id`;
+      const bounds = [
+        tag === undefined ? sql`true` : sql`w.tag = ${tag}`,
+        ...(after === undefined ? [] : [sql`${id} < ${after[0]}::uuid`]),
+        ...(createdAfter === undefined
+          ? []
+          : [sql`${id} >= ${uuidFloor(createdAfter.getTime() - clockSlackMs)}::uuid`]),
+        ...(createdBefore === undefined
+          ? []
+          : [sql`${id} < ${uuidFloor(createdBefore.getTime() + clockSlackMs)}::uuid`]),
+      ];
+      return sql`
+        select ${id} as id, row_number() over (order by ${id} desc) as n, array[${id}::text] as place
+        from ${tag === undefined ? sql`millrace.jobs` : sql`millrace.job_tags`} w where ${join(bounds, sql` and `)} order by ${id} desc`;
+    }
+  }
+}
