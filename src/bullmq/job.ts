@@ -1,5 +1,6 @@
 /** A job in the words of BullMQ: a view made when it was read, added or started, and what can be done with it. */
 import type { Millrace } from "../app/millrace.ts";
+import { MillraceError } from "../core/errors.ts";
 import type { Job as StoredJob } from "../jobs/read-store.ts";
 import type { RunningJob } from "../jobs/running.ts";
 import type { JobsOptions } from "./job-options.ts";
@@ -18,6 +19,12 @@ export type JobState =
   | "cancelled"
   | "unknown";
 
+/** A number from 0 to 100, or an object of at most 4 096 bytes of JSON. */
+export type JobProgress = number | object;
+
+/** What a job can say while it runs. */
+type Voice = Pick<RunningJob, "log" | "progress">;
+
 interface Facts<Data> {
   readonly id: string;
   readonly name: string;
@@ -30,6 +37,9 @@ interface Facts<Data> {
   readonly stacktrace?: string[];
   readonly processedOn?: number | undefined;
   readonly finishedOn?: number | undefined;
+  readonly progress?: JobProgress;
+  /** Undefined unless it runs. */
+  readonly voice?: Voice;
 }
 
 export class Job<Data = unknown> {
@@ -51,6 +61,8 @@ export class Job<Data = unknown> {
   readonly processedOn: number | undefined;
   readonly finishedOn: number | undefined;
   readonly #door: Door;
+  readonly #voice: Voice | undefined;
+  #progress: JobProgress;
 
   constructor(facts: Facts<Data>, door: Door) {
     this.id = facts.id;
@@ -65,6 +77,30 @@ export class Job<Data = unknown> {
     this.processedOn = facts.processedOn;
     this.finishedOn = facts.finishedOn;
     this.#door = door;
+    this.#voice = facts.voice;
+    this.#progress = facts.progress ?? 0;
+  }
+
+  /** What it had said last when it was read; on one that runs, what this attempt said. 0 until then. */
+  get progress(): JobProgress {
+    return this.#progress;
+  }
+
+  /**
+   * For processors. Resolves at once; it is stored within 250 ms, and before the job ends. Throws `PROGRESS_INVALID`, and
+   * `JOB_STATE` when this is not the job that a processor was given.
+   */
+  async updateProgress(progress: JobProgress): Promise<void> {
+    this.#speak("updateProgress").progress(progress);
+    this.#progress = progress;
+  }
+
+  /**
+   * For processors: adds a row to the job's log, which keeps the first 10 000 of at most 2 000 characters, and to the worker's.
+   * Resolves at once, like `updateProgress`. Throws `JOB_STATE` when this is not the job that a processor was given.
+   */
+  async log(row: string): Promise<void> {
+    this.#speak("log").log.info({}, row);
   }
 
   async getState(): Promise<JobState> {
@@ -87,6 +123,11 @@ export class Job<Data = unknown> {
   async promote(): Promise<void> {
     await (await this.#door()).promote(this.id);
   }
+
+  #speak(method: string): Voice {
+    if (this.#voice !== undefined) return this.#voice;
+    throw new MillraceError("JOB_STATE", `job.${method} is for the job that a processor is given, while it runs.`);
+  }
 }
 
 /** A job as the engine reads it. */
@@ -107,6 +148,7 @@ export function storedJob<Data>(job: StoredJob, door: Door): Job<Data> {
       stacktrace: well || job.lastErrorStack === null ? [] : [job.lastErrorStack],
       processedOn: job.startedAt?.getTime(),
       finishedOn: job.finishedAt?.getTime(),
+      progress: job.progress ?? 0,
     },
     door,
   );
@@ -133,6 +175,7 @@ export function runningJob<Data>(job: RunningJob, name: string, processedOn: num
       timestamp: timeOf(job.id),
       attemptsMade: job.attempt - 1,
       processedOn,
+      voice: job,
     },
     door,
   );

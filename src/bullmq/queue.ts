@@ -1,14 +1,15 @@
 /** A queue in the words of BullMQ. */
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
-import { checkedName } from "../core/options.ts";
+import { checkedName, wholeNumber } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
 import type { Cleaned } from "../jobs/control-store.ts";
 import type { Enqueued } from "../jobs/enqueue.ts";
-import type { JobStatus } from "../jobs/read-store.ts";
+import { readLogs } from "../jobs/notes-store.ts";
+import type { JobStatus, Job as StoredJob } from "../jobs/read-store.ts";
 import { type JobsOptions, enqueueOptions, keyOf } from "./job-options.ts";
 import { type Door, Job, addedJob, storedJob } from "./job.ts";
-import { freeKey, jobUnderKey } from "./store.ts";
+import { countLog, freeKey, jobUnderKey } from "./store.ts";
 
 export interface BulkJob<Data> {
   name: string;
@@ -18,6 +19,12 @@ export interface BulkJob<Data> {
 
 export type CountedState = "waiting" | "active" | "completed" | "failed" | "delayed";
 export type JobCounts = Record<CountedState, number>;
+
+export interface JobLogs {
+  logs: string[];
+  /** Of all rows, whichever were asked for. */
+  count: number;
+}
 
 /** A job about to be added, its options read. */
 interface Order<Data> {
@@ -30,6 +37,7 @@ interface Order<Data> {
 
 /** Jobs read at a time. */
 const page = 500;
+const farthest = Number.MAX_SAFE_INTEGER;
 
 export class Queue<Data = unknown> {
   readonly name: string;
@@ -76,11 +84,27 @@ export class Queue<Data = unknown> {
 
   /** A job of this queue, by its id or by the `jobId` it was added under. */
   async getJob(id: string): Promise<Job<Data> | undefined> {
+    const job = await this.#find(await this.#door(), id);
+    return job === undefined ? undefined : storedJob(job, this.#door);
+  }
+
+  /**
+   * Rows of a job's log from `start` to `end`, both included; -1 is the last one. The oldest first, or, unless `asc`, the newest.
+   * None for a job that is not there. Throws `OPTION_INVALID`. Fields that a task of Millrace gave a row stand behind it as JSON.
+   */
+  async getJobLogs(id: string, start = 0, end = -1, asc = true): Promise<JobLogs> {
+    for (const [name, place] of Object.entries({ start, end })) wholeNumber(place, name, -farthest, farthest);
     const mill = await this.#door();
-    const byId = isUuid(id) ? await mill.job(id) : undefined;
-    const key = byId === undefined ? await jobUnderKey(mill.db, keyOf(this.name, id)) : undefined;
-    const job = byId ?? (key === undefined ? undefined : await mill.job(key));
-    return job?.queue === this.name ? storedJob(job, this.#door) : undefined;
+    const job = await this.#find(mill, id);
+    const count = job === undefined ? 0 : await countLog(mill.db, job.id);
+    const first = start < 0 ? Math.max(count + start, 0) : start;
+    const last = Math.min(end < 0 ? count + end : end, count - 1);
+    if (job === undefined || first > last) return { logs: [], count };
+    const lines = (await readLogs(mill.db, job.id, asc ? first : count - 1 - last, last - first + 1)) ?? [];
+    const logs = lines.map(({ message, fields }) =>
+      fields === null ? message : `${message} ${JSON.stringify(fields)}`,
+    );
+    return { logs: asc ? logs : logs.reverse(), count };
   }
 
   // Lists go from `start` to `end`, both included; -1 is the last one. Those that ended come newest first, others in their order.
@@ -166,6 +190,13 @@ export class Queue<Data = unknown> {
     if (this.#closed) throw new MillraceError("CLOSED", `This object of the queue "${this.name}" is closed.`);
     return this.#connect();
   };
+
+  async #find(mill: Millrace, id: string): Promise<StoredJob | undefined> {
+    const byId = isUuid(id) ? await mill.job(id) : undefined;
+    const key = byId === undefined ? await jobUnderKey(mill.db, keyOf(this.name, id)) : undefined;
+    const job = byId ?? (key === undefined ? undefined : await mill.job(key));
+    return job?.queue === this.name ? job : undefined;
+  }
 
   #order({ name, data, opts = {} }: BulkJob<Data>): Order<Data> {
     const all = { ...this.#defaults, ...opts };

@@ -1,4 +1,4 @@
-/** Jobs by the id that their user gave them, which the engine keeps as an idempotency key. */
+/** Jobs by the id that their user gave them, which the engine keeps as an idempotency key; and the length of their logs. */
 import type { Database } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 
@@ -18,4 +18,11 @@ export async function freeKey(db: Database, task: string, key: string, gone: str
   await db.query(sql`
     delete from millrace.idempotency_keys k using millrace.tasks t
     where t.name = ${task}::text and k.task = t.id and k.key = ${key}::text and k.job_id = ${gone}::uuid`);
+}
+
+/** Rows in a job's log: they are numbered from 1 without a gap. */
+export async function countLog(db: Database, jobId: string): Promise<number> {
+  const [row] = await db.query<{ count: number }>(sql`
+    select coalesce(max(n), 0)::int as count from millrace.job_logs where job_id = ${jobId}::uuid`);
+  return row?.count ?? 0;
 }

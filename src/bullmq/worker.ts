@@ -94,6 +94,7 @@ function anyJob(processor: Processor, mill: Millrace): AnyTask {
     maxAttempts: usual.attempts,
     backoff: backoffOf(usual.backoff),
     timeout: 0,
+    keepLogs: 10_000, // the most there may be: BullMQ keeps them all
     async run(context) {
       const running = context as RunningJob;
       const processedOn = Date.now();

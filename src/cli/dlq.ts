@@ -11,6 +11,21 @@ import { fromNow, print, printJson, table } from "./print.ts";
 const words = ["list", "retry", "replay", "purge"] as const;
 const actions = { retry: "retry", replay: "replay", purge: "remove" } as const;
 
+const many = Object.keys(actions);
+/** Options that not every action has, and whose they are. */
+const owners: Readonly<Record<string, readonly string[]>> = {
+  group: ["list"],
+  limit: ["list"],
+  after: ["list"],
+  "to-queue": ["replay"],
+  "older-than": many,
+  preview: many,
+  all: many,
+  "per-second": many,
+  by: many,
+  reason: many,
+};
+
 export const dlq = command({
   meta: { name: "dlq", description: "Dead letters: list, count, retry, replay, purge" },
   args: {
@@ -25,10 +40,9 @@ export const dlq = command({
   },
   async run({ args }) {
     const action = wordOption(args.action ?? "list", "action", words) ?? "list";
+    refuseOthers(action, args);
     const group = wordOption(args.group, "group", deadLetterGroups);
     const filter = filterOf(args);
-    if (action === "list" && filter.older_than !== undefined)
-      throw invalid("--older-than is for retry, replay, purge.");
     const limit = pageLimit(args.limit);
     const door = await openApi(args);
     try {
@@ -47,6 +61,15 @@ export const dlq = command({
     }
   },
 });
+
+function refuseOthers(action: string, args: Readonly<Record<string, unknown>>): void {
+  for (const [option, whose] of Object.entries(owners))
+    if (args[option] !== undefined && !whose.includes(action))
+      throw invalid(`millrace dlq ${action}: --${option} is for ${whose.join(", ")}.`);
+  for (const option of ["limit", "after"])
+    if (args[option] !== undefined && args["group"] !== undefined)
+      throw invalid(`millrace dlq: --${option} is for the list, and --group counts.`);
+}
 
 interface Counted {
   readonly groups: readonly { value: string; count: number; oldest: string; newest: string }[];

@@ -5,7 +5,8 @@
 import { Worker, parentPort, workerData } from "node:worker_threads";
 import { NonRetryableError } from "../core/errors.ts";
 import { readFailure } from "../core/retry.ts";
-import type { FromIsolate, ToIsolate } from "./protocol.ts";
+import { type Within, loadWithin } from "../telemetry/trace-context.ts";
+import type { Ended, FromIsolate, ToIsolate } from "./protocol.ts";
 import { type Handler, Turn } from "./turn.ts";
 import { loadTypescript } from "./typescript.ts";
 
@@ -15,6 +16,8 @@ const parentLookMs = 1_000;
 
 /** The job that runs. */
 let current: Turn | undefined;
+/** Loaded for the first job that comes with a trace. */
+let loading: Promise<Within | undefined> | undefined;
 
 if (parentPort) parentPort.on("message", hear);
 else livesWithItsParent();
@@ -47,7 +50,16 @@ function hear(message: ToIsolate): void {
 async function run(message: Extract<ToIsolate, { say: "run" }>): Promise<void> {
   const turn = new Turn(message, tell);
   current = turn;
-  tell({ say: "ended", turn: turn.number, how: await turn.run(handler as Handler) });
+  const work = (): Promise<Ended> => turn.run(handler as Handler);
+  const { trace } = message;
+  const within = trace && (await withinOf(message.job.id));
+  tell({ say: "ended", turn: turn.number, how: await (within ? within(trace, work) : work()) });
+}
+
+function withinOf(job: string): Promise<Within | undefined> {
+  const warn = (fields: object, text: string): void => tell({ say: "log", job, level: "warn", fields, message: text });
+  loading ??= loadWithin({ warn });
+  return loading;
 }
 
 /** Throws when the message cannot be cloned. */

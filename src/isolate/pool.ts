@@ -5,6 +5,7 @@
 import { type ErrorCode, MillraceError, NonRetryableError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import { type Failure, readFailure } from "../core/retry.ts";
+import type { StoredTrace } from "../telemetry/trace-context.ts";
 import type { IsolateRule } from "./options.ts";
 import { type Ask, type Ended, type FromIsolate, type JobFacts, errorOf } from "./protocol.ts";
 import { type End, type Vessel, launch } from "./vessel.ts";
@@ -15,6 +16,8 @@ export interface Work {
   /** Steps of it were kept by an attempt before. */
   readonly hasSteps: boolean;
   readonly maxResultBytes: number;
+  /** Of the run's span, when somebody takes spans. */
+  readonly trace: StoredTrace | undefined;
   /** It left the queue: its time begins. */
   began(): void;
   log(level: keyof Log, fields: object, message: string): void;
@@ -172,8 +175,8 @@ export class Pool {
       seat.turn += 1;
       work.began();
       try {
-        const { job, hasSteps, maxResultBytes } = work;
-        seat.vessel.tell({ say: "run", turn: seat.turn, job, hasSteps, maxResultBytes });
+        const { job, hasSteps, maxResultBytes, trace } = work;
+        seat.vessel.tell({ say: "run", turn: seat.turn, job, hasSteps, maxResultBytes, trace });
       } catch (cause) {
         const { task } = work.job;
         const message = `The input of task "${task}" cannot be sent to a ${this.#setup.rule.in}: ${(cause as Error).message}`;

@@ -3,6 +3,7 @@ import { NonRetryableError, RateLimitError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { Failure } from "../core/retry.ts";
 import type { NewStep } from "../steps/steps.ts";
+import type { StoredTrace } from "../telemetry/trace-context.ts";
 
 /** What a handler is told of its job. `input` may be anything that can be cloned. */
 export interface JobFacts {
@@ -25,6 +26,8 @@ export type ToIsolate =
       readonly hasSteps: boolean;
       /** Largest JSON of what the handler, or a step of it, returns. */
       readonly maxResultBytes: number;
+      /** Of the run's span, when somebody takes spans. */
+      readonly trace: StoredTrace | undefined;
     }
   /** To the question of that number. */
   | {

@@ -1,7 +1,7 @@
 /** Writing what was asked: `jobs` and `pending`, in one statement, with a NOTIFY only when somebody idle would hear it. */
 import type { Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql, textArrayLiteral } from "../db/sql.ts";
-import type { StoredTrace } from "../telemetry/tracing.ts";
+import type { StoredTrace } from "../telemetry/trace-context.ts";
 import { lineOf } from "./settle-store.ts";
 
 /** One job on its way in. `input` is JSON text; what a plain job does not have is undefined. */

@@ -4,7 +4,7 @@ import { storableJson } from "../core/json.ts";
 import { checkedName, wholeNumber } from "../core/options.ts";
 import { uuidv7 } from "../core/uuid.ts";
 import { type Database, type Executor, type ForeignTransaction, isTransient } from "../db/database.ts";
-import type { StoredTrace } from "../telemetry/tracing.ts";
+import type { StoredTrace } from "../telemetry/trace-context.ts";
 import { type Admission, type Denial, tooLarge } from "./admission.ts";
 import { batches } from "./batches.ts";
 import { type EnqueueOptions, readKey, readSpecial, readUnique } from "./enqueue-options.ts";

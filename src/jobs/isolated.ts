@@ -34,6 +34,7 @@ export class IsolatedTasks {
       job: { id, task: definition.name, queue, attempt, maxAttempts, schedule, input },
       hasSteps: job.hasSteps,
       maxResultBytes: this.#engine.maxResultBytes,
+      trace: job.span?.trace,
       began: () => this.#onBegin(job),
       log: (level: keyof Log, fields: object, message: string) => job.log[level](fields, message),
       progress: (json: string) => job.progress(JSON.parse(json)),

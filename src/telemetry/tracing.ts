@@ -2,17 +2,9 @@
  * Spans for jobs, by the messaging conventions of OpenTelemetry: `send <queue>` around enqueueing, `process <task>` around a run. On
  * where `@opentelemetry/api` is installed and a tracer provider is registered; otherwise nothing is made, and a job stays what it was.
  */
-import type { Context, Span, SpanContext, Tracer } from "@opentelemetry/api";
-
+import type { Context, Span, Tracer } from "@opentelemetry/api";
 import type { Log } from "../core/log.ts";
-
-type Api = typeof import("@opentelemetry/api");
-
-/** The context a job was enqueued in, by W3C Trace Context, as it is kept with the job. */
-export interface StoredTrace {
-  readonly traceparent: string;
-  readonly tracestate?: string;
-}
+import { type Api, type StoredTrace, loadApi, readTrace, writeTrace } from "./trace-context.ts";
 
 /** What a run is about. */
 export interface RunFacts {
@@ -35,6 +27,8 @@ export interface RunEnd {
 }
 
 export interface RunSpan {
+  /** For a thread or process that runs the task. */
+  readonly trace: StoredTrace | undefined;
   /** Runs `work` within the span: spans that it makes are its children. */
   within<Result>(work: () => Result): Result;
   end(how: RunEnd): void;
@@ -47,18 +41,11 @@ interface Loading {
 }
 
 /** Undefined when the package is not there, or cannot be loaded. */
-export async function loadTracing(
+export function loadTracing(
   { version, log, now }: Loading,
-  load: () => Promise<unknown> = () => import("@opentelemetry/api"),
+  load?: () => Promise<unknown>,
 ): Promise<Tracing | undefined> {
-  try {
-    return new Tracing((await load()) as Api, version, now);
-  } catch (error) {
-    // Most have no use for it.
-    if (/^(ERR_)?MODULE_NOT_FOUND$/.test(String((error as { code?: unknown }).code))) return undefined;
-    log.warn({ err: error }, "@opentelemetry/api could not be loaded; there are no spans");
-    return undefined;
-  }
+  return loadApi(log, (api) => new Tracing(api, version, now), load);
 }
 
 const system = { "messaging.system": "millrace" } as const;
@@ -86,12 +73,7 @@ export class Tracing {
 
   /** The active span, as a job keeps it. */
   get active(): StoredTrace | undefined {
-    const context = this.#api.trace.getActiveSpan()?.spanContext();
-    if (context === undefined || !this.#api.isSpanContextValid(context)) return undefined;
-    const state = context.traceState?.serialize();
-    const flags = context.traceFlags.toString(16).padStart(2, "0");
-    const traceparent = `00-${context.traceId}-${context.spanId}-${flags}`;
-    return state ? { traceparent, tracestate: state } : { traceparent };
+    return writeTrace(this.#api, this.#api.trace.getActiveSpan()?.spanContext());
   }
 
   /**
@@ -134,7 +116,7 @@ export class Tracing {
   /** A span `process <task>`, within the trace the job was enqueued in; a trace of its own for a job without one. */
   process({ id, task, queue, attempt, worker, heldMs, trace: stored }: RunFacts): RunSpan {
     const { ROOT_CONTEXT, SpanKind, context, trace } = this.#api;
-    const sender = stored === undefined ? undefined : this.#read(stored);
+    const sender = stored === undefined ? undefined : readTrace(this.#api, stored);
     // Never what happens to be active here: a run may be started from the end of another.
     const parent = sender === undefined ? ROOT_CONTEXT : trace.setSpanContext(ROOT_CONTEXT, sender);
     const span = this.#tracer.startSpan(
@@ -162,7 +144,11 @@ export class Tracing {
       parent,
     );
     const active: Context = trace.setSpan(parent, span);
+    const api = this.#api;
     return {
+      get trace() {
+        return writeTrace(api, span.spanContext());
+      },
       within: (work) => context.with(active, work),
       end: (how) => this.#end(span, how),
     };
@@ -177,18 +163,5 @@ export class Tracing {
       span.setStatus({ code: ERROR, ...(message === undefined ? {} : { message }) });
     }
     span.end();
-  }
-
-  #read({ traceparent, tracestate }: StoredTrace): SpanContext | undefined {
-    const [, traceId = "", spanId = "", flags = "0"] =
-      /^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/.exec(traceparent) ?? [];
-    const context: SpanContext = {
-      traceId,
-      spanId,
-      traceFlags: Number.parseInt(flags, 16),
-      isRemote: true,
-      ...(tracestate === undefined ? {} : { traceState: this.#api.createTraceState(tracestate) }),
-    };
-    return this.#api.isSpanContextValid(context) ? context : undefined;
   }
 }

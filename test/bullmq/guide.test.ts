@@ -58,6 +58,20 @@ test("added, run, operated", async () => {
   log.mockRestore();
 });
 
+test("what a processor says of its job", async () => {
+  await using queueManager = createQueueManager();
+  const job = await queueManager.getQueue("export").add("rows", {}, { jobId: "export-7" });
+  queueManager.registerWorker("export", async (job) => {
+    await job.log("reads the rows");
+    await job.updateProgress(50);
+  });
+  await vi.waitFor(async () => expect(await job.getState()).toBe("completed"), { timeout: 20_000 });
+
+  const { logs, count } = await queueManager.getQueue("export").getJobLogs("export-7");
+
+  expect({ logs, count }).toEqual({ logs: ["reads the rows"], count: 1 });
+});
+
 test("one queue moved to a task, the other one not yet", async () => {
   const [sent, analysed] = [gate(), gate()];
   const sendReceipt = task({ name: "send-receipt", queue: "receipts", run: () => sent.open() });
@@ -84,7 +98,7 @@ test("every example of the guide stands here or in the module that it shows", as
   const [module = "", ...examples] = [...page.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, code = ""]) => code);
 
   for (const line of module.trim().split("\n")) expect(config).toContain(line);
-  expect(examples).toHaveLength(3);
+  expect(examples).toHaveLength(5);
   for (const example of examples) expect(unindented(here)).toContain(unindented(example));
 });
 

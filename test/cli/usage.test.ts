@@ -19,6 +19,23 @@ test("an unknown option is refused in a sentence that names its code, and nothin
   expect(code).toBe(2);
 });
 
+test.for([
+  [["purge", "--all", "--limit", "5"], "millrace dlq purge: --limit is for list."],
+  [["replay", "--task", "fail", "--after", "abc"], "millrace dlq replay: --after is for list."],
+  [["retry", "--all", "--limit=5"], "millrace dlq retry: --limit is for list."],
+  [["retry", "--all", "--group", "task"], "millrace dlq retry: --group is for list."],
+  [["retry", "--all", "--to-queue", "a"], "millrace dlq retry: --to-queue is for replay."],
+  [["--older-than", "1h"], "millrace dlq list: --older-than is for retry, replay, purge."],
+  [["list", "--preview"], "millrace dlq list: --preview is for retry, replay, purge."],
+  [["--group", "task", "--limit", "5"], "millrace dlq: --limit is for the list, and --group counts."],
+] as const)("an option of another action is refused: dlq %j", async ([args, message]) => {
+  await using place = await emptyPlace();
+  const { code, stdout, stderr } = await place.run("dlq", ...args);
+  expect(stderr).toContain(`millrace: ${message}\n  OPTION_INVALID: `);
+  expect(stdout).toBe("");
+  expect(code).toBe(2);
+});
+
 test("with --json an error is one JSON object on standard error", async () => {
   await using place = await emptyPlace();
   const { code, stdout, stderr } = await place.run("jobs", "--json", "--nope");

@@ -13,6 +13,7 @@ await pool.run({
   job: { id: "1", task: "acts", queue: "default", attempt: 1, maxAttempts: 1, input: { do: "loop" } },
   hasSteps: false,
   maxResultBytes: 1_000,
+  trace: undefined,
   began() {},
   progress() {},
   ask: () => Promise.resolve(),
