@@ -466,6 +466,8 @@ create table millrace.schedules (
   -- the next tick, and when it fires: later by its jitter. Null: none comes, or paused, or retired
   next_at timestamptz,
   due_at timestamptz,
+  -- when these two were worked out: in the future, when the clock was ahead and came back
+  placed_at timestamptz not null default now(),
   -- ticks up to here were dealt with
   last_at timestamptz,
   paused_at timestamptz,
@@ -481,6 +483,7 @@ create table millrace.schedules (
   updated_by text
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01);
 create index schedules_due on millrace.schedules (due_at);
+create index schedules_placed on millrace.schedules (placed_at) where paused_at is null and retired_at is null;
 
 -- What became of each tick. count: of neighbouring ticks that were missed or skipped together, up to tick_until; at_least: or more.
 create table millrace.schedule_runs (
