@@ -220,12 +220,10 @@ export class Millrace extends Listener {
   }
 
   #companions(scheduler: boolean, queues: readonly string[] | undefined): Companion[] {
-    if (!scheduler) {
-      const setup = { log: this.log, random: this.#random };
+    if (!scheduler)
       return this.app.schedules.length === 0
         ? []
-        : [new Presence(this.schedules, this.definedSets(false), this.#scheduler, setup)];
-    }
+        : [new Presence(this.schedules, this.definedSets(false), this.#scheduler, this.log)];
     // Whoever would run maintenance also asks for it.
     const maintains = queues === undefined || queues.includes(maintenanceQueue);
     return [new Scheduler(this.schedules, this.db, this.definedSets(maintains), this.log)];

@@ -1,36 +1,38 @@
 /** Beside a worker that fires no schedules: says again and again that its app's code lives, so that what it defines is not retired. */
 import type { Log } from "../core/log.ts";
-import { type Companion, type Upkeep, keepUp } from "../jobs/upkeep.ts";
+import { isTransient } from "../db/database.ts";
+import type { Companion } from "../jobs/upkeep.ts";
 import type { DefinedSet, Standing } from "./code.ts";
 import { beatMs } from "./scheduler.ts";
 import type { Schedules } from "./schedules.ts";
 
 export class Presence implements Companion {
-  readonly #schedules: Schedules;
+  readonly #schedules: Pick<Schedules, "define" | "keepAlive">;
   readonly #sets: readonly DefinedSet[];
   readonly #decides: boolean;
   readonly #log: Log;
-  readonly #random: () => number;
   #standing: Standing | undefined;
-  #upkeep: Upkeep | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #beating: Promise<void> | undefined;
+  #stopped = false;
 
   /** `decides`: its process defined its schedules when it started, and goes on with that. */
   constructor(
-    schedules: Schedules,
+    schedules: Pick<Schedules, "define" | "keepAlive">,
     sets: readonly DefinedSet[],
     decides: boolean,
-    surroundings: { readonly log: Log; readonly random: () => number },
+    log: Log,
   ) {
     this.#schedules = schedules;
     this.#sets = sets;
     this.#decides = decides;
-    this.#log = surroundings.log;
-    this.#random = surroundings.random;
+    this.#log = log;
   }
 
   start(): void {
-    const chore = { name: "schedule_versions", everyMs: beatMs, run: () => this.#beat() };
-    this.#upkeep = keepUp([chore], this.#log, this.#random);
+    this.#beating = this.#beat().finally(() => {
+      if (!this.#stopped) this.#timer = setTimeout(() => this.start(), beatMs);
+    });
   }
 
   hear(): boolean {
@@ -40,12 +42,19 @@ export class Presence implements Companion {
   lookAgain(): void {}
 
   async stop(): Promise<void> {
-    await this.#upkeep?.stop();
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#beating;
   }
 
   async #beat(): Promise<void> {
     const before = this.#standing;
-    if (!this.#decides) await this.#schedules.keepAlive(this.#sets);
-    else this.#standing = await this.#schedules.define(this.#sets, before === undefined ? {} : { before });
+    try {
+      if (!this.#decides) await this.#schedules.keepAlive(this.#sets);
+      else this.#standing = await this.#schedules.define(this.#sets, before === undefined ? {} : { before });
+    } catch (error) {
+      const level = isTransient(error) || this.#stopped ? "debug" : "warn";
+      this.#log[level]({ err: error, retry_ms: beatMs }, "saying that the app's schedules live failed; trying again");
+    }
   }
 }
