@@ -4,13 +4,15 @@ import { type ScheduleDesk, believed, placeOf } from "./desk.ts";
 import { type ScheduleRow, tellSchedulers } from "./schedules-store.ts";
 
 const batch = 1_000;
+/** At a time; who calls has other things to do, too. */
+const batchesMax = 20;
 /** Named in the log; the audit has all. */
 const namedMax = 5;
 
-/** Returns how many were set back. Any number of processes may do so at once. */
+/** Up to 20 000; returns how many were set back. Any number of processes may do so at once. */
 export async function setBack(desk: ScheduleDesk): Promise<number> {
   let all = 0;
-  while (await anyAhead(desk.db)) {
+  for (let n = 0; n < batchesMax && (await anyAhead(desk.db)); n += 1) {
     const found = await desk.db.transaction(async (tx) => {
       const rows = await lockAhead(tx, batch);
       if (rows.length === 0) return rows;
