@@ -1,6 +1,6 @@
 /** Schedules whose next tick was worked out by a clock that was ahead, and has come back since. */
 import type { Executor } from "../db/database.ts";
-import { type Sql, sql } from "../db/sql.ts";
+import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
 import { type ScheduleRow, columns } from "./schedules-store.ts";
 
 /** A clock that was ahead by more than this is not believed. By less, what it placed is waited for. */
@@ -22,6 +22,17 @@ export async function anyAhead(db: Executor): Promise<boolean> {
 export async function lockAhead(tx: Executor, limit: number): Promise<ScheduleRow[]> {
   return tx.query<ScheduleRow>(sql`
     select ${columns} from millrace.schedules s where ${isAhead} order by s.placed_at desc limit ${limit}::int for update skip locked`);
+}
+
+/** Jobs that schedules enqueued by a clock that was ahead, whose runs have not ended: they may wait for a time to come. */
+export async function jobsAhead(tx: Executor, schedules: readonly number[]): Promise<string[]> {
+  const rows = await tx.query<{ id: string }>(sql`
+    select r.job_id::text as id from millrace.schedule_runs r
+    where r.schedule = any (${arrayLiteral(schedules)}::int[]) and r.status = 'fired' and r.ended_at is null
+      and r.fired_at > now() + ${aheadMs}::float8 * interval '1 millisecond'
+      -- one that was tried waits as its attempt said
+      and not exists (select from millrace.attempts a where a.job_id = r.job_id)`);
+  return rows.map(({ id }) => id);
 }
 
 export interface Replaced {

@@ -1,5 +1,6 @@
-/** A clock that was ahead and has come back: the schedules it put off are set back to the tick that their rule gives. */
-import { type Replaced, anyAhead, lockAhead, replace } from "./clock-store.ts";
+/** A clock that was ahead and has come back: the schedules it put off are set back to the tick that their rule gives, and their jobs to now. */
+import { moveJobs } from "../jobs/orders-store.ts";
+import { type Replaced, anyAhead, jobsAhead, lockAhead, replace } from "./clock-store.ts";
 import { type ScheduleDesk, believed, placeOf } from "./desk.ts";
 import { type ScheduleRow, tellSchedulers } from "./schedules-store.ts";
 
@@ -8,6 +9,8 @@ const batch = 1_000;
 const batchesMax = 20;
 /** Named in the log; the audit has all. */
 const namedMax = 5;
+/** Who puts jobs to now, for their timeline. */
+const setter = { by: null, reason: "the clock was ahead and has come back" };
 
 /** Up to 20 000; returns how many were set back. Any number of processes may do so at once. */
 export async function setBack(desk: ScheduleDesk): Promise<number> {
@@ -20,6 +23,20 @@ export async function setBack(desk: ScheduleDesk): Promise<number> {
         tx,
         rows.map((row) => replacedOf(desk, row)),
       );
+      const waiting = await jobsAhead(
+        tx,
+        rows.map(({ id }) => id),
+      );
+      for (let from = 0; from < waiting.length; from += batch)
+        await moveJobs(
+          tx,
+          desk.channel,
+          waiting.slice(from, from + batch),
+          "promote",
+          { delayMs: 0 },
+          setter,
+          "delayed",
+        );
       await tellSchedulers(tx, desk.channel);
       return rows;
     });

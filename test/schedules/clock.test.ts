@@ -175,6 +175,25 @@ test("a daily schedule made and fired by a clock that jumps goes on where it was
   expect(days.toSorted()).toEqual(["fired 10", "fired 8", "fired 9"]);
 });
 
+test("a job that it fired and nobody took is due at once, and stands in no tick's way", async () => {
+  const start = Date.parse("2030-01-07T12:00:00Z");
+  const app = defineApp({ tasks: [work], schedules: [every("one", { overlap: "skip" })] });
+  await using mill = await testMillrace(app, { now: new Date(start) });
+  await mill.runUntilIdle();
+  await startClock(mill.pglite, start + year);
+  await mill.schedules.fire();
+  await startClock(mill.pglite, start);
+  const { jobs } = await mill.jobs({ status: "delayed" });
+  expect(jobs).toHaveLength(1);
+  await mill.schedules.setBack();
+  const [run] = await mill.runUntilIdle();
+  expect(run).toMatchObject({ id: jobs[0]?.id, status: "completed" });
+  const { story } = await mill.timeline(jobs[0]?.id ?? "");
+  expect(JSON.stringify(story)).toContain("the clock was ahead and has come back");
+  await mill.advance("1m");
+  expect((await mill.schedules.runs("one")).map(({ outcome }) => outcome)).toEqual(["completed", "completed"]);
+});
+
 test("whether there is any is one look into an index, however many schedules there are", async () => {
   await using mill = await file.open([work], {}, [every("one")]);
   await mill.db.query(sql`
