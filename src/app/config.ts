@@ -158,7 +158,11 @@ export const variables = {
     2_147_483_647,
     "Jobs a queue takes per minute of the clock, unless its policy says otherwise; more are refused as ENQUEUE_RATE_EXCEEDED.",
   ),
-  scheduler: flag(["MILLRACE_SCHEDULER"], true, "Fire schedules in this process. Any number of processes may."),
+  scheduler: flag(
+    ["MILLRACE_SCHEDULER"],
+    true,
+    "Define the app's schedules and fire what is due in this process. Any number of processes may.",
+  ),
   maintenanceSeconds: whole(
     ["MAINTENANCE_INTERVAL_SECS"],
     60,

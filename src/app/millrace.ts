@@ -25,6 +25,7 @@ import { type Tracing, loadTracing } from "../telemetry/tracing.ts";
 import { Worker, type WorkerSetup } from "../jobs/worker.ts";
 import { reapAll } from "../jobs/workers-store.ts";
 import type { DefinedSet } from "../schedules/code.ts";
+import { Presence } from "../schedules/presence.ts";
 import { Scheduler } from "../schedules/scheduler.ts";
 import { Schedules } from "../schedules/schedules.ts";
 import type { App } from "./app.ts";
@@ -62,6 +63,7 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
   const perMinute = options.maxEnqueuePerMinute ?? config.maxEnqueuePerMinute;
   const maxEnqueuePerMinute =
     perMinute === undefined ? null : wholeNumber(perMinute, "maxEnqueuePerMinute", 1, 2_147_483_647);
+  const scheduler = options.scheduler ?? config.scheduler;
   const db = await open(options, config, log);
   try {
     if (options.migrate ?? config.migrate) await migrate(db);
@@ -74,7 +76,7 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
         options.telemetry === false ? undefined : await loadTracing({ version, log, now: options.now ?? Date.now }),
       maxPayloadBytes,
       maxEnqueuePerMinute,
-      scheduler: config.scheduler,
+      scheduler,
       maintenance: {
         everyMs: config.maintenanceSeconds * 1_000,
         archiveAfterMs: config.archiveDays * dayMs,
@@ -88,7 +90,9 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
     // Names learnt now need no look-up on the first enqueue, and the app's queues can be paused before they had a job.
     await mill.names.tasks.ids(app.tasks.map((task) => task.name));
     await mill.names.queues.ids(app.tasks.map((task) => task.queue));
-    if (app.schedules.length > 0) await mill.schedules.define(mill.definedSets(false), { alone });
+    const defined = mill.definedSets(false);
+    if (app.schedules.length > 0)
+      await (scheduler ? mill.schedules.define(defined, { alone }) : mill.schedules.keepAlive(defined));
     return mill;
   } catch (error) {
     await db.close();
@@ -188,7 +192,7 @@ export class Millrace extends Listener {
         tracing: this.tracing,
         tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
-        companions: scheduler ? [this.#makeScheduler(queueNames)] : [],
+        companions: this.#companions(scheduler, queueNames),
       };
     };
     const worker = new Worker(name, prepare, this.log);
@@ -216,10 +220,14 @@ export class Millrace extends Listener {
     return logsOfJob(this.db, id, after, wholeNumber(options.limit ?? 200, "limit", 1, 1_000));
   }
 
-  #makeScheduler(queues: readonly string[] | undefined): Companion {
+  #companions(scheduler: boolean, queues: readonly string[] | undefined): Companion[] {
+    if (!scheduler)
+      return this.app.schedules.length === 0
+        ? []
+        : [new Presence(this.schedules, this.definedSets(false), this.#scheduler, this.log)];
     // Whoever would run maintenance also asks for it.
     const maintains = queues === undefined || queues.includes(maintenanceQueue);
-    return new Scheduler(this.schedules, this.db, this.definedSets(maintains), this.log);
+    return [new Scheduler(this.schedules, this.db, this.definedSets(maintains), this.log)];
   }
 
   /** The schedules of this process: the app's, and, where it is to run maintenance, Millrace's own. */

@@ -23,6 +23,8 @@ export interface MillraceOptions {
   maxPayloadBytes?: number;
   /** Jobs a queue takes per minute, unless its policy says otherwise. Default: no limit. */
   maxEnqueuePerMinute?: number;
+  /** Define the app's schedules, and fire what is due beside each worker. Default `MILLRACE_SCHEDULER`, or true. */
+  scheduler?: boolean;
   /** Default: silent. pino and console fit. */
   log?: Log;
   /** Spans for OpenTelemetry, where its API is installed and a provider registered. Default true. */
@@ -46,7 +48,7 @@ export interface WorkOptions {
   name?: string;
   /** Jobs of tasks this app does not define: leave them to a worker that has them (default), or fail them as `UNKNOWN_JOB_TYPE`. */
   unknownTasks?: "leave" | "fail";
-  /** Also fire schedules. Default true, or `MILLRACE_SCHEDULER`. Any number of processes may. */
+  /** Also fire schedules. Default: the `scheduler` of `millrace()`. Any number of processes may. */
   scheduler?: boolean;
 }
 
@@ -88,6 +90,7 @@ export const optionNames: ReadonlySet<string> = new Set([
   "listenUrl",
   "maxPayloadBytes",
   "maxEnqueuePerMinute",
+  "scheduler",
   "log",
   "telemetry",
   "now",

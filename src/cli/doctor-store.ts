@@ -1,6 +1,7 @@
 /** What `millrace doctor` asks the database. Nothing here writes. */
 import type { Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
+import { aheadMs } from "../schedules/clock-store.ts";
 
 export interface Server {
   readonly version: string;
@@ -19,11 +20,11 @@ export async function readServer(db: Executor): Promise<Server> {
 
 /** What is wrong with a schedule. */
 export interface ScheduleFault {
-  readonly fault: "trouble" | "late" | "unserved" | "overdue";
+  readonly fault: "trouble" | "late" | "ahead" | "unserved" | "overdue";
   readonly name: string;
   /** Of `trouble`: why; of `unserved`: the task and the queue. */
   readonly about: string;
-  /** Of `late` and `overdue`: since when. */
+  /** Of `late` and `overdue`: for how long. Of `ahead`: by how much the clock was. */
   readonly ms: number;
 }
 
@@ -50,6 +51,10 @@ export async function scheduleFaults(db: Executor, limit: number): Promise<Sched
     union all
     (select 'late', name, '', (extract(epoch from now() - due_at) * 1000)::float8 from millrace.schedules
      where due_at < now() - interval '30 seconds' order by due_at limit ${limit}::int)
+    union all
+    (select 'ahead', name, '', (extract(epoch from placed_at - now()) * 1000)::float8 from millrace.schedules
+     where placed_at > now() + ${aheadMs}::float8 * interval '1 millisecond' and paused_at is null and retired_at is null
+     order by placed_at desc limit ${limit}::int)
     union all
     (select 'unserved', s.name, 'task "' || t.name || '" in queue "' || q.name || '"', 0
      from millrace.schedules s join millrace.tasks t on t.id = s.task join millrace.queues q on q.id = s.queue

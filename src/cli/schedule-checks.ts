@@ -25,6 +25,10 @@ function findingOf({ fault, name, about, ms }: ScheduleFault): Finding {
       `is due since ${describeMs(ms)} and nobody fires it`,
       "Start `millrace up` or `millrace worker`, one at least without MILLRACE_SCHEDULER=off.",
     ],
+    ahead: [
+      `was placed by a clock that was ${describeMs(ms)} ahead of the database's now, and waits for a tick that far away`,
+      "A running scheduler sets it back within 15 s: start one. If one runs, look why that clock jumps (NTP).",
+    ],
     unserved: [
       `enqueues ${about}, which no live worker serves`,
       "Deploy a worker whose app has this task, correct the schedule, or pause it.",

@@ -466,6 +466,8 @@ create table millrace.schedules (
   -- the next tick, and when it fires: later by its jitter. Null: none comes, or paused, or retired
   next_at timestamptz,
   due_at timestamptz,
+  -- when these two were worked out: in the future, when the clock was ahead and came back
+  placed_at timestamptz not null default now(),
   -- ticks up to here were dealt with
   last_at timestamptz,
   paused_at timestamptz,
@@ -481,6 +483,7 @@ create table millrace.schedules (
   updated_by text
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01);
 create index schedules_due on millrace.schedules (due_at);
+create index schedules_placed on millrace.schedules (placed_at) where paused_at is null and retired_at is null;
 
 -- What became of each tick. count: of neighbouring ticks that were missed or skipped together, up to tick_until; at_least: or more.
 create table millrace.schedule_runs (
@@ -511,6 +514,19 @@ create index schedule_runs_recent on millrace.schedule_runs (schedule, id);
 create index schedule_runs_job on millrace.schedule_runs (job_id) where job_id is not null;
 create index schedule_runs_open on millrace.schedule_runs (schedule, status, id) where status in ('fired', 'queued') and ended_at is null;
 create index schedule_runs_age on millrace.schedule_runs (decided_at);
+
+-- The same history under the name by which runbook 001 asks for it: one row for each run, with why it failed.
+create view millrace.job_runs as
+  select r.id, s.name as job_id, s.id as config_id,
+         case when r.outcome = 'completed' then 'success' when r.outcome = 'failed' then 'error' when r.outcome is not null then r.outcome
+              when r.status = 'fired' then 'running' else r.status end as status,
+         r.cause, r.tick_at, coalesce(r.fired_at, r.decided_at) as run_at,
+         (extract(epoch from r.ended_at - r.fired_at) * 1000)::float8 as duration_ms,
+         coalesce(case when r.outcome = 'failed' then e.error_message end, r.code, r.reason) as detail, r.count, r.job_id as correlation_id
+  from millrace.schedule_runs r join millrace.schedules s on s.id = r.schedule
+  left join lateral (
+    select a.error_message from millrace.attempts a where a.job_id = r.job_id and a.error_code is not null order by a.id desc limit 1
+  ) e on true;
 
 -- Versions of an app, told apart by what they define. The one that came last, of those that live, decides.
 create table millrace.schedule_versions (

@@ -1,10 +1,11 @@
 /**
  * Schedules that an app's code defines, and what the database makes of them. The rule: of the versions of the app that are alive, the one
  * that came last decides about the schedules it defines; what no living version defines is retired. What an operator changed or paused
- * stays as it is. A version that came before never writes over a newer one, so two side by side do not take turns.
+ * stays as it is. A version that came before never writes over a newer one, so two side by side do not take turns. Processes that fire no
+ * schedules keep theirs from being retired, and decide nothing.
  */
 import { createHash } from "node:crypto";
-import type { Executor } from "../db/database.ts";
+import type { Database, Executor } from "../db/database.ts";
 import type { Schedule, Spec } from "./definition.ts";
 import { type ScheduleDesk, canonical, checkInput, edited, editsOf, isRetimed, numbersOf, placeOf } from "./desk.ts";
 import {
@@ -19,9 +20,11 @@ import {
 } from "./schedules-store.ts";
 import {
   type Version,
+  aliveMs,
   beatVersions,
   forgetAllVersions,
   forgetVersions,
+  livingVersions,
   lockVersions,
   orphanedSchedules,
 } from "./versions-store.ts";
@@ -32,33 +35,60 @@ export interface DefinedSet {
   readonly schedules: readonly Schedule[];
 }
 
-function versionOf({ source, schedules }: DefinedSet): Version {
+/** What a process saw last, for the next time it looks. Times in ms since 1970, by the database's clock. */
+export interface Standing {
+  readonly living: string;
+  readonly atMs: number;
+  /** Until then it retires nobody and takes nothing over. */
+  readonly patientUntilMs: number;
+}
+
+/** Nothing was heard for so long: by nobody, for the database was away, or its clock has jumped. */
+const silenceMs = 45_000;
+
+function versionOf({ source, schedules }: DefinedSet, decides: boolean): Version {
   const all = schedules
     .map(({ name, spec }) => [name, spec])
     .toSorted(([a], [b]) => ((a as string) < (b as string) ? -1 : 1));
   return {
     fingerprint: createHash("sha256")
-      .update(canonical([source, all]))
+      .update(canonical([decides ? source : "kept", all]))
       .digest("hex")
       .slice(0, 32),
     names: schedules.map(({ name }) => name),
+    decides,
   };
 }
 
+function versionsOf(sets: readonly DefinedSet[], decides: boolean): Version[] {
+  return sets.filter(({ schedules }) => schedules.length > 0).map((set) => versionOf(set, decides));
+}
+
+/** Says that code with these definitions lives, so that nobody retires them, and changes nothing else. */
+export async function keepAlive(db: Database, sets: readonly DefinedSet[]): Promise<void> {
+  await beatVersions(db, versionsOf(sets, false));
+}
+
 /**
- * Says that these definitions live, and brings the database to what the living versions say. Returns the fingerprints of those.
- * `alone`: no other process can be alive. `before`: what it returned last time; when nothing has changed since, nothing is written.
+ * Says that these definitions live, and brings the database to what the living versions say.
+ * `alone`: no other process can be alive. `before`: what it returned last time; when nothing has changed since, nothing is written. After a
+ * silence of its own it waits for a minute: others were silent too, and must be able to say that they live.
  */
 export async function reconcile(
   desk: ScheduleDesk,
   sets: readonly DefinedSet[],
-  { alone = false, before }: { alone?: boolean; before?: string } = {},
-): Promise<string> {
+  { alone = false, before }: { alone?: boolean; before?: Standing } = {},
+): Promise<Standing> {
   const defined = sets.filter(({ schedules }) => schedules.length > 0);
-  const versions = defined.map(versionOf);
+  const versions = versionsOf(defined, true);
+  let patientUntilMs = Number.NEGATIVE_INFINITY;
   if (before !== undefined) {
-    const living = fingerprintsOf(await beatVersions(desk.db, versions));
-    if (living === before) return living;
+    await beatVersions(desk.db, versions);
+    const atMs = (await readClock(desk.db)).getTime();
+    const silentMs = atMs - before.atMs;
+    patientUntilMs = silentMs < 0 || silentMs > silenceMs ? atMs + aliveMs : before.patientUntilMs;
+    const living = fingerprintsOf(await livingVersions(desk.db));
+    if (living === before.living || atMs < patientUntilMs) return { living: before.living, atMs, patientUntilMs };
   }
   const all = defined.flatMap(({ schedules }) => schedules);
   for (const { spec, task } of all) await checkInput(task ?? desk.tasks.find((one) => one.name === spec.task), spec);
@@ -66,10 +96,11 @@ export async function reconcile(
   await desk.names.tasks.ids(all.map(({ spec }) => spec.task));
   await desk.names.queues.ids(all.map(({ spec }) => spec.queue));
   const told: string[] = [];
-  const living = await desk.db.transaction(async (tx) => {
+  const standing = await desk.db.transaction(async (tx) => {
     await lockVersions(tx, desk.db.schema);
     await (alone ? forgetAllVersions(tx) : forgetVersions(tx));
-    const alive = await beatVersions(tx, versions);
+    await beatVersions(tx, versions);
+    const alive = await livingVersions(tx);
     for (const [i, set] of defined.entries()) {
       const newer = alive.slice(
         0,
@@ -80,10 +111,10 @@ export async function reconcile(
     }
     told.push(...(await retire(tx, alive)));
     if (told.length > 0) await tellSchedulers(tx, desk.channel);
-    return fingerprintsOf(alive);
+    return { living: fingerprintsOf(alive), atMs: (await readClock(tx)).getTime(), patientUntilMs };
   });
   for (const sentence of told) desk.log.info({}, sentence);
-  return living;
+  return standing;
 }
 
 function fingerprintsOf(versions: readonly Version[]): string {

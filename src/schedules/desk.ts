@@ -4,6 +4,7 @@ import type { Executor } from "../db/database.ts";
 import type { Names } from "../jobs/names.ts";
 import { type AnyTask, validate } from "../jobs/task.ts";
 import { type Said, type Spec, specOf } from "./definition.ts";
+import { aheadMs } from "./clock-store.ts";
 import type { FiringDesk } from "./firing.ts";
 import type { ScheduleRow } from "./schedules-store.ts";
 import { nextTick } from "./ticks.ts";
@@ -28,8 +29,10 @@ export async function checkInput(task: AnyTask | undefined, spec: Spec): Promise
   if (task?.schema !== undefined) await validate(task.name, task.schema, spec.input);
 }
 
-/** A clock that was ahead by more than this is not believed: its ticks may come again rather than none for a year. */
-const aheadMs = 3_600_000;
+/** Up to when ticks were dealt with, unless a clock said so that was ahead: after it has come back, that is not believed. */
+export function believed({ lastAt, now }: Pick<ScheduleRow, "lastAt" | "now">): Date | null {
+  return lastAt !== null && lastAt.getTime() - now.getTime() < aheadMs ? lastAt : null;
+}
 
 /** When a definition ticks next, from now on, and when that fires. */
 export function placeOf(
@@ -37,7 +40,7 @@ export function placeOf(
   spec: Spec,
   { anchor, lastAt, now }: Pick<ScheduleRow, "anchor" | "lastAt" | "now">,
 ): { nextAt: Date | null; dueAt: Date | null; lastAt: Date | null } {
-  const last = lastAt !== null && lastAt.getTime() - now.getTime() < aheadMs ? lastAt : null;
+  const last = believed({ lastAt, now });
   const after = Math.max(now.getTime(), last?.getTime() ?? 0);
   const next = nextTick(spec, anchor.getTime(), after);
   if (next === null) return { nextAt: null, dueAt: null, lastAt: last };

@@ -164,31 +164,35 @@ export interface Moved {
   readonly nextMs: number | null;
   readonly dueMs: number | null;
   readonly lastMs: number | null;
+  /** The clock that says so. */
+  readonly placedMs: number;
   readonly trouble: string | null;
 }
 
 /** Sets when schedules are due next. Call with them locked. */
 export async function moveOn(tx: Executor, moved: readonly Moved[]): Promise<void> {
   const time = (value: number | null): string | null => (value === null ? null : new Date(value).toISOString());
-  const given = moved.map(({ id, nextMs, dueMs, lastMs, trouble }) => ({
+  const given = moved.map(({ id, nextMs, dueMs, lastMs, placedMs, trouble }) => ({
     id,
     next_at: time(nextMs),
     due_at: time(dueMs),
     last_at: time(lastMs),
+    placed_at: time(placedMs),
     trouble,
   }));
   await tx.query(sql`
     update millrace.schedules s set next_at = given.next_at, due_at = given.due_at, trouble = given.trouble,
-           last_at = greatest(s.last_at, given.last_at)
+           last_at = greatest(s.last_at, given.last_at), placed_at = given.placed_at
     from jsonb_to_recordset(${JSON.stringify(given)}::jsonb) as given (
-      id int, next_at timestamptz, due_at timestamptz, last_at timestamptz, trouble text)
+      id int, next_at timestamptz, due_at timestamptz, last_at timestamptz, placed_at timestamptz, trouble text)
     where s.id = given.id`);
 }
 
 /** A schedule that could not be fired: why, and tried again a minute later. */
 export async function postpone(db: Executor, id: number, trouble: string): Promise<void> {
   await db.query(sql`
-    update millrace.schedules set trouble = ${trouble}, due_at = now() + interval '1 minute' where id = ${id}::int and due_at is not null`);
+    update millrace.schedules set trouble = ${trouble}, due_at = now() + interval '1 minute', placed_at = now()
+    where id = ${id}::int and due_at is not null`);
 }
 
 /** Marks runs as ended by their jobs. Call with the schedules locked. */
@@ -239,7 +243,7 @@ export async function beginRuns(
 export async function schedulesToCheck(db: Executor, after: number, limit: number): Promise<number[]> {
   const rows = await db.query<{ schedule: number }>(sql`
     select distinct schedule from millrace.schedule_runs
-    where status in ('fired', 'queued') and ended_at is null and schedule > ${after}::int and decided_at < now() - interval '5 seconds'
+    where status in ('fired', 'queued') and ended_at is null and schedule > ${after}::int and decided_at not between now() - interval '5 seconds' and now()
     order by schedule limit ${limit}::int`);
   return rows.map(({ schedule }) => schedule);
 }

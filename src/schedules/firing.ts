@@ -216,7 +216,7 @@ export class Firing {
 
   #next({ id, spec, nowMs }: LockedSchedule, nextMs: number | null): Moved {
     const dueMs = nextMs === null ? null : nextMs + Math.floor(this.#desk.random() * spec.jitterMs);
-    return { id, nextMs, dueMs, lastMs: nowMs, trouble: null };
+    return { id, nextMs, dueMs, lastMs: nowMs, placedMs: nowMs, trouble: null };
   }
 
   /** Runs that have not ended; asked twice where they hold something up, for an ending may not have been heard of yet. */
@@ -352,5 +352,5 @@ const none: Open = { active: 0, queued: 0 };
 const troublePauseMs = 60_000;
 
 function unmoved({ id, nextMs, nowMs }: LockedSchedule): Omit<Moved, "trouble"> {
-  return { id, nextMs, dueMs: nowMs + troublePauseMs, lastMs: null };
+  return { id, nextMs, dueMs: nowMs + troublePauseMs, lastMs: null, placedMs: nowMs };
 }

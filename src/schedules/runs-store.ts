@@ -77,7 +77,10 @@ export async function sweepRuns(db: Executor, olderThanMs: number): Promise<numb
     ),
     many as (
       select r.id from busy cross join lateral (
-        select r.id from millrace.schedule_runs r where r.schedule = busy.id and r.id <= busy.keep and ${isOver} order by r.id limit ${batch}
+        select r.id from millrace.schedule_runs r where r.schedule = busy.id and r.id <= busy.keep and ${isOver}
+          -- fired by a clock that was ahead: the row keeps the tick from firing again when its time comes
+          and r.tick_at <= now()
+        order by r.id limit ${batch}
       ) r limit ${10 * batch}
     ),
     gone as (delete from millrace.schedule_runs where id in (select id from old union select id from many) returning id)

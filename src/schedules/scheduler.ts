@@ -5,7 +5,7 @@
 import type { Log } from "../core/log.ts";
 import { type Database, isTransient } from "../db/database.ts";
 import type { Companion } from "../jobs/upkeep.ts";
-import type { DefinedSet } from "./code.ts";
+import type { DefinedSet, Standing } from "./code.ts";
 import { nextDue, schedulesToCheck } from "./firing-store.ts";
 import type { Schedules } from "./schedules.ts";
 
@@ -13,8 +13,8 @@ import type { Schedules } from "./schedules.ts";
 const lookMs = 1_000;
 /** What is due is held by another scheduler. */
 const heldMs = 20;
-/** How often it says that its definitions live, and looks after runs that nobody spoke of. */
-const beatMs = 15_000;
+/** How often it says that its definitions live, and looks after runs that nobody spoke of, and schedules that a wrong clock put off. */
+export const beatMs = 15_000;
 const checkedAtOnce = 100;
 
 export class Scheduler implements Companion {
@@ -28,7 +28,7 @@ export class Scheduler implements Companion {
   #beating: Promise<void> | undefined;
   #again = false;
   #stopped = false;
-  #living: string | undefined;
+  #standing: Standing | undefined;
   #checkedUpTo = 0;
   #pauseMs = 0;
 
@@ -89,10 +89,11 @@ export class Scheduler implements Companion {
   }
 
   #beat(): void {
-    const before = this.#living;
+    const before = this.#standing;
     this.#beating = (async () => {
       try {
-        this.#living = await this.#schedules.define(this.#sets, before === undefined ? {} : { before });
+        this.#standing = await this.#schedules.define(this.#sets, before === undefined ? {} : { before });
+        await this.#schedules.setBack();
         const ids = await schedulesToCheck(this.#db, this.#checkedUpTo, checkedAtOnce);
         this.#checkedUpTo = ids.length < checkedAtOnce ? 0 : (ids.at(-1) ?? 0);
         if (ids.length > 0) await this.#schedules.check(ids);

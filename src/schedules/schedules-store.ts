@@ -29,7 +29,7 @@ export interface ScheduleRow {
   readonly now: Date;
 }
 
-const columns: Sql = sql`
+export const columns: Sql = sql`
   s.id, s.name, s.source, s.spec, s.defined, s.edits, s.anchor, s.next_at as "nextAt", s.due_at as "dueAt", s.last_at as "lastAt",
   s.paused_at as "pausedAt", s.paused_by as "pausedBy", s.paused_reason as "pausedReason", s.retired_at as "retiredAt", s.trouble,
   s.created_at as "createdAt", s.created_by as "createdBy", s.updated_at as "updatedAt", s.updated_by as "updatedBy", now() as now`;
@@ -176,7 +176,8 @@ export async function saveSchedules(
       update millrace.schedules s set
         source = given.source, spec = given.spec, defined = given.defined, edits = given.edits,
         task = coalesce(given.task, s.task), queue = coalesce(given.queue, s.queue),
-        next_at = given.next_at, due_at = given.due_at, last_at = given.last_at, paused_at = given.paused_at, paused_by = given.paused_by,
+        next_at = given.next_at, due_at = given.due_at, last_at = given.last_at,
+        placed_at = case when given.due_at is distinct from s.due_at then now() else s.placed_at end, paused_at = given.paused_at, paused_by = given.paused_by,
         paused_reason = given.paused_reason, retired_at = given.retired_at, trouble = null, updated_at = now(), updated_by = ${by}::text
       from jsonb_to_recordset(${JSON.stringify(given)}::jsonb) as given (
         id int, source text, spec jsonb, defined jsonb, edits jsonb, task int, queue int, next_at timestamptz, due_at timestamptz,

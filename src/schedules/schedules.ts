@@ -5,7 +5,8 @@ import { storableJson } from "../core/json.ts";
 import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import type { Executor } from "../db/database.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
-import { type DefinedSet, reconcile } from "./code.ts";
+import { setBack } from "./clock.ts";
+import { type DefinedSet, type Standing, keepAlive, reconcile } from "./code.ts";
 import {
   type Said,
   type ScheduleFields,
@@ -239,8 +240,18 @@ export class Schedules {
   }
 
   /** Makes the database's schedules those that the code defines; see `reconcile`. */
-  async define(sets: readonly DefinedSet[], options: { alone?: boolean; before?: string } = {}): Promise<string> {
+  async define(sets: readonly DefinedSet[], options: { alone?: boolean; before?: Standing } = {}): Promise<Standing> {
     return reconcile(this.#desk, sets, options);
+  }
+
+  /** For processes that leave schedules to others: says that their code lives; see `keepAlive`. */
+  async keepAlive(sets: readonly DefinedSet[]): Promise<void> {
+    await keepAlive(this.#desk.db, sets);
+  }
+
+  /** For schedulers: after a clock that was ahead has come back, sets back what it put off. Returns how many that were. */
+  async setBack(): Promise<number> {
+    return setBack(this.#desk);
   }
 
   /** The name of a schedule known by its number. */

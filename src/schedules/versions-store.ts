@@ -7,10 +7,12 @@ export interface Version {
   readonly fingerprint: string;
   /** The schedules it defines. */
   readonly names: readonly string[];
+  /** False: it only keeps its schedules from being retired. It comes before all that decide. */
+  readonly decides: boolean;
 }
 
 /** A version is alive for so long after one of its processes said so. */
-const aliveMs = 60_000;
+export const aliveMs = 60_000;
 const forgottenMs = 86_400_000;
 
 /** One after the other: who comes later must see what the one before wrote. */
@@ -18,16 +20,21 @@ export async function lockVersions(tx: Executor, schema: string): Promise<void> 
   await tx.query(sql`select pg_advisory_xact_lock(hashtextextended(${`millrace schedules ${schema}`}, 0))::text`);
 }
 
-/** Says that these versions live. Returns all that do, the newest first. */
-export async function beatVersions(tx: Executor, versions: readonly Version[]): Promise<Version[]> {
-  for (const { fingerprint, names } of versions) {
+/** Says that these versions live. One that a clock that was ahead saw first has come now. */
+export async function beatVersions(tx: Executor, versions: readonly Version[]): Promise<void> {
+  for (const { fingerprint, names, decides } of versions) {
     await tx.query(sql`
-      insert into millrace.schedule_versions (fingerprint, names) values (${fingerprint}, ${textArrayLiteral(names)}::text[])
-      on conflict (fingerprint) do update set beat_at = now()`);
+      insert into millrace.schedule_versions as v (fingerprint, names, first_at)
+      values (${fingerprint}, ${textArrayLiteral(names)}::text[], case when ${decides}::boolean then clock_timestamp() else '-infinity' end)
+      on conflict (fingerprint) do update set beat_at = now(), first_at = least(v.first_at, clock_timestamp())`);
   }
+}
+
+/** All that live, the newest first. A beat to come is one of a clock that was ahead: whoever lives has another within moments. */
+export async function livingVersions(tx: Executor): Promise<Version[]> {
   return tx.query<Version>(sql`
-    select fingerprint, names from millrace.schedule_versions
-    where beat_at > now() - ${aliveMs}::float8 * interval '1 millisecond' order by first_at desc, fingerprint`);
+    select fingerprint, names, first_at > '-infinity' as decides from millrace.schedule_versions
+    where abs(extract(epoch from now() - beat_at)) * 1000 < ${aliveMs}::float8 order by first_at desc, fingerprint`);
 }
 
 /** Forgets versions that have been gone for a day: when one comes back, it is new. */

@@ -1,9 +1,12 @@
 /** Schedules that code defines: made, changed and retired with it, without taking back what operators said. */
-import { type Schedule, type ScheduleFields, defineApp, schedule, task } from "millrace";
-import { describe, expect, test } from "vitest";
+import { type Millrace, type Schedule, type ScheduleFields, defineApp, schedule, task } from "millrace";
+import { describe, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { sql } from "../../src/db/sql.ts";
+import { Presence } from "../../src/schedules/presence.ts";
 import { useDatabase } from "../support/engine.ts";
+
+type Presenter = ConstructorParameters<typeof Presence>[0];
 
 const file = useDatabase();
 const work = task({ name: "work", queue: "own", maxAttempts: 4, priority: 3, run: () => undefined });
@@ -181,6 +184,119 @@ describe("versions side by side", () => {
     const schedules = Array.from({ length: 20 }, (_, n) => daily(`s${n}`));
     await Promise.all([1, 2, 3, 4].map(() => start(mill.db.schema, ...schedules)));
     expect(await mill.schedules.list()).toHaveLength(20);
+  });
+});
+
+describe("a process that is told to leave schedules alone", () => {
+  /** Starts one, which stays. */
+  const keeper = (schema: string, ...schedules: Schedule[]): Promise<Millrace> =>
+    file.open([work], { schema, scheduler: false }, schedules);
+
+  test("defines nothing", async () => {
+    await using mill = await file.open([work], { scheduler: false }, [daily("report")]);
+    expect(await mill.schedules.list()).toEqual([]);
+  });
+
+  test("keeps what its code defines from being retired, as long as it lives", async () => {
+    await using mill = await file.open([work], {}, [daily("report"), daily("dropped")]);
+    await allGone(mill.db);
+    await using _old = await keeper(mill.db.schema, daily("report"), daily("dropped"));
+    await start(mill.db.schema, daily("report"));
+    expect(await mill.schedules.get("dropped")).toMatchObject({ retiredAt: null });
+    await allGone(mill.db);
+    await start(mill.db.schema, daily("report"));
+    expect(await mill.schedules.get("dropped")).toMatchObject({ retiredAt: expect.any(Date) });
+  });
+
+  test("does not bring back, nor take back, what newer code said", async () => {
+    await using mill = await file.open([work], {}, [daily("report", { input: "old" }), daily("dropped")]);
+    await allGone(mill.db);
+    const fresh = daily("report", { input: "new" });
+    await start(mill.db.schema, fresh);
+    await using _old = await keeper(mill.db.schema, daily("report", { input: "old" }), daily("dropped"));
+    await start(mill.db.schema, fresh);
+    expect(await mill.schedules.get("dropped")).toMatchObject({ retiredAt: expect.any(Date) });
+    expect(await mill.schedules.get("report")).toMatchObject({ input: "new" });
+  });
+
+  test("does not stand in the way of one that defines, though it came later", async () => {
+    await using mill = await file.open([work], {}, [daily("report", { input: "old" })]);
+    await using _fresh = await keeper(mill.db.schema, daily("report", { input: "new" }));
+    await mill.db.query(sql`update millrace.schedules set retired_at = now(), next_at = null, due_at = null`);
+    await start(mill.db.schema, daily("report", { input: "old" }));
+    expect(await mill.schedules.get("report")).toMatchObject({ input: "old", retiredAt: null });
+  });
+
+  test.each([true, false])("says that it lives while it works (told so only by its worker: %s)", async (scheduler) => {
+    await using mill = await file.open([work], { scheduler }, [daily("report")]);
+    await allGone(mill.db);
+    await using _worker = mill.work({ scheduler: false });
+    const alive = sql`select from millrace.schedule_versions where beat_at > now() - interval '1 minute'`;
+    await vi.waitUntil(async () => (await mill.db.query(alive)).length === 1, { timeout: 20_000 });
+  });
+
+  test("brings its schedules back when only its worker was told so, and they were retired meanwhile", async () => {
+    await using mill = await file.open([work], {}, [daily("report")]);
+    await allGone(mill.db);
+    await start(mill.db.schema, daily("other"));
+    expect(await mill.schedules.get("report")).toMatchObject({ retiredAt: expect.any(Date) });
+    await using _worker = mill.work({ scheduler: false });
+    await vi.waitUntil(async () => (await mill.schedules.get("report")).retiredAt === null, { timeout: 20_000 });
+  });
+});
+
+test("a worker says every 15 s that its code lives, whatever comes between, until it stops", async () => {
+  vi.useFakeTimers();
+  try {
+    const keepAlive = vi.fn<Presenter["keepAlive"]>().mockRejectedValueOnce(new Error("gone")).mockResolvedValue();
+    const warn = vi.fn<(facts: object, text: string) => void>();
+    const log = { debug() {}, info() {}, warn, error() {} };
+    const presence = new Presence({ keepAlive, define: vi.fn<Presenter["define"]>() }, [], false, log);
+    presence.start();
+    await vi.advanceTimersByTimeAsync(45_000);
+    expect(keepAlive).toHaveBeenCalledTimes(4);
+    expect(warn).toHaveBeenCalledTimes(1);
+    await presence.stop();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(keepAlive).toHaveBeenCalledTimes(4);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+describe("after a silence of all", () => {
+  const minute = 60_000;
+
+  test.each([
+    ["for the database was away", -2 * minute],
+    ["for its clock has jumped back", 2 * minute],
+  ])("%s, others get a minute to say that they live", async (_, apartMs) => {
+    await using mill = await file.open([work], {}, [daily("of-a")]);
+    await start(mill.db.schema, daily("of-b"));
+    const sets = mill.definedSets(false);
+    const before = await mill.schedules.define(sets);
+    await mill.db.query(
+      sql`update millrace.schedule_versions set beat_at = beat_at + ${apartMs}::float8 * interval '1 millisecond'`,
+    );
+    const patient = await mill.schedules.define(sets, { before: { ...before, atMs: before.atMs + apartMs } });
+    expect(patient.patientUntilMs).toBe(patient.atMs + minute);
+    expect(await mill.schedules.get("of-b")).toMatchObject({ retiredAt: null });
+    const later = await mill.schedules.define(sets, { before: patient });
+    expect(later.patientUntilMs).toBe(patient.patientUntilMs);
+    expect(await mill.schedules.get("of-b")).toMatchObject({ retiredAt: null });
+    // Nobody did.
+    await mill.schedules.define(sets, { before: { ...later, patientUntilMs: later.atMs } });
+    expect(await mill.schedules.get("of-b")).toMatchObject({ retiredAt: expect.any(Date) });
+    expect(await mill.schedules.get("of-a")).toMatchObject({ retiredAt: null });
+  });
+
+  test("a version that a clock that was ahead saw first comes before those that come after it", async () => {
+    await using mill = await file.open([work], {}, [daily("report", { input: "old" })]);
+    await mill.db.query(sql`
+      update millrace.schedule_versions set first_at = first_at + interval '1 year', beat_at = beat_at + interval '1 year'`);
+    await mill.schedules.define(mill.definedSets(false));
+    await start(mill.db.schema, daily("report", { input: "new" }));
+    expect(await mill.schedules.get("report")).toMatchObject({ input: "new" });
   });
 });
 

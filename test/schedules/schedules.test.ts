@@ -1,5 +1,5 @@
 /** Schedules in the hands of operators, and the loop that fires them. */
-import { type ScheduleChanges, type ScheduleOptions, task } from "millrace";
+import { NonRetryableError, type ScheduleChanges, type ScheduleOptions, task } from "millrace";
 import { describe, expect, test, vi } from "vitest";
 import { sql } from "../../src/db/sql.ts";
 import { sweepRuns } from "../../src/schedules/runs-store.ts";
@@ -179,6 +179,41 @@ describe("a scheduler", () => {
     expect(await mill.schedules.fire({ at: nextAt as Date })).toEqual({ schedules: 1, jobs: 1 });
     expect((await mill.jobs({ status: "waiting" })).jobs).toMatchObject([{ task: "nobody-has-it", queue: "default" }]);
   });
+});
+
+test("history is in the view `job_runs` too, with why a run failed", async () => {
+  const broken = task({
+    name: "broken",
+    run: ({ input }) => {
+      if (input !== null) throw new NonRetryableError("no such source");
+    },
+  });
+  await using mill = await file.open([broken]);
+  for (const [name, fields] of [
+    ["bad", { input: 1 }],
+    ["good", {}],
+  ] as const) {
+    await mill.schedules.create({ name, task: "broken", every: "1h", ...fields });
+    await mill.schedules.runNow(name, { reason: "by hand" });
+  }
+  await expect(mill.schedules.runNow("good")).rejects.toMatchObject({ code: "SCHEDULE_BUSY" });
+  const read = (): Promise<object[]> =>
+    mill.db.query(sql`
+      select job_id, status, detail, duration_ms >= 0 as timed, correlation_id is not null as has_job, config_id > 0 as numbered
+      from millrace.job_runs order by job_id`);
+  const rest = { has_job: true, numbered: true };
+  expect(await read()).toEqual([
+    { job_id: "bad", status: "running", detail: "by hand", timed: null, ...rest },
+    { job_id: "good", status: "running", detail: "by hand", timed: null, ...rest },
+  ]);
+  await using _worker = mill.work({ scheduler: false });
+  await expect.poll(read, { timeout: 20_000 }).toEqual([
+    { job_id: "bad", status: "error", detail: "no such source", timed: true, ...rest },
+    { job_id: "good", status: "success", detail: "by hand", timed: true, ...rest },
+  ]);
+  await mill.db.query(sql`
+    insert into millrace.schedule_runs (schedule, tick_at, cause, status, count) select id, now(), 'tick', 'missed', 7 from millrace.schedules where name = 'good'`);
+  expect(await mill.db.query(sql`select count from millrace.job_runs where status = 'missed'`)).toEqual([{ count: 7 }]);
 });
 
 test("history goes by age, and that of a busy schedule by number; what has not ended stays", async () => {

@@ -5,10 +5,13 @@ import { sql } from "../../src/db/sql.ts";
 export async function describeSchema(db: Database): Promise<string> {
   const lines = await db.query<{ line: string }>(sql`
     with here as (select oid from pg_namespace where nspname = ${db.schema}),
-    tables as (select c.oid, c.relname, c.reloptions from pg_class c join here on here.oid = c.relnamespace where c.relkind = 'r'),
+    tables as (
+      select c.oid, c.relname, c.reloptions, case c.relkind when 'v' then 'view' else 'table' end as kind
+      from pg_class c join here on here.oid = c.relnamespace where c.relkind in ('r', 'v')
+    ),
     lines as (
       select relname as thing, 0 as kind, '' as name,
-             format('table %s%s', relname, coalesce(' with (' || array_to_string(reloptions, ', ') || ')', '')) as line
+             format('%s %s%s', kind, relname, coalesce(' with (' || array_to_string(reloptions, ', ') || ')', '')) as line
       from tables
       union all
       select t.relname, 1, lpad(a.attnum::text, 3, '0'),

@@ -1,7 +1,8 @@
-/** Flows, steps and unique jobs, at every statement at which a process can die. */
-import { NonRetryableError, defineApp, task } from "millrace";
+/** Flows, steps, unique jobs and schedules, at every statement at which a process can die. */
+import { NonRetryableError, defineApp, schedule, task } from "millrace";
 import { type TestMillrace, testMillrace } from "millrace/testing";
-import { expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
+import { startClock } from "../../src/testing/clock-store.ts";
 import { places } from "../support/engine.ts";
 
 // Some sixty crashes each.
@@ -104,4 +105,51 @@ test("steps: what is written in a step is written exactly once, and the run gets
     },
   );
   expect(points.length).toBeGreaterThan(20);
+});
+
+describe("schedules", () => {
+  const app = defineApp({
+    tasks: [part],
+    schedules: [schedule({ name: "often", task: part, input: 1, every: "1m", overlap: "allow" })],
+  });
+  const ticksOf = async (process: TestMillrace): Promise<number[]> => {
+    const runs = (await process.schedules.runs("often", { status: "fired", limit: 500 })).toReversed();
+    expect(await process.schedules.runs("often", { limit: 500 })).toHaveLength(runs.length);
+    const { jobs } = await process.jobs({ limit: 500 });
+    expect(jobs.map(({ id }) => id).toSorted()).toEqual(runs.map(({ jobId }) => jobId).toSorted());
+    return runs.map(({ tickAt }) => tickAt.getTime());
+  };
+
+  test("a tick has its run, its job and the tick after it, or none of them yet; it fires once", async () => {
+    await using mill = await testMillrace(app);
+    await mill.runUntilIdle();
+    const start = (await mill.schedules.get("often")).nextAt?.getTime() ?? 0;
+    const points = await mill.eachCrash(
+      async (process) => void (await process.schedules.fire({ at: new Date(start) })),
+      async (process) => {
+        await process.advanceTo(new Date(start + 2 * 60_000));
+        expect(await ticksOf(process)).toEqual([0, 1, 2].map((n) => start + n * 60_000));
+      },
+    );
+    expect(points.length).toBeGreaterThan(4);
+  });
+
+  test("set back after a wrong clock, it goes on from there, whenever that was interrupted", async () => {
+    await using mill = await testMillrace(app);
+    await mill.runUntilIdle();
+    const now = mill.now();
+    await startClock(mill.pglite, now + 365 * 86_400_000);
+    await mill.schedules.fire();
+    await startClock(mill.pglite, now);
+    const points = await mill.eachCrash(
+      async (process) => void (await process.schedules.setBack()),
+      async (process) => {
+        expect(await process.schedules.setBack()).toBeLessThanOrEqual(1);
+        expect((await process.schedules.get("often")).nextAt?.getTime()).toBeLessThanOrEqual(now + 60_000);
+        const { rows } = await process.pglite.query("select from millrace.audit where action = 'schedule.set_back'");
+        expect(rows).toHaveLength(1);
+      },
+    );
+    expect(points.length).toBeGreaterThan(2);
+  });
 });
