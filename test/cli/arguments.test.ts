@@ -57,7 +57,7 @@ describe("arguments", () => {
     expect(durationOption("1.5h", "delay")).toBe(5_400_000);
     expect(() => durationOption("soon", "delay")).toThrow('--delay must be a duration such as "30s"');
     expect(instantOption("2099-01-31T08:00")).toBe(new Date(2099, 0, 31, 8).toISOString());
-    expect(() => instantOption("soon")).toThrow("runAt must be a Date or an ISO 8601 time");
+    expect(() => instantOption("soon")).toThrow("--run-at must be a Date or an ISO 8601 time");
     expect(wordOption("on", "switch", ["on", "off"])).toBe("on");
     expect(() => wordOption("onn", "switch", ["on", "off"])).toThrow('Did you mean "on"?');
   });
@@ -72,7 +72,8 @@ test.for(Object.entries(commands))(
   ([name, command]) => {
     const [, section = ""] = page.split(new RegExp(`^## \`millrace ${name}\`$`, "m"));
     const table = section.split(/^## /m)[0] ?? "";
-    const described = [...table.matchAll(/^\| `--([a-z-]+)/gm)].map(([, option]) => option);
+    const cells = [...table.matchAll(/^\| (`--[^|]*)\|/gm)].map(([, cell = ""]) => cell);
+    const described = cells.flatMap((cell) => [...cell.matchAll(/`--([a-z-]+)/g)].map(([, option]) => option));
     const options = Object.entries(command.args as ArgsDef)
       .filter(([option, { type }]) => type !== "positional" && option !== "json")
       .map(([option]) => option);
