@@ -89,7 +89,16 @@ export const errorCodes = {
     status: 415,
     action: "Send the body as JSON, with the header Content-Type: application/json.",
   },
-  UNAUTHORIZED: { status: 401, action: "Send the request from the same machine, or configure credentials." },
+  UNAUTHORIZED: {
+    status: 401,
+    action: "Send `Authorization: Bearer <token>`; `millrace token create` makes one.",
+  },
+  FORBIDDEN: {
+    status: 403,
+    action: "Ask an admin for a token or a role that may; the message says which role it takes.",
+  },
+  TOKEN_NOT_FOUND: { status: 404, action: "Check the id; `millrace token` lists the tokens." },
+  RATE_LIMITED: { status: 429, action: "Wait as long as Retry-After says; `RateLimit` says how much is left." },
   INTERNAL: { status: 500, action: "Read the server log under the request id; please report it." },
   // The ground we stand on
   DATABASE_UNREACHABLE: {

@@ -3,13 +3,19 @@ import { Hono, type MiddlewareHandler } from "hono";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import { requestId } from "hono/request-id";
 import { matchedRoutes } from "hono/route";
+import type { Addresses } from "../access/addresses.ts";
+import { type GivenToken, Tokens } from "../access/tokens.ts";
 import type { Millrace } from "../app/millrace.ts";
+import { version } from "../app/version.ts";
 import type { Log } from "../core/log.ts";
-import { onlyThisMachine } from "./access.ts";
 import { answerRoutes } from "./answers.ts";
 import { bulkRoutes } from "./bulk.ts";
 import { deadLetterRoutes } from "./dead-letters.ts";
+import type { Endpoints } from "./endpoint.ts";
 import type { ApiEnv } from "./env.ts";
+import { Gate, requireRole } from "./gate.ts";
+import { openApiDocument } from "./openapi.ts";
+import { tokenEndpoints } from "./tokens.ts";
 import { emitRoutes } from "./emit.ts";
 import { flowRoutes } from "./flows.ts";
 import { eventRoutes } from "./events.ts";
@@ -19,21 +25,33 @@ import { orderRoutes } from "./orders.ts";
 import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
 import { policyRoutes } from "./policies.ts";
-import { queueRoutes } from "./queues.ts";
+import { queueEndpoints } from "./queues.ts";
 import { scheduleRoutes } from "./schedules.ts";
 import { schedulerRoutes } from "./scheduler.ts";
 import { resultRoutes } from "./results.ts";
 import { workerRoutes } from "./workers.ts";
 
-interface ApiOptions {
+export interface ApiOptions {
   /** The folder whose disk `/health/test` looks at. Default: the working folder. */
   readonly dataDir?: string;
   readonly log: Log;
+  /** Tokens of the environment, beside those in the database. */
+  readonly givenTokens?: readonly GivenToken[];
+  /** Programs on this machine may come in as operators without a token. Default: where the database is embedded. */
+  readonly trustMachine?: boolean;
+  /** Whose X-Forwarded-For is believed. Default: nobody's. */
+  readonly proxies?: Addresses;
 }
 
-export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): Hono<ApiEnv> {
+export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
+  const { dataDir = ".", log, givenTokens = [], trustMachine = mill.db.kind === "embedded", proxies } = options;
+  const tokens = new Tokens(mill.db, givenTokens);
+  const gate = new Gate({ tokens, trustMachine, ...(proxies === undefined ? {} : { proxies }) });
+  const endpoints: Endpoints = [...queueEndpoints(mill), ...tokenEndpoints(tokens)];
+  const document = openApiDocument(endpoints, version);
+
   const api = new Hono<ApiEnv>();
-  return api
+  api
     .use(requestId())
     .use(logged(log))
     .use(
@@ -47,8 +65,16 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     )
     .onError((error, c) => problemOf(error, c, log))
     .notFound((c) => problem(c, "ROUTE_NOT_FOUND", `There is nothing at ${c.req.method} ${c.req.path}.`))
+    .get("/openapi.json", (c) => c.json(document))
     .route("/", livenessRoutes())
-    .use(onlyThisMachine)
+    .use(gate.enter);
+  for (const one of endpoints) {
+    api.on(one.method, one.path, (c) => {
+      requireRole(c, one.role);
+      return one.handle(c);
+    });
+  }
+  return api
     .route(
       "/",
       readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
@@ -61,7 +87,6 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
     .route("/", orderRoutes(mill))
     .route("/", deadLetterRoutes(mill))
     .route("/", bulkRoutes(mill))
-    .route("/", queueRoutes(mill))
     .route("/", policyRoutes(mill))
     .route("/", scheduleRoutes(mill))
     .route("/", schedulerRoutes(mill))
