@@ -2,6 +2,9 @@
  * Every variable Millrace reads, once. From this table come parsing, `millrace config`, docs/reference/configuration.md (a test
  * compares) and the warning about names that look like ours and are not.
  */
+import { type Addresses, readAddresses } from "../access/addresses.ts";
+import { type RateLimits, readRateLimits } from "../access/rate-limits.ts";
+import { type GivenToken, readGivenTokens } from "../access/tokens.ts";
 import { MillraceError } from "../core/errors.ts";
 import { didYouMean } from "../core/options.ts";
 
@@ -11,6 +14,8 @@ interface Variable<Value> {
   readonly kind: string;
   readonly about: string;
   readonly default: Value;
+  /** Its value is not to be shown, not even when it is wrong. */
+  readonly secret?: boolean;
   /** Undefined when the text is not allowed. */
   read(text: string): Value | undefined;
 }
@@ -76,6 +81,30 @@ const portList: Variable<readonly number[]> = {
   },
 };
 
+const givenTokens: Variable<readonly GivenToken[] | undefined> = {
+  names: ["API_TOKENS", "MILLRACE_API_TOKENS"],
+  kind: 'name:role:token, separated by commas, or [{"token","role","name"}]; tokens of at least 16 characters; roles viewer, operator, admin',
+  default: undefined,
+  secret: true,
+  about: "Tokens that let callers of the API in, beside those that `millrace token create` makes.",
+  read: readGivenTokens,
+};
+const addresses = (names: readonly string[], about: string): Variable<Addresses | undefined> => ({
+  names,
+  about,
+  kind: "addresses and CIDRs, separated by commas or as a JSON array",
+  default: undefined,
+  read: readAddresses,
+});
+const rateLimits: Variable<RateLimits | undefined> = {
+  names: ["MILLRACE_RATE_LIMITS"],
+  kind: "requests per minute and caller by class, such as `api=6000,ops=600`; 0: no limit; classes api, ops, enqueue, stream",
+  default: undefined,
+  about:
+    "Requests that one caller may make, by class of route: api reads, ops steers, enqueue brings jobs, stream waits. Default: api=6000,ops=600,enqueue=0,stream=600.",
+  read: readRateLimits,
+};
+
 export const variables = {
   databaseUrl: text(
     ["DATABASE_URL"],
@@ -112,6 +141,12 @@ export const variables = {
   ),
   ports: portList,
   host: textWithDefault(["MILLRACE_HOST"], "127.0.0.1", "Interface the server listens on.", /./, "address"),
+  apiTokens: givenTokens,
+  trustProxy: addresses(
+    ["MILLRACE_TRUST_PROXY", "TRUST_PROXY"],
+    "Proxies whose X-Forwarded-For is believed. Default: none; the socket says where a request comes from.",
+  ),
+  rateLimits,
   adminAddr: text(
     ["MILLRACE_ADMIN_ADDR", "PGFLOW_ADMIN_ADDR"],
     "`host:port` to listen on instead, or `off`, `0`, `false`, `none`: no API in this process.",
@@ -209,8 +244,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     if (name === undefined) return [key, variable.default];
     const value = variable.read((env[name] as string).trim());
     if (value !== undefined) return [key, value];
-    // A URL may hold a password; none of the variables that can be wrong does.
-    throw new MillraceError("CONFIG_INVALID", `${name}=${env[name]} is not allowed: it must be ${variable.kind}.`);
+    // A URL may hold a password, but none can be wrong.
+    const shown = variable.secret ? name : `${name}=${env[name]}`;
+    throw new MillraceError("CONFIG_INVALID", `${shown} is not allowed: it must be ${variable.kind}.`);
   });
   return Object.fromEntries(entries) as Config;
 }

@@ -34,6 +34,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   bulk: async () => (await import("./bulk.ts")).bulk,
   workers: async () => (await import("./workers.ts")).workers,
   drain: async () => (await import("./drain.ts")).drain,
+  token: async () => (await import("./token.ts")).token,
+  profile: async () => (await import("./profile.ts")).profile,
   migrate: async () => (await import("./migrate.ts")).migrate,
   doctor: async () => (await import("./doctor.ts")).doctor,
   config: async () => (await import("./config.ts")).config,

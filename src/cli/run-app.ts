@@ -3,6 +3,8 @@
  * is taken in, what runs may finish, and what was not started goes back to its queue.
  */
 import type { ArgsDef } from "citty";
+import { randomBytes } from "node:crypto";
+import { type GivenToken, Tokens } from "../access/tokens.ts";
 import { type Config, readConfig, unknownVariables } from "../app/config.ts";
 import { type Millrace, millrace } from "../app/millrace.ts";
 import type { Log } from "../core/log.ts";
@@ -79,13 +81,21 @@ async function openApi(
   address: { host: string; ports: readonly number[] },
   log: Log,
 ): Promise<Serving> {
-  const { dataDir } = config;
-  const api = await serve(createApi(mill, { ...(mill.db.kind === "embedded" ? { dataDir } : {}), log }), {
-    ...address,
+  const { dataDir, apiTokens = [], trustProxy: proxies, rateLimits } = config;
+  const embedded = mill.db.kind === "embedded";
+  // Whoever may read the data folder may do anything with what is in it: for commands while this process holds the data.
+  const own: GivenToken = { token: randomBytes(32).toString("base64url"), role: "admin", name: "command line" };
+  const api = createApi(mill, {
+    ...(embedded ? { dataDir } : {}),
+    givenTokens: embedded ? [...apiTokens, own] : apiTokens,
+    proxies,
+    rateLimits,
     log,
   });
-  if (mill.db.kind === "embedded") announceApi(config, api.urls[0] as string);
-  return api;
+  const guarded = await new Tokens(mill.db, apiTokens).any();
+  const serving = await serve(api, { ...address, log, guarded });
+  if (embedded) announceApi(config, { url: serving.urls[0] as string, token: own.token });
+  return serving;
 }
 
 /** A worker that is recycled starts anew, until somebody wants an end. `stuck`: it could not, since a job ignores its signal. */

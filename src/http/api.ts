@@ -4,6 +4,7 @@ import { methodNotAllowed } from "hono/method-not-allowed";
 import { requestId } from "hono/request-id";
 import { matchedRoutes } from "hono/route";
 import type { Addresses } from "../access/addresses.ts";
+import { type RateLimits, defaultRateLimits } from "../access/rate-limits.ts";
 import { type GivenToken, Tokens } from "../access/tokens.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { version } from "../app/version.ts";
@@ -26,6 +27,7 @@ import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
 import { policyRoutes } from "./policies.ts";
 import { queueEndpoints } from "./queues.ts";
+import { RateLimiter } from "./rate-limits.ts";
 import { scheduleRoutes } from "./schedules.ts";
 import { schedulerRoutes } from "./scheduler.ts";
 import { resultRoutes } from "./results.ts";
@@ -40,13 +42,16 @@ export interface ApiOptions {
   /** Programs on this machine may come in as operators without a token. Default: where the database is embedded. */
   readonly trustMachine?: boolean;
   /** Whose X-Forwarded-For is believed. Default: nobody's. */
-  readonly proxies?: Addresses;
+  readonly proxies?: Addresses | undefined;
+  readonly rateLimits?: RateLimits | undefined;
 }
 
 export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const { dataDir = ".", log, givenTokens = [], trustMachine = mill.db.kind === "embedded", proxies } = options;
+  const { rateLimits = defaultRateLimits } = options;
   const tokens = new Tokens(mill.db, givenTokens);
-  const gate = new Gate({ tokens, trustMachine, ...(proxies === undefined ? {} : { proxies }) });
+  const gate = new Gate({ tokens, trustMachine, proxies });
+  const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
   const endpoints: Endpoints = [...queueEndpoints(mill), ...tokenEndpoints(tokens)];
   const document = openApiDocument(endpoints, version);
 
@@ -69,12 +74,13 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     .route("/", livenessRoutes())
     .use(gate.enter);
   for (const one of endpoints) {
-    api.on(one.method, one.path, (c) => {
+    api.on(one.method, one.path, async (c) => {
+      await limiter.count(c, one.routeClass);
       requireRole(c, one.role);
       return one.handle(c);
     });
   }
-  return api
+  api
     .route(
       "/",
       readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
@@ -93,6 +99,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     .route("/", workerRoutes(mill))
     .route("/", eventRoutes(mill))
     .route("/", pageRoutes());
+  return api;
 }
 
 function logged(log: Log): MiddlewareHandler<ApiEnv> {

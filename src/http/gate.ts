@@ -13,7 +13,7 @@ export interface GateOptions {
   /** Programs on this machine may come in as operators without a token. */
   readonly trustMachine: boolean;
   /** Whose X-Forwarded-For is believed. Default: nobody's. */
-  readonly proxies?: Addresses;
+  readonly proxies?: Addresses | undefined;
 }
 
 /** Wrong credentials from one address in a minute; after that it is refused for as long again. */

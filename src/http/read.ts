@@ -46,11 +46,9 @@ export function readQuery<Schema extends z.ZodObject>(c: ApiContext, schema: Sch
 
 /** The id of a job in a path. */
 export const jobIdParams = z.strictObject({
-  id: z
-    .string()
-    .refine(isUuid, {
-      error: ({ input }) => `${JSON.stringify(String(input).slice(0, 80))} is not the id of a job: ids are UUIDs`,
-    }),
+  id: z.string().refine(isUuid, {
+    error: ({ input }) => `${JSON.stringify(String(input).slice(0, 80))} is not the id of a job: ids are UUIDs`,
+  }),
 });
 
 /** The id in the path. Throws `BAD_REQUEST` when it is none. */
