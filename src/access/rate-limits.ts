@@ -14,7 +14,7 @@ export function readRateLimits(text: string): RateLimits | undefined {
   const limits: Record<string, number> = { ...defaultRateLimits };
   for (const item of text.split(",")) {
     const [, name = "", most = ""] = /^\s*(\w+)\s*=\s*(\d{1,9})\s*$/.exec(item) ?? [];
-    if (!(name in limits)) return undefined;
+    if (!Object.hasOwn(limits, name)) return undefined;
     limits[name] = Number(most);
   }
   return limits as RateLimits;

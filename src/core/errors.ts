@@ -98,7 +98,7 @@ export const errorCodes = {
     action: "Ask an admin for a token or a role that may; the message says which role it takes.",
   },
   TOKEN_NOT_FOUND: { status: 404, action: "Check the id; `millrace token` lists the tokens." },
-  RATE_LIMITED: { status: 429, action: "Wait as long as Retry-After says; `RateLimit` says how much is left." },
+  TOO_MANY_REQUESTS: { status: 429, action: "Wait as long as Retry-After says; `RateLimit` says how much is left." },
   INTERNAL: { status: 500, action: "Read the server log under the request id; please report it." },
   // The ground we stand on
   DATABASE_UNREACHABLE: {

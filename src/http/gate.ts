@@ -39,7 +39,7 @@ export class Gate {
     return clientAddress(c, this.#proxies);
   }
 
-  /** Nobody passes whom it does not know. Throws `UNAUTHORIZED`, `RATE_LIMITED`. */
+  /** Nobody passes whom it does not know. Throws `UNAUTHORIZED`, `TOO_MANY_REQUESTS`. */
   readonly enter: MiddlewareHandler<ApiEnv> = async (c, next) => {
     if (c.get("caller") === undefined) c.set("caller", await this.#identify(c));
     await next();
@@ -50,7 +50,7 @@ export class Gate {
     try {
       return await this.#identify(c);
     } catch (error) {
-      if (error instanceof MillraceError && (error.code === "UNAUTHORIZED" || error.code === "RATE_LIMITED"))
+      if (error instanceof MillraceError && (error.code === "UNAUTHORIZED" || error.code === "TOO_MANY_REQUESTS"))
         return undefined;
       throw error;
     }
@@ -82,7 +82,7 @@ export class Gate {
 
 function tooMany(waitMs: number): MillraceError {
   const message = "Too many wrong credentials came from this address.";
-  return Object.assign(new MillraceError("RATE_LIMITED", message), { retryAfterMs: waitMs });
+  return Object.assign(new MillraceError("TOO_MANY_REQUESTS", message), { retryAfterMs: waitMs });
 }
 
 /** Throws `FORBIDDEN` unless the caller's role reaches `needed`. */

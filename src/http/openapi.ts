@@ -12,7 +12,7 @@ const always = [
   "BAD_REQUEST",
   "OPTION_UNKNOWN",
   "OPTION_INVALID",
-  "RATE_LIMITED",
+  "TOO_MANY_REQUESTS",
   "DATABASE_UNREACHABLE",
   "INTERNAL",
 ] as const;

@@ -20,7 +20,7 @@ export class RateLimiter {
     }
   }
 
-  /** Throws `RATE_LIMITED`. Callers with a name are told apart by it, others by their address. */
+  /** Throws `TOO_MANY_REQUESTS`. Callers with a name are told apart by it, others by their address. */
   async count(c: ApiContext, routeClass: RouteClass): Promise<void> {
     if (c.env?.inProcess) return;
     const found = this.#limiters.get(routeClass);
@@ -35,7 +35,7 @@ export class RateLimiter {
       if (!(refused instanceof RateLimiterRes)) throw refused;
       tell(c, routeClass, refused);
       const message = `This caller has made its ${most} requests of this minute to routes of class ${routeClass}.`;
-      throw Object.assign(new MillraceError("RATE_LIMITED", message), { retryAfterMs: refused.msBeforeNext });
+      throw Object.assign(new MillraceError("TOO_MANY_REQUESTS", message), { retryAfterMs: refused.msBeforeNext });
     }
   }
 }
