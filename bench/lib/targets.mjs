@@ -168,9 +168,11 @@ function tried(results, [scenario, variant]) {
   return new Set(runs.map((run) => run.round)).size;
 }
 
-/** @returns {{ target: string, measured: string, outcome: "met" | "MISSED" | "not measured" }[]} */
+/** @param results of any scenarios: targets of others are left out. @returns {{ target: string, measured: string, outcome: "met" | "MISSED" | "not measured" }[]} */
 export function judge(results) {
-  const verdicts = TARGETS.map(({ target, of, values, least, most, unit = "×" }) => {
+  const { scenarios } = results.options;
+  const asked = TARGETS.filter(({ of: [scenario] }) => scenarios.includes(scenario));
+  const verdicts = asked.map(({ target, of, values, least, most, unit = "×" }) => {
     const found = values(results);
     const missing = tried(results, of) - found.length;
     const note = missing > 0 ? `${missing} round${missing > 1 ? "s" : ""} without a figure` : "";
@@ -183,5 +185,5 @@ export function judge(results) {
       outcome: met ? "met" : "MISSED",
     };
   });
-  return [...verdicts, durability(results)];
+  return scenarios.includes("drain") ? [...verdicts, durability(results)] : verdicts;
 }
