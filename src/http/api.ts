@@ -12,26 +12,28 @@ import type { Log } from "../core/log.ts";
 import { answerRoutes } from "./answers.ts";
 import { bulkRoutes } from "./bulk.ts";
 import { deadLetterRoutes } from "./dead-letters.ts";
-import type { Endpoints } from "./endpoint.ts";
+import type { Endpoint, Endpoints } from "./endpoint.ts";
 import type { ApiEnv } from "./env.ts";
 import { Gate, requireRole } from "./gate.ts";
 import { openApiDocument } from "./openapi.ts";
 import { tokenEndpoints } from "./tokens.ts";
 import { emitRoutes } from "./emit.ts";
 import { flowRoutes } from "./flows.ts";
-import { eventRoutes } from "./events.ts";
-import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
+import { eventEndpoints } from "./events.ts";
+import { healthEndpoints, isKnown } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
 import { orderRoutes } from "./orders.ts";
-import { pageRoutes } from "./page.ts";
+import { opsEndpoints } from "./ops.ts";
+import { pageEndpoints } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
-import { policyRoutes } from "./policies.ts";
+import { policyEndpoints } from "./policies.ts";
 import { queueEndpoints } from "./queues.ts";
 import { RateLimiter } from "./rate-limits.ts";
-import { scheduleRoutes } from "./schedules.ts";
-import { schedulerRoutes } from "./scheduler.ts";
+import { diskUsedPercent, readinessEndpoints } from "./readiness.ts";
+import { scheduleEndpoints } from "./schedules.ts";
+import { schedulerEndpoints } from "./scheduler.ts";
 import { resultRoutes } from "./results.ts";
-import { workerRoutes } from "./workers.ts";
+import { workerEndpoints } from "./workers.ts";
 
 export interface ApiOptions {
   /** The folder whose disk `/health/test` looks at. Default: the working folder. */
@@ -44,15 +46,35 @@ export interface ApiOptions {
   /** Whose X-Forwarded-For is believed. Default: nobody's. */
   readonly proxies?: Addresses | undefined;
   readonly rateLimits?: RateLimits | undefined;
+  /** Who sees all of `/health` without credentials. Default: nobody. */
+  readonly healthAllowlist?: Addresses | undefined;
+  /** The share of the disk, 0 to 1, from which on `/health/test` is not ready. Default 0.9. */
+  readonly diskThreshold?: number;
 }
 
 export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const { dataDir = ".", log, givenTokens = [], trustMachine = mill.db.kind === "embedded", proxies } = options;
-  const { rateLimits = defaultRateLimits } = options;
+  const { rateLimits = defaultRateLimits, healthAllowlist: allowlist, diskThreshold = 0.9 } = options;
   const tokens = new Tokens(mill.db, givenTokens);
   const gate = new Gate({ tokens, trustMachine, proxies });
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
-  const endpoints: Endpoints = [...queueEndpoints(mill), ...tokenEndpoints(tokens)];
+  const endpoints: Endpoints = [
+    ...queueEndpoints(mill),
+    ...policyEndpoints(mill),
+    ...scheduleEndpoints(mill),
+    ...schedulerEndpoints(mill),
+    ...workerEndpoints(mill),
+    ...eventEndpoints(mill),
+    ...opsEndpoints(mill),
+    ...healthEndpoints(mill, { gate, allowlist }),
+    ...readinessEndpoints(mill.db, {
+      diskUsedPercent: () => diskUsedPercent(dataDir),
+      diskThreshold,
+      isKnown: (c, withinMs) => isKnown(gate, c, withinMs),
+    }),
+    ...tokenEndpoints(tokens),
+    ...pageEndpoints(() => document),
+  ];
   const document = openApiDocument(endpoints, version);
 
   const api = new Hono<ApiEnv>();
@@ -69,22 +91,18 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
       }),
     )
     .onError((error, c) => problemOf(error, c, log))
-    .notFound((c) => problem(c, "ROUTE_NOT_FOUND", `There is nothing at ${c.req.method} ${c.req.path}.`))
-    .get("/openapi.json", (c) => c.json(document))
-    .route("/", livenessRoutes())
-    .use(gate.enter);
-  for (const one of endpoints) {
+    .notFound((c) => problem(c, "ROUTE_NOT_FOUND", `There is nothing at ${c.req.method} ${c.req.path}.`));
+  const mount = (one: Endpoint): void => {
     api.on(one.method, one.path, async (c) => {
       await limiter.count(c, one.routeClass);
       requireRole(c, one.role);
       return one.handle(c);
     });
-  }
+  };
+  for (const one of endpoints) if (one.role === "public") mount(one);
+  api.use(gate.enter);
+  for (const one of endpoints) if (one.role !== "public") mount(one);
   api
-    .route(
-      "/",
-      readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
-    )
     .route("/", jobRoutes(mill))
     .route("/", resultRoutes(mill))
     .route("/", flowRoutes(mill))
@@ -92,13 +110,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     .route("/", answerRoutes(mill))
     .route("/", orderRoutes(mill))
     .route("/", deadLetterRoutes(mill))
-    .route("/", bulkRoutes(mill))
-    .route("/", policyRoutes(mill))
-    .route("/", scheduleRoutes(mill))
-    .route("/", schedulerRoutes(mill))
-    .route("/", workerRoutes(mill))
-    .route("/", eventRoutes(mill))
-    .route("/", pageRoutes());
+    .route("/", bulkRoutes(mill));
   return api;
 }
 
