@@ -81,7 +81,7 @@ describe("readiness", () => {
 
   test("is not ok when the schema is of another version", async () => {
     await using mill = await file.open();
-    const call = callerOf(createApi(mill, { log: recorder() }));
+    const call = readinessOf(mill.db, 10);
     await mill.db.query(sql`insert into millrace.migrations (version, name) values (9999, '9999_later.sql')`);
 
     expect(await call("/health/test")).toMatchObject({
@@ -92,8 +92,10 @@ describe("readiness", () => {
 
   test("is not ok when the database fails", async () => {
     await using mill = await file.open();
-    const failing = millraceOn(answeringWith(mill.db, () => Promise.reject(new Error("connection refused"))));
-    const call = callerOf(createApi(failing, { log: recorder() }));
+    const call = readinessOf(
+      answeringWith(mill.db, () => Promise.reject(new Error("connection refused"))),
+      10,
+    );
 
     expect(await call("/health/test")).toMatchObject({
       status: 503,
