@@ -3,8 +3,7 @@ import { within } from "./deadline.ts";
 
 export type Reading<Value> =
   | { readonly ok: true; readonly value: Value }
-  /** `late`: it may come yet. */
-  | { readonly ok: false; readonly late: boolean; readonly reason: string };
+  | { readonly ok: false; readonly reason: string };
 
 /** A reading is everybody's for so long. */
 const sharedMs = 2_000;
@@ -30,7 +29,7 @@ export class Gauge<Value> {
     const reading = await within(waitMs, this.#asked);
     if (reading !== undefined) return reading;
     if (this.#last?.reading.ok && age < standingMs) return this.#last.reading;
-    return { ok: false, late: true, reason: `no answer within ${Math.round(waitMs)} ms` };
+    return { ok: false, reason: `no answer within ${Math.round(waitMs)} ms` };
   }
 
   async #ask(): Promise<Reading<Value>> {
@@ -38,7 +37,7 @@ export class Gauge<Value> {
     try {
       reading = { ok: true, value: await this.#measure() };
     } catch (error) {
-      reading = { ok: false, late: false, reason: (error as Error).message.replace(/\.$/, "") };
+      reading = { ok: false, reason: (error as Error).message.replace(/\.$/, "") };
     }
     this.#last = { at: performance.now(), reading };
     this.#asked = undefined;
