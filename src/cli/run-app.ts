@@ -79,8 +79,9 @@ async function openApi(
   address: { host: string; ports: readonly number[] },
   log: Log,
 ): Promise<Serving> {
-  const { dataDir } = config;
-  const api = await serve(createApi(mill, { ...(mill.db.kind === "embedded" ? { dataDir } : {}), log }), {
+  const { dataDir, metricsPrefix } = config;
+  const options = { ...(mill.db.kind === "embedded" ? { dataDir } : {}), metricsPrefix, log };
+  const api = await serve(createApi(mill, options), {
     ...address,
     log,
   });

@@ -2,9 +2,10 @@
 import { Hono, type MiddlewareHandler } from "hono";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import { requestId } from "hono/request-id";
-import { matchedRoutes } from "hono/route";
 import type { Millrace } from "../app/millrace.ts";
+import { version } from "../app/version.ts";
 import type { Log } from "../core/log.ts";
+import { Metrics } from "../metrics/metrics.ts";
 import { onlyThisMachine } from "./access.ts";
 import { answerRoutes } from "./answers.ts";
 import { bulkRoutes } from "./bulk.ts";
@@ -15,6 +16,7 @@ import { flowRoutes } from "./flows.ts";
 import { eventRoutes } from "./events.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
+import { measured, metricsRoutes, routeOf } from "./metrics.ts";
 import { orderRoutes } from "./orders.ts";
 import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
@@ -28,13 +30,21 @@ import { workerRoutes } from "./workers.ts";
 interface ApiOptions {
   /** The folder whose disk `/health/test` looks at. Default: the working folder. */
   readonly dataDir?: string;
+  /** Before the names of metrics. Default `millrace_`. */
+  readonly metricsPrefix?: string;
   readonly log: Log;
 }
 
-export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): Hono<ApiEnv> {
+export function createApi(
+  mill: Millrace,
+  { dataDir = ".", metricsPrefix: prefix = "millrace_", log }: ApiOptions,
+): Hono<ApiEnv> {
   const api = new Hono<ApiEnv>();
+  const diskUsed = async (): Promise<number> => (await diskUsedPercent(dataDir)) / 100;
+  const metrics = new Metrics(mill.db, { prefix, version, diskUsed, log });
   return api
     .use(requestId())
+    .use(measured(metrics))
     .use(logged(log))
     .use(
       methodNotAllowed({
@@ -53,6 +63,7 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
       "/",
       readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
     )
+    .route("/", metricsRoutes(mill.db, metrics))
     .route("/", jobRoutes(mill))
     .route("/", resultRoutes(mill))
     .route("/", flowRoutes(mill))
@@ -74,13 +85,11 @@ function logged(log: Log): MiddlewareHandler<ApiEnv> {
   return async (c, next) => {
     const startedAt = performance.now();
     await next();
-    // Middleware is registered under "/*": the first other path is the route.
-    const route = matchedRoutes(c).find(({ path }) => path !== "/*");
     log.info(
       {
         request_id: c.get("requestId"),
         method: c.req.method,
-        route: route?.path ?? "unmatched",
+        route: routeOf(c),
         status: c.res.status,
         duration_ms: Math.round((performance.now() - startedAt) * 10) / 10,
       },
