@@ -102,15 +102,17 @@ export async function foldTotals(tx: Executor, until: string): Promise<void> {
     )}`);
 }
 
-/** Whether anything happened that is not counted yet. */
+/** Whether anything happened since the mark `m` of the tallies. */
+export const uncounted: Sql = sql`(
+  exists (select from millrace.settled s where s.archived = any ('{f,t}'::boolean[]) and s.finished_at >= m.counted_until)
+  or exists (select from millrace.queues q join millrace.attempts a on a.queue = q.id and a.finished_at >= m.counted_until)
+  or exists (select from millrace.ingest_decisions d where d.at >= m.counted_until)
+  or exists (select from millrace.policy_decisions d where d.at >= m.counted_until)
+  or exists (select from millrace.jobs j where j.created_at >= m.counted_until)
+)`;
+
 export async function anyUncounted(db: Executor): Promise<boolean> {
-  const [row] = await db.query<{ any: boolean }>(sql`
-    select exists (select from millrace.settled s where s.archived = any ('{f,t}'::boolean[]) and s.finished_at >= m.counted_until)
-        or exists (select from millrace.queues q join millrace.attempts a on a.queue = q.id and a.finished_at >= m.counted_until)
-        or exists (select from millrace.ingest_decisions d where d.at >= m.counted_until)
-        or exists (select from millrace.policy_decisions d where d.at >= m.counted_until)
-        or exists (select from millrace.jobs j where j.created_at >= m.counted_until) as any
-    from millrace.tally_mark m`);
+  const [row] = await db.query<{ any: boolean }>(sql`select ${uncounted} as any from millrace.tally_mark m`);
   return row?.any ?? false;
 }
 

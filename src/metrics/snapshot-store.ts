@@ -4,6 +4,7 @@
  */
 import type { Executor } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
+import { uncounted } from "../jobs/totals-store.ts";
 
 /** Jobs counted per queue at most. */
 const depthMax = 1_000_000;
@@ -118,7 +119,7 @@ export async function readDeadLetters(db: Executor, cap: number): Promise<DeadLe
 }
 
 export interface System {
-  /** The database's clock and how far totals are counted, in seconds since 1970. */
+  /** The database's clock, and up to when all that happened is counted, in seconds since 1970. */
   readonly now: number;
   readonly countedUntil: number | null;
   readonly drained: boolean;
@@ -139,7 +140,8 @@ export async function readSystem(db: Executor): Promise<System> {
       from millrace.workers where stopped_at is null
     )
     select extract(epoch from clock_timestamp())::float8 as now,
-      (select extract(epoch from counted_until)::float8 from millrace.tally_mark where counted_until > '-infinity') as "countedUntil",
+      (select extract(epoch from case when ${uncounted} then m.counted_until else now() end)::float8
+        from millrace.tally_mark m where m.counted_until > '-infinity') as "countedUntil",
       exists (select from millrace.system_state where drained_at is not null) as drained,
       count(*) filter (where state = 'working')::int as working, count(*) filter (where state = 'draining')::int as draining,
       count(*) filter (where state = 'silent')::int as silent,
