@@ -21,7 +21,10 @@ try {
   await server.close(1_000);
   await mill.close();
   if (!text.includes("millrace_database_up 1")) throw new Error(`The scrape lacks the database:\n${text}`);
-  const { status } = spawnSync("promtool", ["check", "metrics"], { input: text, stdio: ["pipe", "inherit", "inherit"] });
+  const { status } = spawnSync("promtool", ["check", "metrics"], {
+    input: text,
+    stdio: ["pipe", "inherit", "inherit"],
+  });
   process.exitCode = status ?? 1;
 } finally {
   rmSync(folder, { recursive: true, force: true });

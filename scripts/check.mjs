@@ -36,7 +36,8 @@ for (const [name, command] of checks) {
   total[ok ? "passed" : "failed"] += 1;
   if (!ok) failures.push(name);
 }
-if (!hasPromtool) console.log("\nSkipped: alert rules and metrics, for promtool is not here (Debian: apt-get install prometheus).");
+if (!hasPromtool)
+  console.log("\nSkipped: alert rules and metrics, for promtool is not here (Debian: apt-get install prometheus).");
 if (failures.length > 0) console.log(`\nFailed: ${failures.join(", ")}`);
 console.log(`\n${total.passed} passed, ${total.failed} failed`);
 process.exit(total.failed === 0 ? 0 : 1);

@@ -69,7 +69,8 @@ export async function foldTallies(db: Database, marginMs = 1_000): Promise<boole
           select l.virtualtransaction from pg_locks l join pg_stat_activity a on a.pid = l.pid
           where l.locktype = 'virtualxid' and a.datname = current_database() and l.pid <> pg_backend_pid())`);
       // Nobody else does it there; on a server autovacuum does.
-      if (db.kind === "embedded") await tx.query(sql`select brin_summarize_new_values('millrace.jobs_created'::regclass)`);
+      if (db.kind === "embedded")
+        await tx.query(sql`select brin_summarize_new_values('millrace.jobs_created'::regclass)`);
       return false;
     }
     if (!mark.ready) return false;

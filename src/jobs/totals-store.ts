@@ -27,9 +27,11 @@ const bucketOf = (took: Sql): Sql =>
  *   denied   <code>      jobs were not let in
  *   policy   <code>      storm control let nothing start
  */
-const ofJobs = (rows: Sql): Sql => sql`select j.queue, j.created_at as at, 'enqueued' as kind, '' as label, 1::bigint as n from ${rows} j`;
+const ofJobs = (rows: Sql): Sql =>
+  sql`select j.queue, j.created_at as at, 'enqueued' as kind, '' as label, 1::bigint as n from ${rows} j`;
 
-const ofSettled = (rows: Sql): Sql => sql`select s.queue, s.finished_at as at, 'attempt', 'succeeded', s.n::bigint from ${rows} s`;
+const ofSettled = (rows: Sql): Sql =>
+  sql`select s.queue, s.finished_at as at, 'attempt', 'succeeded', s.n::bigint from ${rows} s`;
 
 const ofAttempts = (rows: Sql): Sql => sql`
   select a.queue, a.finished_at as at, e.kind, e.label, 1::bigint from ${rows} a cross join lateral (values
@@ -68,7 +70,8 @@ const addDurations = (took: Sql): Sql => sql`
 export async function foldTotals(tx: Executor, until: string): Promise<void> {
   const slice = sql`slice as materialized (select counted_until as since, ${until}::timestamptz as until from millrace.tally_mark)`;
   // Per queue, along its own index.
-  const perQueue = (rows: Sql): Sql => sql`(select h.* from slice cross join millrace.queues q cross join lateral (${rows}) h)`;
+  const perQueue = (rows: Sql): Sql =>
+    sql`(select h.* from slice cross join millrace.queues q cross join lateral (${rows}) h)`;
   await tx.query(sql`
     with ${slice},
     took as materialized (
@@ -88,14 +91,20 @@ export async function foldTotals(tx: Executor, until: string): Promise<void> {
     ${addTotals(
       join(
         [
-          ofJobs(sql`(select j.queue, j.created_at from slice join millrace.jobs j on j.created_at >= slice.since and j.created_at < slice.until)`),
+          ofJobs(
+            sql`(select j.queue, j.created_at from slice join millrace.jobs j on j.created_at >= slice.since and j.created_at < slice.until)`,
+          ),
           ofAttempts(
             perQueue(sql`
               select a.* from millrace.attempts a
               where a.queue = q.id and a.finished_at >= slice.since and a.finished_at < slice.until`),
           ),
-          ofDecisions(sql`(select d.* from slice join millrace.policy_decisions d on d.at >= slice.since and d.at < slice.until)`),
-          ofDenials(sql`(select d.* from slice join millrace.ingest_decisions d on d.at >= slice.since and d.at < slice.until)`),
+          ofDecisions(
+            sql`(select d.* from slice join millrace.policy_decisions d on d.at >= slice.since and d.at < slice.until)`,
+          ),
+          ofDenials(
+            sql`(select d.* from slice join millrace.ingest_decisions d on d.at >= slice.since and d.at < slice.until)`,
+          ),
         ],
         sql` union all `,
       ),

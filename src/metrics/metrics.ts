@@ -17,6 +17,8 @@ export interface MetricsOptions {
   readonly log: Log;
   /** Default: `seriesMax`. */
   readonly cap?: number;
+  /** How long a scrape waits for the database. Default: 1 000 ms. */
+  readonly budgetMs?: number;
 }
 
 export interface RequestLabels {
@@ -47,10 +49,10 @@ export class Metrics {
   readonly #droppedSoFar = new Map<string, number>();
 
   constructor(db: Database, options: MetricsOptions) {
-    const { prefix, version, cap = seriesMax } = options;
+    const { prefix, version, cap = seriesMax, budgetMs = 1_000 } = options;
     this.#options = options;
     this.#cap = cap;
-    this.#snapshots = new Snapshots(db, cap);
+    this.#snapshots = new Snapshots(db, cap, budgetMs);
     const registers = [this.#own];
     const gauge = (name: string, help: string): Gauge => new Gauge({ name: `${prefix}${name}`, help, registers });
     this.#http = new Histogram({
@@ -114,8 +116,9 @@ export class Metrics {
       this.#up.set(1);
       this.#clock.set(snapshot.clockAheadSeconds);
       this.#took.set(snapshot.tookMs / 1_000);
-      for (const { queues } of snapshot.queues) this.#drop("queue", queues - 1);
-      for (const { schedules } of snapshot.schedules) this.#drop("schedule", schedules - 1);
+      for (const { queue, queues } of snapshot.queues) if (queue === "_other") this.#drop("queue", queues);
+      for (const { schedule, schedules } of snapshot.schedules)
+        if (schedule === "_other") this.#drop("schedule", schedules);
       return snapshot;
     } catch (error) {
       this.#up.set(0);
@@ -140,7 +143,6 @@ export class Metrics {
     this.#options.log.debug({ err: error, source }, "metrics are missing from this scrape");
   }
 
-  /** Only `_other` stands for more than itself. */
   #drop(label: string, now: number): void {
     const before = this.#droppedSoFar.get(label) ?? 0;
     if (now <= before) return;

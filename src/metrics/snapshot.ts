@@ -35,23 +35,25 @@ export interface Snapshot {
 }
 
 const sharedMs = 2_000;
-const budgetMs = 1_000;
 
 export class Snapshots {
   readonly #db: Database;
   readonly #cap: number;
+  readonly #budgetMs: number;
   #flight: Promise<Snapshot> | undefined;
   #last: { readonly snapshot: Snapshot; readonly at: number } | undefined;
 
-  /** `cap`: queues, and schedules, that are told apart. */
-  constructor(db: Database, cap: number) {
+  /** `cap`: queues, and schedules, that are told apart. `budgetMs`: how long anybody waits. */
+  constructor(db: Database, cap: number, budgetMs: number) {
     this.#db = db;
     this.#cap = cap;
+    this.#budgetMs = budgetMs;
   }
 
-  /** Throws when the database does, or after a second. There is one look at a time, however many wait and however long it takes. */
+  /** Throws when the database does, or when the budget is used up. There is one look at a time, however many wait and however long it takes. */
   async take(): Promise<Snapshot> {
     if (this.#last !== undefined && performance.now() - this.#last.at < sharedMs) return this.#last.snapshot;
+    const budgetMs = this.#budgetMs;
     this.#flight ??= this.#look().finally(() => (this.#flight = undefined));
     let timer: NodeJS.Timeout | undefined;
     const tooLate = new Promise<never>((_, reject) => {
