@@ -56,29 +56,30 @@ const addTotals = (happened: Sql): Sql => sql`
   select queue, kind, label, sum(n) from (${happened}) happened group by queue, kind, label order by queue, kind, label
   on conflict (queue, kind, label) do update set n = t.n + excluded.n`;
 
-/** Adds `took (queue, bucket, n, took_ms)`. */
+/** Adds `took (queue, bucket, n, took_ms)`, one row per queue and bucket at most. */
 const addDurations = (took: Sql): Sql => sql`
   insert into millrace.durations as d (queue, took_ms, buckets)
-  select queue, sum(took_ms), array(
-    select coalesce(sum(one.n), 0)::bigint from generate_series(0, ${durationBucketsMs.length}::int) as place
-    left join (${took}) one on one.queue = q.queue and one.bucket = place group by place order by place)
-  from (${took}) q group by queue order by queue
+  select q.queue, sum(coalesce(t.took_ms, 0)), array_agg(coalesce(t.n, 0) order by place)
+  from (select distinct queue from (${took}) t) q cross join generate_series(0, ${durationBucketsMs.length}::int) as place
+  left join (${took}) t on t.queue = q.queue and t.bucket = place
+  group by q.queue order by q.queue
   on conflict (queue) do update set took_ms = d.took_ms + excluded.took_ms, buckets = array(
     select before + more from unnest(d.buckets, excluded.buckets) with ordinality as pair (before, more, place) order by place)`;
 
 /** Folds the history since the mark that is older than `until`, a time as text. Call with the mark locked. */
 export async function foldTotals(tx: Executor, until: string): Promise<void> {
   const slice = sql`slice as materialized (select counted_until as since, ${until}::timestamptz as until from millrace.tally_mark)`;
-  // Per queue, along its own index.
+  // Per queue, along its own index: sorted in there, or it might be joined by reading all of another.
   const perQueue = (rows: Sql): Sql =>
     sql`(select h.* from slice cross join millrace.queues q cross join lateral (${rows}) h)`;
   await tx.query(sql`
     with ${slice},
     took as materialized (
       select s.queue, ${bucketOf(sql`t.ms`)} as bucket, count(*) as n, sum(t.ms) as took_ms
-      from slice cross join millrace.queues q
-      join millrace.settled s on s.queue = q.id and s.finished_at >= slice.since and s.finished_at < slice.until
-      cross join lateral unnest(s.took_ms) as t (ms) group by 1, 2
+      from slice cross join millrace.queues q cross join lateral (
+        select h.queue, h.took_ms from millrace.settled h
+        where h.queue = q.id and h.finished_at >= slice.since and h.finished_at < slice.until order by h.finished_at
+      ) s cross join lateral unnest(s.took_ms) as t (ms) group by 1, 2
     ),
     tallied as (
       insert into millrace.tallies as t (queue, completed) select queue, sum(n) from took group by queue order by queue
@@ -97,7 +98,7 @@ export async function foldTotals(tx: Executor, until: string): Promise<void> {
           ofAttempts(
             perQueue(sql`
               select a.* from millrace.attempts a
-              where a.queue = q.id and a.finished_at >= slice.since and a.finished_at < slice.until`),
+              where a.queue = q.id and a.finished_at >= slice.since and a.finished_at < slice.until order by a.finished_at`),
           ),
           ofDecisions(
             sql`(select d.* from slice join millrace.policy_decisions d on d.at >= slice.since and d.at < slice.until)`,

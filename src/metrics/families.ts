@@ -5,7 +5,7 @@
 import { durationBucketsMs } from "../jobs/totals-store.ts";
 import type { Snapshot } from "./snapshot.ts";
 
-export interface Sample {
+interface Sample {
   readonly labels: Readonly<Record<string, string | number>>;
   readonly value: number;
   /** Behind the name: `_bucket`, `_sum`, `_count` of a histogram. */
@@ -17,7 +17,7 @@ export interface Family {
   readonly type: "counter" | "gauge" | "histogram";
   readonly labels: readonly string[];
   readonly help: string;
-  samples(snapshot: Snapshot): Sample[];
+  readonly samples: (snapshot: Snapshot) => Sample[];
 }
 
 const reasons = ["NON_RETRYABLE", "MAX_ATTEMPTS_EXCEEDED", "POISON", "DEPENDENCY_FAILED"] as const;

@@ -6,7 +6,7 @@ import { type Family, families } from "./families.ts";
 import { type Snapshot, Snapshots } from "./snapshot.ts";
 
 /** Values of `queue`, of `schedule`, and sets of labels of a request that are told apart; what comes later is `_other`. */
-export const seriesMax = 200;
+const seriesMax = 200;
 
 export interface MetricsOptions {
   /** Before the name of every metric that is Millrace's own. */
