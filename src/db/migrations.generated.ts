@@ -546,7 +546,7 @@ create table millrace.job_logs (
   primary key (job_id, n)
 );
 `,
-  "0006_metrics.sql": `-- What metrics count, for ever: deleting history does not make them smaller. Folded from history behind the mark of the tallies.
+  "0008_metrics.sql": `-- What metrics count, for ever: deleting history does not make them smaller. Folded from history behind the mark of the tallies.
 
 -- How often what happened in each queue; queue 0: a name that is no queue. Kinds and labels: src/jobs/totals-store.ts.
 create table millrace.totals (
