@@ -27,6 +27,7 @@ const rooms: Readonly<Record<string, Room>> = {
   access: { floor: 3 },
   callbacks: { floor: 3 },
   ingest: { floor: 3 },
+  metrics: { floor: 3, packages: ["prom-client"] },
   cache: { floor: 3 },
   vault: { floor: 3 },
   retention: { floor: 3 },

@@ -2,13 +2,13 @@
 import { Hono, type MiddlewareHandler } from "hono";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import { requestId } from "hono/request-id";
-import { matchedRoutes } from "hono/route";
 import type { Addresses } from "../access/addresses.ts";
 import { type RateLimits, defaultRateLimits } from "../access/rate-limits.ts";
 import { type GivenToken, Tokens } from "../access/tokens.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { version } from "../app/version.ts";
 import type { Log } from "../core/log.ts";
+import { Metrics } from "../metrics/metrics.ts";
 import { answerRoutes } from "./answers.ts";
 import { bulkRoutes } from "./bulk.ts";
 import { deadLetterRoutes } from "./dead-letters.ts";
@@ -22,6 +22,7 @@ import { flowRoutes } from "./flows.ts";
 import { eventRoutes } from "./events.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
+import { measured, metricsRoutes, routeOf } from "./metrics.ts";
 import { orderRoutes } from "./orders.ts";
 import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
@@ -36,6 +37,8 @@ import { workerRoutes } from "./workers.ts";
 export interface ApiOptions {
   /** The folder whose disk `/health/test` looks at. Default: the working folder. */
   readonly dataDir?: string;
+  /** Before the names of metrics. Default `millrace_`. */
+  readonly metricsPrefix?: string;
   readonly log: Log;
   /** Tokens of the environment, beside those in the database. */
   readonly givenTokens?: readonly GivenToken[];
@@ -48,7 +51,9 @@ export interface ApiOptions {
 
 export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const { dataDir = ".", log, givenTokens = [], trustMachine = mill.db.kind === "embedded", proxies } = options;
-  const { rateLimits = defaultRateLimits } = options;
+  const { rateLimits = defaultRateLimits, metricsPrefix: prefix = "millrace_" } = options;
+  const diskUsed = async (): Promise<number> => (await diskUsedPercent(dataDir)) / 100;
+  const metrics = new Metrics(mill.db, { prefix, version, diskUsed, log });
   const tokens = new Tokens(mill.db, givenTokens);
   const gate = new Gate({ tokens, trustMachine, proxies });
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
@@ -58,6 +63,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const api = new Hono<ApiEnv>();
   api
     .use(requestId())
+    .use(measured(metrics))
     .use(logged(log))
     .use(
       methodNotAllowed({
@@ -85,6 +91,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
       "/",
       readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
     )
+    .route("/", metricsRoutes(mill.db, metrics))
     .route("/", jobRoutes(mill))
     .route("/", resultRoutes(mill))
     .route("/", flowRoutes(mill))
@@ -106,13 +113,11 @@ function logged(log: Log): MiddlewareHandler<ApiEnv> {
   return async (c, next) => {
     const startedAt = performance.now();
     await next();
-    // Middleware is registered under "/*": the first other path is the route.
-    const route = matchedRoutes(c).find(({ path }) => path !== "/*");
     log.info(
       {
         request_id: c.get("requestId"),
         method: c.req.method,
-        route: route?.path ?? "unmatched",
+        route: routeOf(c),
         status: c.res.status,
         duration_ms: Math.round((performance.now() - startedAt) * 10) / 10,
       },
