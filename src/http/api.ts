@@ -9,21 +9,21 @@ import type { Millrace } from "../app/millrace.ts";
 import { version } from "../app/version.ts";
 import type { Log } from "../core/log.ts";
 import { Metrics } from "../metrics/metrics.ts";
-import { answerRoutes } from "./answers.ts";
-import { bulkRoutes } from "./bulk.ts";
-import { deadLetterRoutes } from "./dead-letters.ts";
+import { answerEndpoints } from "./answers.ts";
+import { bulkEndpoints } from "./bulk.ts";
+import { deadLetterEndpoints } from "./dead-letters.ts";
 import type { Endpoints } from "./endpoint.ts";
 import type { ApiEnv } from "./env.ts";
 import { Gate, requireRole } from "./gate.ts";
 import { openApiDocument } from "./openapi.ts";
 import { tokenEndpoints } from "./tokens.ts";
-import { emitRoutes } from "./emit.ts";
-import { flowRoutes } from "./flows.ts";
+import { emitEndpoints } from "./emit.ts";
+import { flowEndpoints } from "./flows.ts";
 import { eventRoutes } from "./events.ts";
 import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
-import { jobRoutes } from "./jobs.ts";
+import { jobEndpoints } from "./jobs.ts";
 import { measured, metricsRoutes, routeOf } from "./metrics.ts";
-import { orderRoutes } from "./orders.ts";
+import { orderEndpoints } from "./orders.ts";
 import { pageRoutes } from "./page.ts";
 import { problem, problemOf } from "./problem.ts";
 import { policyRoutes } from "./policies.ts";
@@ -31,7 +31,7 @@ import { queueEndpoints } from "./queues.ts";
 import { RateLimiter } from "./rate-limits.ts";
 import { scheduleRoutes } from "./schedules.ts";
 import { schedulerRoutes } from "./scheduler.ts";
-import { resultRoutes } from "./results.ts";
+import { resultEndpoints } from "./results.ts";
 import { workerRoutes } from "./workers.ts";
 
 export interface ApiOptions {
@@ -57,7 +57,18 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const tokens = new Tokens(mill.db, givenTokens);
   const gate = new Gate({ tokens, trustMachine, proxies });
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
-  const endpoints: Endpoints = [...queueEndpoints(mill), ...tokenEndpoints(tokens)];
+  const endpoints: Endpoints = [
+    ...jobEndpoints(mill),
+    ...resultEndpoints(mill),
+    ...answerEndpoints(mill),
+    ...orderEndpoints(mill),
+    ...flowEndpoints(mill),
+    ...emitEndpoints(mill),
+    ...deadLetterEndpoints(mill),
+    ...bulkEndpoints(mill),
+    ...queueEndpoints(mill),
+    ...tokenEndpoints(tokens),
+  ];
   const document = openApiDocument(endpoints, version);
 
   const api = new Hono<ApiEnv>();
@@ -92,14 +103,6 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
       readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
     )
     .route("/", metricsRoutes(mill.db, metrics))
-    .route("/", jobRoutes(mill))
-    .route("/", resultRoutes(mill))
-    .route("/", flowRoutes(mill))
-    .route("/", emitRoutes(mill))
-    .route("/", answerRoutes(mill))
-    .route("/", orderRoutes(mill))
-    .route("/", deadLetterRoutes(mill))
-    .route("/", bulkRoutes(mill))
     .route("/", policyRoutes(mill))
     .route("/", scheduleRoutes(mill))
     .route("/", schedulerRoutes(mill))
