@@ -1,6 +1,6 @@
 /** Timelines and explanations as the API shows them: in snake_case, under our names and under those of runbook 004. */
 import { z } from "zod";
-import type { Because, Explanation } from "../jobs/explain.ts";
+import { type Because, type Explanation, becauses } from "../jobs/explain.ts";
 import { type LogLine, logLevels } from "../jobs/notes-store.ts";
 import { type Attempt, type StoryEntry, type Timeline, attemptStatuses } from "../jobs/timeline.ts";
 import { jobStatus, progress } from "./job-view.ts";
@@ -173,7 +173,7 @@ const because = <const Names extends readonly [Because, ...Because[]]>(names: Na
     summary: text.describe("Why, in a sentence."),
     what_next: text.describe("What would move it, in a sentence."),
     facts: z.object(facts),
-    also: z.array(z.object({ because: text, summary: text })).describe("What else holds it."),
+    also: z.array(z.object({ because: z.enum(becauses), summary: text })).describe("What else holds it."),
     ...standing,
     attempts: count.describe("Begun, the one that runs included."),
     failed_attempts: count,

@@ -2,11 +2,10 @@
 import { type Millrace, task } from "millrace";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../src/db/sql.ts";
-import { createApi } from "../../src/http/api.ts";
 import { writeNotes } from "../../src/jobs/notes-store.ts";
 import { useDatabase } from "../support/engine.ts";
 import { StoreWorker } from "../support/store-worker.ts";
-import { type Caller, callerOf, recorder } from "./caller.ts";
+import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 
 const pay = task({ name: "pay", queue: "payments", maxAttempts: 2, run() {} });
 

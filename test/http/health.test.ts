@@ -6,11 +6,10 @@ import { Millrace, defineApp } from "millrace";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
-import { createApi } from "../../src/http/api.ts";
 import type { ApiEnv } from "../../src/http/env.ts";
 import { diskUsedPercent, readinessRoutes } from "../../src/http/health.ts";
 import { useDatabase } from "../support/engine.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 afterEach(() => void vi.useRealTimers());

@@ -2,10 +2,9 @@
 import { NonRetryableError, task } from "millrace";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Millrace } from "millrace";
-import { createApi } from "../../src/http/api.ts";
 import { useDatabase } from "../support/engine.ts";
 import { StoreWorker } from "../support/store-worker.ts";
-import { type Caller, callerOf, recorder } from "./caller.ts";
+import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 
 const plain = task({ name: "plain", run() {} });
 const broken = task({
