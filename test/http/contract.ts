@@ -67,14 +67,12 @@ export const itself = "GET /openapi.json";
 const refusals = ["ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "UNAUTHORIZED"];
 
 /** The same API, but it throws where its answer is not what its document says. */
-export function checked(api: Api): Api {
+export function checked(api: Api, served: () => Promise<Response>): Api {
   const { fetch } = api;
   let contract: Promise<Contract> | undefined;
   api.fetch = async (request, ...rest) => {
     const response = await fetch(request, ...rest);
-    contract ??= Promise.resolve(fetch(new Request("http://localhost/openapi.json")))
-      .then((served) => served.text())
-      .then(contractOf);
+    contract ??= served().then(async (document) => contractOf(await document.text()));
     await (await contract).check(request.method, new URL(request.url).pathname, response.clone());
     return response;
   };
@@ -105,6 +103,7 @@ class Contract {
 
   constructor(document: Document) {
     addFormats.default(this.#ajv);
+    this.#ajv.addVocabulary(Object.keys(document)); // for it, the whole document is a schema
     this.#ajv.addSchema(document, "api");
     for (const [path, operations] of Object.entries(document.paths))
       for (const [method, operation] of Object.entries(operations))
