@@ -9,7 +9,7 @@ interface Content {
   readonly content?: Readonly<Record<string, { readonly schema: object }>>;
   readonly description: string;
 }
-export interface Operation {
+interface Operation {
   readonly operationId: string;
   readonly summary: string;
   readonly security?: readonly object[];
