@@ -19,6 +19,7 @@ const rooms: Readonly<Record<string, Room>> = {
   db: { floor: 1, packages: ["pg", "@electric-sql/pglite"] },
   steps: { floor: 1 },
   telemetry: { floor: 1, packages: ["@opentelemetry/api"] },
+  audit: { floor: 1.5 },
   isolate: { floor: 1.5, packages: ["tsx"] }, // its handlers have steps too
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
   events: { floor: 3 },

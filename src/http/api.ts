@@ -10,6 +10,8 @@ import { version } from "../app/version.ts";
 import type { Log } from "../core/log.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import { answerEndpoints } from "./answers.ts";
+import { auditEndpoints } from "./audit.ts";
+import { audited } from "./audited.ts";
 import { bulkEndpoints } from "./bulk.ts";
 import { deadLetterEndpoints } from "./dead-letters.ts";
 import type { Endpoints } from "./endpoint.ts";
@@ -68,6 +70,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     ...bulkEndpoints(mill),
     ...queueEndpoints(mill),
     ...tokenEndpoints(tokens),
+    ...auditEndpoints(mill.db),
   ];
   const document = openApiDocument(endpoints, version);
 
@@ -89,6 +92,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     .notFound((c) => problem(c, "ROUTE_NOT_FOUND", `There is nothing at ${c.req.method} ${c.req.path}.`))
     .get("/openapi.json", (c) => c.json(document))
     .route("/", livenessRoutes())
+    .use(audited({ db: mill.db, endpoints, addressOf: (c) => gate.addressOf(c), log }))
     .use(gate.enter);
   for (const one of endpoints) {
     api.on(one.method, one.path, async (c) => {

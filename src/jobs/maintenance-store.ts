@@ -152,8 +152,11 @@ export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs, e
         and not exists (select from millrace.leases l where l.worker = w.id) returning id
     ),
     bulk as (delete from millrace.bulk_operations where finished_at < ${ago(auditMs)} returning id),
+    -- From the oldest on, and no further than the first that is younger: the chain would be broken otherwise.
+    oldest as materialized (select id, at from millrace.audit order by id limit ${batch}),
     audit as (
-      delete from millrace.audit where id in (select id from millrace.audit where at < ${ago(auditMs)} order by id limit ${batch}) returning id
+      delete from millrace.audit where id in (
+        select id from oldest o where not exists (select from oldest y where y.id <= o.id and y.at >= ${ago(auditMs)})) returning id
     )
     select ((select count(*) from denials) + (select count(*) from decisions) + (select count(*) from counters) + (select count(*) from windows)
           + (select count(*) from keys) + (select count(*) from unique_keys)
