@@ -48,7 +48,7 @@ describe("the chain", () => {
   });
 
   test("has no fork and no gap when twenty write at once, some of whom roll back", async () => {
-    await using mill = await file.open([]);
+    await using mill = await file.open([], { poolSize: 20 });
     const failures = await Promise.all(
       Array.from({ length: 20 }, async (_, writer) => {
         let failed = 0;
@@ -68,6 +68,21 @@ describe("the chain", () => {
     // The order of each writer is kept.
     const rows = await listAudit(mill.db, { by: "writer-7" }, { limit: 500 });
     expect(rows.map(({ requestId }) => requestId)).toEqual(["8", "7", "6", "5", "3", "2", "1", "0"]);
+  });
+
+  test("does not let orders for all workers and orders for one wait for each other in a circle", async () => {
+    await using mill = await file.open([], { poolSize: 20 });
+    await mill.db.query(sql`
+      insert into millrace.workers (name, host, pid, concurrency, lease_ms)
+      select 'w' || n, 'h', 1, 1, 60000 from generate_series(1, 20) n`);
+    const workers = (await mill.workers()).map(({ id }) => id);
+    const orders = workers.flatMap((id, i) => [
+      mill.registry.resize(id, i + 2),
+      i % 2 === 0 ? mill.drain() : mill.undrain(),
+      mill.registry.drain(id),
+    ]);
+    await Promise.all(orders);
+    expect(await verifyAudit(mill.db)).toMatchObject({ whole: true });
   });
 
   test("cannot be changed: no update, no truncate, no delete but of what is oldest and old enough", async () => {
