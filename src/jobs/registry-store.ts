@@ -130,17 +130,21 @@ export async function orderDrain(
   by: string | null,
 ): Promise<number[]> {
   const rows = await db.query<{ id: number }>(sql`
-    with changed as (
-      update millrace.workers set draining = ${draining}
+    -- in order, for of two orders for all of them each would have rows that the other wants
+    with found as materialized (
+      select id from millrace.workers
       where draining <> ${draining} and (${worker}::int is null or id = ${worker})
         -- one that was declared dead takes its orders along when it registers anew: what is resumed must not drain then
         and (stopped_at is null or (${worker}::int is null and not ${draining}::boolean))
-      returning id, stopped_at
+      order by id for update
+    ),
+    changed as (
+      update millrace.workers w set draining = ${draining} from found where w.id = found.id returning w.id, w.stopped_at
     ),
     told as (select id from changed where stopped_at is null),
     noted as (
       insert into millrace.audit (by, action, subject)
-      -- in order, so that all are changed before the first is noted: writers of the audit wait for each other
+      -- sorted, so that all are changed before the first is noted: writers of the audit wait for each other
       select ${by}::text, ${draining ? "drain" : "resume"}::text, 'worker:' || id from told order by id
     ),
     woken as (select id, pg_notify(${channel}, 'worker:' || id) from told)

@@ -6,6 +6,7 @@ import type { Database } from "../../src/db/database.ts";
 import { migrate, migrations } from "../../src/db/migrate.ts";
 import { Dialect, sql } from "../../src/db/sql.ts";
 import { sweepUp } from "../../src/jobs/maintenance-store.ts";
+import { orderConcurrency, orderDrain, orderSystemDrain } from "../../src/jobs/registry-store.ts";
 import { useDatabase } from "../support/engine.ts";
 
 const file = useDatabase();
@@ -72,14 +73,13 @@ describe("the chain", () => {
 
   test("does not let orders for all workers and orders for one wait for each other in a circle", async () => {
     await using mill = await file.open([], { poolSize: 20 });
-    await mill.db.query(sql`
-      insert into millrace.workers (name, host, pid, concurrency, lease_ms)
-      select 'w' || n, 'h', 1, 1, 60000 from generate_series(1, 20) n`);
-    const workers = (await mill.workers()).map(({ id }) => id);
-    const orders = workers.flatMap((id, i) => [
-      mill.registry.resize(id, i + 2),
-      i % 2 === 0 ? mill.drain() : mill.undrain(),
-      mill.registry.drain(id),
+    const workers = await mill.db.rows<[number]>(sql`
+      insert into millrace.workers (name, host, pid, version, concurrency, lease_ms)
+      select 'w' || n, 'h', 1, '1', 1, 60000 from generate_series(1, 20) n returning id`);
+    const orders = workers.flatMap(([id], i) => [
+      orderConcurrency(mill.db, "c", id, i + 2, null),
+      orderSystemDrain(mill.db, "c", i % 2 === 0, null),
+      orderDrain(mill.db, "c", id, true, null),
     ]);
     await Promise.all(orders);
     expect(await verifyAudit(mill.db)).toMatchObject({ whole: true });
