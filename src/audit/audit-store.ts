@@ -5,8 +5,8 @@
 import type { Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 
-export type ActorKind = "program" | "machine" | "token" | "user";
-export type Outcome = "allow" | "deny" | "error";
+type ActorKind = "program" | "machine" | "token" | "user";
+type Outcome = "allow" | "deny" | "error";
 
 /** What a request leaves behind; times, ids and hashes are the database's. */
 export interface NewAuditEntry {

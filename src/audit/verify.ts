@@ -7,9 +7,9 @@ import type { Executor } from "../db/database.ts";
 import { type Link, findUndead, readChain } from "./audit-store.ts";
 
 /** `checkpoint`: the record of where the chain begins and ends is not what the rows say. */
-export type BreakKind = "changed row" | "missing row" | "bad link" | "broken checkpoint";
+type BreakKind = "changed row" | "missing row" | "bad link" | "broken checkpoint";
 
-export interface AuditBreak {
+interface AuditBreak {
   /** The first row that is wrong; of rows that are missing, the first one of them. Null: there is none to name. */
   readonly id: number | null;
   readonly kind: BreakKind;

@@ -15,7 +15,7 @@ import { codeOf } from "./problem.ts";
 export interface AuditedOptions {
   readonly db: Database;
   readonly endpoints: Endpoints;
-  addressOf(c: ApiContext): string | undefined;
+  readonly addressOf: (c: ApiContext) => string | undefined;
   readonly log: Log;
   /** In ms, from anywhere on. */
   readonly now?: () => number;

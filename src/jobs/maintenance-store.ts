@@ -156,7 +156,7 @@ export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs, e
     oldest as materialized (select id, at from millrace.audit order by id limit ${batch}),
     audit as (
       delete from millrace.audit where id in (
-        select id from oldest o where not exists (select from oldest y where y.id <= o.id and y.at >= ${ago(auditMs)})) returning id
+        select id from oldest where id < coalesce((select min(id) from oldest where at >= ${ago(auditMs)}), 9223372036854775807)) returning id
     )
     select ((select count(*) from denials) + (select count(*) from decisions) + (select count(*) from counters) + (select count(*) from windows)
           + (select count(*) from keys) + (select count(*) from unique_keys)

@@ -103,7 +103,7 @@ describe("the chain", () => {
       "truncate millrace.audit_checkpoint",
       "insert into millrace.audit_checkpoint (last_id, last_hash) values (1, '')",
     ])
-      await expect(mill.db.script(statement), statement).rejects.toMatchObject({
+      await expect(mill.db.script(statement)).rejects.toMatchObject({
         code: "23001",
         message: expect.stringContaining("append-only"),
       });
