@@ -74,7 +74,7 @@ export function audited({ db, endpoints, addressOf, log, now }: AuditedOptions):
 
 /** Refused at the door: not known, not allowed, or kept waiting for wrong credentials. Other limits are those of callers who may come in. */
 function isRefusal(c: ApiContext, code: ErrorCode | undefined, status: number): boolean {
-  return status === 401 || status === 403 || (code === "RATE_LIMITED" && c.get("caller") === undefined);
+  return status === 401 || status === 403 || (code === "TOO_MANY_REQUESTS" && c.get("caller") === undefined);
 }
 
 /** `POST /api/queue/:name/pause`. */
