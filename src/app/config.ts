@@ -246,6 +246,13 @@ export const variables = {
     3_650,
     "Dead letters are deleted after so many days, unless the queue's policy says otherwise.",
   ),
+  metricsPrefix: textWithDefault(
+    ["METRICS_PREFIX"],
+    "millrace_",
+    "Before the names of Millrace's own metrics; `trendspark_` makes the queries of runbook 001 work as written.",
+    /^[a-z][a-z0-9_]{0,39}$/,
+    "lower-case letters, digits and _, 40 at most, a letter first",
+  ),
   logLevel: textWithDefault(
     ["MILLRACE_LOG_LEVEL", "LOG_LEVEL"],
     "info",

@@ -1,11 +1,10 @@
 import { describe, expect, test, vi } from "vitest";
 import { type Millrace, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
-import { createApi } from "../../src/http/api.ts";
 import { eventEndpoints } from "../../src/http/events.ts";
 import { serve } from "../../src/http/server.ts";
 import { useDatabase } from "../support/engine.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { callerOf, createApi, recorder } from "./caller.ts";
 import { mounted } from "./mounted.ts";
 
 const file = useDatabase();

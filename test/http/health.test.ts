@@ -5,10 +5,9 @@ import { Millrace, defineApp } from "millrace";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
-import { createApi } from "../../src/http/api.ts";
 import { diskUsedPercent, readinessEndpoints } from "../../src/http/readiness.ts";
 import { useDatabase } from "../support/engine.ts";
-import { type Caller, callerOf, recorder } from "./caller.ts";
+import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 import { mounted } from "./mounted.ts";
 
 const file = useDatabase();
