@@ -264,6 +264,11 @@ export const variables = {
 
 export type Config = { readonly [Name in keyof typeof variables]: (typeof variables)[Name]["default"] };
 
+/** What holds where nothing is set, as it would be written; undefined: nothing. */
+export function defaultText({ default: usual }: { readonly default: unknown }): string | undefined {
+  return usual === undefined ? undefined : String(usual as string | number | boolean | readonly number[]);
+}
+
 /** Reads the environment. Throws `CONFIG_INVALID`, naming the variable, the value and what is allowed. */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const entries = Object.entries(variables).map(([key, variable]: [string, Variable<unknown>]) => {

@@ -78,7 +78,7 @@ function inUse(error: unknown): boolean {
 }
 
 /** The server that options or the environment name. A token goes nowhere but to the server it was given for. */
-export function remoteApi(
+function remoteApi(
   { url, token, profile }: Omit<DoorOptions, "app">,
   env: Readonly<Record<string, string | undefined>>,
 ): RunningApi | undefined {

@@ -14,7 +14,7 @@ export type HttpMethod = "GET" | "POST" | "PATCH" | "DELETE";
 export type RouteClass = "api" | "ops" | "enqueue" | "stream" | "public";
 
 /** A body that is not JSON. */
-export interface OtherAnswer {
+interface OtherAnswer {
   readonly contentType: string;
   readonly about: string;
 }
@@ -82,7 +82,7 @@ export function endpoint<
   Body extends Fields = typeof none,
 >(group: string, route: `${HttpMethod} /${string}`, definition: Definition<Params, Query, Body>): Endpoint {
   const [method, path] = route.split(" ") as [HttpMethod, string];
-  const { params, query, body, bodyOptional = false, maxBodyBytes = defaultBodyBytes, answers, handle } = definition;
+  const { params, query, body, bodyOptional = false, maxBodyBytes = defaultBodyBytes, answers } = definition;
   const [first = 200] = Object.keys(answers).map(Number);
   return {
     method,
@@ -108,7 +108,7 @@ export function endpoint<
           ? {}
           : await (bodyOptional ? readOptionalBody : readBody)(c, body, maxBodyBytes)) as z.infer<Body>,
       };
-      const value = await handle(call);
+      const value = await definition.handle(call);
       if (value instanceof Response) return value;
       if (value === undefined) return c.body(null, first as 204);
       return c.json(value as object, first as 200);

@@ -74,8 +74,8 @@ function operation(one: Endpoint, schemas: Schemas): Json {
 }
 
 /** `POST /jobs/:id/cancel` → `postJobsByIdCancel`. */
-export function operationId({ method, path }: Pick<Endpoint, "method" | "path">): string {
-  const words = path.split(/[/-]/).filter((word) => word !== "");
+function operationId({ method, path }: Pick<Endpoint, "method" | "path">): string {
+  const words = path.split(/[/.-]/).filter((word) => word !== "");
   const name = words.map((word) => (word.startsWith(":") ? `By${capital(word.slice(1))}` : capital(word))).join("");
   return method.toLowerCase() + (name === "" ? "Root" : name);
 }

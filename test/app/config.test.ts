@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { readConfig, unknownVariables, variables } from "../../src/app/config.ts";
+import { defaultText, readConfig, unknownVariables, variables } from "../../src/app/config.ts";
 
 describe("the environment", () => {
   test("without anything set gives the defaults", () => {
@@ -110,11 +110,10 @@ describe("the environment", () => {
   test("has no two variables of one name, and no default that would not be allowed", () => {
     const names = Object.values(variables).flatMap(({ names: all }) => [...all]);
     expect(new Set(names).size).toBe(names.length);
-    for (const {
-      default: usual,
-      names: [name = ""],
-    } of Object.values(variables))
-      if (usual !== undefined) expect(() => readConfig({ [name]: String(usual) })).not.toThrow();
+    for (const variable of Object.values(variables)) {
+      const [name] = variable.names;
+      expect(() => readConfig({ [name as string]: defaultText(variable) })).not.toThrow();
+    }
   });
 });
 
@@ -139,9 +138,12 @@ test("a variable that looks like ours and is not is told, with the one that may 
 test("docs/reference/configuration.md lists every variable with its names, default, what is allowed, and what it is for", () => {
   const page = readFileSync(join(import.meta.dirname, "../../docs/reference/configuration.md"), "utf8");
   const rows = page.split("\n").filter((line) => line.startsWith("| `"));
-  const expected = Object.values(variables).map(({ names: [name, ...aliases], default: usual, kind, about }) => {
+  const expected = Object.values(variables).map((variable) => {
+    const { kind, about } = variable;
+    const [name, ...aliases] = variable.names;
+    const usual = defaultText(variable);
     const also = aliases.length === 0 ? "" : ` Also: ${aliases.map((alias) => `\`${alias}\``).join(", ")}.`;
-    return `| \`${name}\` | ${usual === undefined ? "–" : `\`${String(usual)}\``} | ${kind} | ${about}${also} |`;
+    return `| \`${name}\` | ${usual === undefined ? "–" : `\`${usual}\``} | ${kind} | ${about}${also} |`;
   });
   expect(rows).toEqual(expected);
 });

@@ -127,7 +127,10 @@ describe("what is refused", () => {
     await using _ = mill;
     for (let i = 0; i < 11; i += 1) await call("/jobs", { headers: bearer(`guess-${i}`) });
     expect((await call("/jobs", { headers: bearer("admin") })).status).toBe(429);
-    expect((await noted()).at(-1)).toMatchObject({ details: { status: 429, code: "TOO_MANY_REQUESTS" }, outcome: "deny" });
+    expect((await noted()).at(-1)).toMatchObject({
+      details: { status: 429, code: "TOO_MANY_REQUESTS" },
+      outcome: "deny",
+    });
   });
 
   test("is written twenty times in any second, and the rest is counted into the next row", async () => {

@@ -20,7 +20,7 @@ interface Unexecuted {
   readonly about?: string;
 }
 
-export interface Expectation {
+interface Expectation {
   readonly status?: number;
   /** What the JSON must match. */
   readonly body?: object;

@@ -83,7 +83,7 @@ function asked(line: string): Asked {
     else if (word === "-d") found.body = curl[(i += 1)] ?? "";
     else if (word === "-H") {
       const [name = "", value = ""] = (curl[(i += 1)] ?? "").split(/: (.*)/s);
-      headers[name] = value.replace("<token>", token);
+      headers[name] = value.replace(/<\w+>/, token);
     } else found.url = word;
   }
   return { ...found, headers };
@@ -115,7 +115,13 @@ describe.skipIf(backend === "pglite")("statements", () => {
   );
 });
 
-describe("pending", () => {
-  for (const { runbook, section, line, pending } of unexecuted)
-    if (pending !== undefined) test.todo(`${runbook}, ${section}: ${line} (${pending})`);
+// Once a room has them, they belong among the others.
+describe("not there yet", () => {
+  const routes = unexecuted.filter(({ pending, line }) => pending !== undefined && /^(curl|GET|POST) /.test(line));
+  test.each(routes.map((one) => [one.runbook, one.section, one.line] as const))("%s, %s: %s", async (...[, , line]) => {
+    const { url, ...init } = asked(line);
+    const { port } = new URL(url);
+    const response = await fetch(url.replace(`:${port}`, `:${ports.get(port)}`), init);
+    expect([response.status, await response.json()]).toMatchObject([404, { code: "ROUTE_NOT_FOUND" }]);
+  });
 });
