@@ -5,16 +5,18 @@ import { requestId } from "hono/request-id";
 import { matchedRoutes } from "hono/route";
 import type { Addresses } from "../access/addresses.ts";
 import { type RateLimits, defaultRateLimits } from "../access/rate-limits.ts";
+import { SignIn, type SignInSettings } from "../access/sign-in.ts";
 import { type GivenToken, Tokens } from "../access/tokens.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { version } from "../app/version.ts";
 import type { Log } from "../core/log.ts";
 import { answerRoutes } from "./answers.ts";
+import { type Entrance, authEndpoints } from "./auth.ts";
 import { bulkRoutes } from "./bulk.ts";
 import { deadLetterRoutes } from "./dead-letters.ts";
-import type { Endpoints } from "./endpoint.ts";
+import type { Endpoint, Endpoints } from "./endpoint.ts";
 import type { ApiEnv } from "./env.ts";
-import { Gate, requireRole } from "./gate.ts";
+import { Gate, opsAdminsOnly, requireRole } from "./gate.ts";
 import { openApiDocument } from "./openapi.ts";
 import { tokenEndpoints } from "./tokens.ts";
 import { emitRoutes } from "./emit.ts";
@@ -29,6 +31,7 @@ import { policyRoutes } from "./policies.ts";
 import { queueEndpoints } from "./queues.ts";
 import { RateLimiter } from "./rate-limits.ts";
 import { scheduleRoutes } from "./schedules.ts";
+import { SessionDoor } from "./session-door.ts";
 import { schedulerRoutes } from "./scheduler.ts";
 import { resultRoutes } from "./results.ts";
 import { workerRoutes } from "./workers.ts";
@@ -44,15 +47,18 @@ export interface ApiOptions {
   /** Whose X-Forwarded-For is believed. Default: nobody's. */
   readonly proxies?: Addresses | undefined;
   readonly rateLimits?: RateLimits | undefined;
+  /** How people sign in. Default: they cannot. */
+  readonly signIn?: SignInSettings | undefined;
 }
 
 export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const { dataDir = ".", log, givenTokens = [], trustMachine = mill.db.kind === "embedded", proxies } = options;
   const { rateLimits = defaultRateLimits } = options;
   const tokens = new Tokens(mill.db, givenTokens);
-  const gate = new Gate({ tokens, trustMachine, proxies });
+  const entrance = options.signIn && entranceOf(new SignIn(mill.db, options.signIn, log));
+  const gate = new Gate({ tokens, door: entrance?.door, trustMachine, proxies });
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
-  const endpoints: Endpoints = [...queueEndpoints(mill), ...tokenEndpoints(tokens)];
+  const endpoints: Endpoints = [...queueEndpoints(mill), ...tokenEndpoints(tokens), ...authEndpoints(gate, entrance)];
   const document = openApiDocument(endpoints, version);
 
   const api = new Hono<ApiEnv>();
@@ -71,15 +77,18 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     .onError((error, c) => problemOf(error, c, log))
     .notFound((c) => problem(c, "ROUTE_NOT_FOUND", `There is nothing at ${c.req.method} ${c.req.path}.`))
     .get("/openapi.json", (c) => c.json(document))
-    .route("/", livenessRoutes())
-    .use(gate.enter);
-  for (const one of endpoints) {
+    .route("/", livenessRoutes());
+  const mount = (one: Endpoint): void => {
     api.on(one.method, one.path, async (c) => {
       await limiter.count(c, one.routeClass);
       requireRole(c, one.role);
       return one.handle(c);
     });
-  }
+  };
+  for (const one of endpoints) if (one.role === "public") mount(one);
+  api.use(gate.enter);
+  if (entrance !== undefined) api.use("/api/ops/queues", opsAdminsOnly(entrance.signIn.sessions));
+  for (const one of endpoints) if (one.role !== "public") mount(one);
   api
     .route(
       "/",
@@ -100,6 +109,11 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     .route("/", eventRoutes(mill))
     .route("/", pageRoutes());
   return api;
+}
+
+function entranceOf(signIn: SignIn): Entrance {
+  void signIn.prepare();
+  return { signIn, door: new SessionDoor(signIn.sessions, signIn.settings.origin) };
 }
 
 function logged(log: Log): MiddlewareHandler<ApiEnv> {
