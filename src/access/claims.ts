@@ -36,7 +36,9 @@ export function personOf(idToken: Claims, userInfo: Claims): Person | undefined 
 function nameIn({ name, preferred_username: username }: Claims): string | null {
   const given = [name, username].find((one) => typeof one === "string" && one.trim() !== "");
   if (typeof given !== "string") return null;
-  return [...given.replaceAll(/[\p{Cc}\p{Surrogate}]/gu, "\ufffd")].slice(0, 200).join("");
+  return Array.from(given.replaceAll(/[\p{Cc}\p{Surrogate}]/gu, "\ufffd"))
+    .slice(0, 200)
+    .join("");
 }
 
 function claimAt(claims: Claims, path: string): unknown {

@@ -160,8 +160,12 @@ function unavailable(cause: unknown): MillraceError {
 }
 
 /** For the log. Not the error itself: some carry what the provider answered. */
-function reasonOf(error: unknown): { reason: string; code?: unknown } {
-  const { message, code, cause } = error as { message?: string; code?: unknown; cause?: { message?: unknown } };
-  const why = typeof cause?.message === "string" ? ` (${cause.message})` : "";
-  return { reason: `${String(message)}${why}`, ...(code === undefined ? {} : { code }) };
+function reasonOf(thrown: unknown): object {
+  const { message, code, error, cause } = thrown as Error & { code?: unknown; error?: unknown };
+  const why = cause instanceof Error ? ` (${cause.message})` : "";
+  return {
+    reason: `${message}${why}`,
+    ...(code === undefined ? {} : { code }),
+    ...(error === undefined ? {} : { error }),
+  };
 }

@@ -11,11 +11,11 @@ export interface Person {
   readonly name: string | null;
 }
 
-/** E-mail addresses as `foldEmail` has them. */
+/** E-mail addresses as `foldEmail` makes them. */
 export type Emails = ReadonlySet<string>;
 
 /** A to Z only: other letters that look alike, or are alike in lower case, are others. */
-export const foldEmail = (email: string): string => email.replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase());
+const foldEmail = (email: string): string => email.replaceAll(/[A-Z]/g, (letter) => letter.toLowerCase());
 
 /** Commas or a JSON array. Undefined when an entry is no address: there are no patterns. */
 export function readEmails(text: string): Emails | undefined {

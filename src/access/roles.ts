@@ -27,7 +27,7 @@ export interface Caller {
   readonly session?: CallerSession;
 }
 
-export interface CallerSession extends Person {
+interface CallerSession extends Person {
   readonly id: string;
   readonly expiresAt: Date;
 }

@@ -22,7 +22,7 @@ export interface SignInSettings extends SessionSettings, Omit<ProviderSettings, 
 }
 
 /** The path that the provider sends people back to; it has to know it. */
-export const callbackPath = "/auth/callback";
+const callbackPath = "/auth/callback";
 /** So long may somebody stay with the identity provider. */
 export const signInMs = 10 * 60_000;
 

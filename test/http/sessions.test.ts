@@ -29,6 +29,7 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   await mill.db.query(sql`delete from millrace.sessions`);
+  await mill.db.query(sql`delete from millrace.sign_ins`);
 });
 
 function apiOf(trustMachine = false): ReturnType<typeof createApi> {
@@ -47,6 +48,7 @@ function apiOf(trustMachine = false): ReturnType<typeof createApi> {
 }
 async function signedIn(person = ada, browser = new Browser(apiOf(), here)): Promise<Browser> {
   provider.person = person;
+  browser.jars.delete(provider.issuer); // signed out there
   expect((await browser.visit("/auth/login", /3003\/$/)).status).toBe(302);
   return browser;
 }

@@ -7,7 +7,7 @@ import Provider from "oidc-provider";
 
 export const client = { clientId: "millrace", clientSecret: "of-the-client-0123456789" };
 
-export interface Account {
+interface Account {
   readonly sub: string;
   readonly [claim: string]: unknown;
 }
@@ -63,6 +63,7 @@ export async function realProvider(redirectUris: readonly string[]): Promise<Rea
     clients: [{ client_id: client.clientId, client_secret: client.clientSecret, redirect_uris: redirectUris }],
     jwks: { keys: [jwkOf(privateKey)] },
     cookies: { keys: ["a key of this test"] },
+    ttl: { AccessToken: 60, AuthorizationCode: 60, Grant: 60, IdToken: 60, Interaction: 60, Session: 60 },
     features: { devInteractions: { enabled: false } },
     claims: { openid: ["sub"], email: ["email", "email_verified"], profile: ["name", "groups", "realm_access"] },
     interactions: { url: (_: unknown, { uid }: { uid: string }) => `/interaction/${uid}` },
