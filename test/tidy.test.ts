@@ -25,7 +25,7 @@ const rooms: Readonly<Record<string, Room>> = {
   events: { floor: 3 },
   flows: { floor: 3 },
   schedules: { floor: 3, packages: ["croner"] },
-  access: { floor: 3 },
+  access: { floor: 3, packages: ["openid-client"] },
   callbacks: { floor: 3 },
   ingest: { floor: 3 },
   metrics: { floor: 3, packages: ["prom-client"] },

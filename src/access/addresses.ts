@@ -1,5 +1,6 @@
 /** Sets of addresses: IPs and CIDRs, version 4 and 6. */
 import { BlockList, isIP } from "node:net";
+import { readEntries } from "./entries.ts";
 
 export interface Addresses {
   has(address: string | undefined): boolean;
@@ -8,7 +9,7 @@ export interface Addresses {
 
 /** A comma-separated list, or a JSON array. Undefined when an entry is neither an address nor a CIDR: host names are none. */
 export function readAddresses(text: string): Addresses | undefined {
-  const entries = entriesOf(text.trim())?.map(rangeOf);
+  const entries = readEntries(text)?.map(rangeOf);
   if (entries === undefined) return undefined;
   const list = new BlockList();
   for (const range of entries) {
@@ -39,14 +40,4 @@ function isIn(list: BlockList, address: string | undefined): boolean {
   const bare = address?.replace(/^::ffff:(?=\d+\.)/i, "").replace(/%.*$/, "") ?? "";
   const version = isIP(bare);
   return version !== 0 && list.check(bare, version === 4 ? "ipv4" : "ipv6");
-}
-
-function entriesOf(text: string): string[] | undefined {
-  if (!text.startsWith("[")) return text.split(",").map((entry) => entry.trim());
-  try {
-    const entries = JSON.parse(text) as unknown;
-    return Array.isArray(entries) && entries.every((entry) => typeof entry === "string") ? entries : undefined;
-  } catch {
-    return undefined; // said by who asked: the variable is not allowed
-  }
 }

@@ -1,6 +1,7 @@
 /** What callers may do: each role what those before it may, and more. */
 import { MillraceError } from "../core/errors.ts";
 import { show } from "../core/options.ts";
+import type { Person } from "./people.ts";
 
 /** `viewer` reads, `operator` runs the system, `admin` removes for good and decides who may come in. */
 export const roles = ["viewer", "operator", "admin"] as const;
@@ -22,4 +23,11 @@ export interface Caller {
   /** For the audit log; null for those without a name. */
   readonly name: string | null;
   readonly role: Role;
+  /** Of a user: the session that it came by, and who it is. */
+  readonly session?: CallerSession;
+}
+
+interface CallerSession extends Person {
+  readonly id: string;
+  readonly expiresAt: Date;
 }

@@ -3,8 +3,10 @@
  * compares) and the warning about names that look like ours and are not.
  */
 import { type Addresses, readAddresses, wrongAddress } from "../access/addresses.ts";
+import { type Emails, readEmails } from "../access/people.ts";
 import { type RateLimits, readRateLimits } from "../access/rate-limits.ts";
 import { type GivenToken, readGivenTokens } from "../access/tokens.ts";
+import { readSafeOrigin, readSafeUrl } from "../access/web-address.ts";
 import { MillraceError } from "../core/errors.ts";
 import { didYouMean } from "../core/options.ts";
 
@@ -115,6 +117,27 @@ const rateLimits: Variable<RateLimits | undefined> = {
     "Requests that one caller may make, by class of route: api reads, ops steers, enqueue brings jobs, stream waits. Default: api=6000,ops=600,enqueue=0,stream=600.",
   read: readRateLimits,
 };
+const issuer: Variable<string | undefined> = {
+  names: ["OIDC_ISSUER"],
+  kind: "https URL; http only on this machine",
+  default: undefined,
+  about: "The OpenID Connect provider that people sign in at. Needs OIDC_CLIENT_ID and MILLRACE_PUBLIC_URL.",
+  read: (given) => (readSafeUrl(given) === undefined ? undefined : given),
+};
+const publicUrl: Variable<string | undefined> = {
+  names: ["MILLRACE_PUBLIC_URL"],
+  kind: "https URL without a path; http only on this machine",
+  default: undefined,
+  about: "Where browsers find this server; the provider sends people back to its /auth/callback.",
+  read: readSafeOrigin,
+};
+const opsAdmins: Variable<Emails | undefined> = {
+  names: ["OPS_ADMIN_EMAILS"],
+  kind: "e-mail addresses, separated by commas or as a JSON array",
+  default: undefined,
+  about: "People who become admins, by verified e-mail. When it is set, other people do not see /api/ops/queues.",
+  read: readEmails,
+};
 
 export const variables = {
   databaseUrl: text(
@@ -166,6 +189,39 @@ export const variables = {
     ["DISK_HEALTH_THRESHOLD", "MILLRACE_DISK_HEALTH_THRESHOLD"],
     0.9,
     "The share of the disk that may be full; from there on `GET /health/test` is 503.",
+  ),
+  oidcIssuer: issuer,
+  oidcClientId: text(["OIDC_CLIENT_ID"], "The name that the provider knows this server by."),
+  oidcClientSecret: {
+    ...text(["OIDC_CLIENT_SECRET"], "Its secret there. Unset: a public client, which PKCE alone protects."),
+    secret: true,
+  },
+  oidcRoleClaim: text(
+    ["OIDC_ROLE_CLAIM"],
+    "The claim whose values viewer, operator or admin give the role; `realm_access.roles` is looked for inside.",
+  ),
+  oidcDefaultRole: textWithDefault(
+    ["OIDC_DEFAULT_ROLE"],
+    "viewer",
+    "Role of those whom the claim names none; `none`: they stay out.",
+    /^(viewer|operator|admin|none)$/,
+    "viewer, operator, admin or none",
+  ),
+  opsAdmins,
+  publicUrl,
+  sessionIdleMinutes: whole(
+    ["SESSION_IDLE_MINUTES"],
+    30,
+    1,
+    1_440,
+    "Unused for so long, a session of somebody who signed in ends.",
+  ),
+  sessionAbsoluteHours: whole(
+    ["SESSION_ABSOLUTE_HOURS"],
+    12,
+    1,
+    720,
+    "So long after its sign-in it ends, used or not.",
   ),
   adminAddr: text(
     ["MILLRACE_ADMIN_ADDR", "PGFLOW_ADMIN_ADDR"],

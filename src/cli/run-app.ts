@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { type GivenToken, Tokens } from "../access/tokens.ts";
 import { type Config, readConfig, unknownVariables } from "../app/config.ts";
 import { type Millrace, millrace } from "../app/millrace.ts";
+import { signInSettings } from "../app/sign-in.ts";
 import type { Log } from "../core/log.ts";
 import { createApi } from "../http/api.ts";
 import { type Serving, serve } from "../http/server.ts";
@@ -93,6 +94,7 @@ async function openApi(
   const embedded = mill.db.kind === "embedded";
   // Whoever may read the data folder may do anything with what is in it: for commands while this process holds the data.
   const own: GivenToken = { token: randomBytes(32).toString("base64url"), role: "admin", name: "command line" };
+  const signIn = signInSettings(config);
   const api = createApi(mill, {
     ...(embedded ? { dataDir } : {}),
     givenTokens: embedded ? [...apiTokens, own] : apiTokens,
@@ -101,9 +103,10 @@ async function openApi(
     healthAllowlist,
     diskThreshold,
     metricsPrefix,
+    signIn,
     log,
   });
-  const guarded = await new Tokens(mill.db, apiTokens).any();
+  const guarded = signIn !== undefined || (await new Tokens(mill.db, apiTokens).any());
   const serving = await serve(api, { ...address, log, guarded });
   if (embedded) announceApi(config, { url: serving.urls[0] as string, token: own.token });
   return serving;

@@ -4,6 +4,7 @@ import { methodNotAllowed } from "hono/method-not-allowed";
 import { requestId } from "hono/request-id";
 import type { Addresses } from "../access/addresses.ts";
 import { type RateLimits, defaultRateLimits } from "../access/rate-limits.ts";
+import { SignIn, type SignInSettings } from "../access/sign-in.ts";
 import { type GivenToken, Tokens } from "../access/tokens.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { version } from "../app/version.ts";
@@ -12,6 +13,7 @@ import { Metrics } from "../metrics/metrics.ts";
 import { answerEndpoints } from "./answers.ts";
 import { auditEndpoints } from "./audit.ts";
 import { audited } from "./audited.ts";
+import { type Entrance, authEndpoints } from "./auth.ts";
 import { bulkEndpoints } from "./bulk.ts";
 import { deadLetterEndpoints } from "./dead-letters.ts";
 import { emitEndpoints } from "./emit.ts";
@@ -19,7 +21,7 @@ import type { Endpoint, Endpoints } from "./endpoint.ts";
 import type { ApiEnv } from "./env.ts";
 import { eventEndpoints } from "./events.ts";
 import { flowEndpoints } from "./flows.ts";
-import { Gate, requireRole } from "./gate.ts";
+import { Gate, opsAdminsOnly, requireRole } from "./gate.ts";
 import { healthEndpoints, isKnown } from "./health.ts";
 import { jobEndpoints } from "./jobs.ts";
 import { measured, metricsEndpoints, routeOf } from "./metrics.ts";
@@ -34,6 +36,7 @@ import { RateLimiter } from "./rate-limits.ts";
 import { diskUsedPercent, readinessEndpoints } from "./readiness.ts";
 import { resultEndpoints } from "./results.ts";
 import { scheduleEndpoints } from "./schedules.ts";
+import { SessionDoor } from "./session-door.ts";
 import { schedulerEndpoints } from "./scheduler.ts";
 import { tokenEndpoints } from "./tokens.ts";
 import { workerEndpoints } from "./workers.ts";
@@ -55,6 +58,8 @@ export interface ApiOptions {
   readonly healthAllowlist?: Addresses | undefined;
   /** The share of the disk, 0 to 1, from which on `/health/test` is not ready. Default 0.9. */
   readonly diskThreshold?: number;
+  /** How people sign in. Default: they cannot. */
+  readonly signIn?: SignInSettings | undefined;
 }
 
 export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
@@ -64,7 +69,8 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const diskUsed = async (): Promise<number> => (await diskUsedPercent(dataDir)) / 100;
   const metrics = new Metrics(mill.db, { prefix, version, diskUsed, log });
   const tokens = new Tokens(mill.db, givenTokens);
-  const gate = new Gate({ tokens, trustMachine, proxies });
+  const entrance = options.signIn && entranceOf(new SignIn(mill.db, options.signIn, log));
+  const gate = new Gate({ tokens, door: entrance?.door, trustMachine, proxies });
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
   const endpoints: Endpoints = [
     ...jobEndpoints(mill),
@@ -90,6 +96,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
       isKnown: (c, withinMs) => isKnown(gate, c, withinMs),
     }),
     ...tokenEndpoints(tokens),
+    ...authEndpoints(gate, entrance),
     ...auditEndpoints(mill.db),
     ...pageEndpoints(() => document),
   ];
@@ -118,10 +125,17 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
       return one.handle(c);
     });
   };
+  api.use(audited({ db: mill.db, endpoints, addressOf: (c) => gate.addressOf(c), log }));
   for (const one of endpoints) if (one.role === "public") mount(one);
-  api.use(audited({ db: mill.db, endpoints, addressOf: (c) => gate.addressOf(c), log })).use(gate.enter);
+  api.use(gate.enter);
+  if (entrance !== undefined) api.use("/api/ops/queues", opsAdminsOnly(entrance.signIn.sessions));
   for (const one of endpoints) if (one.role !== "public") mount(one);
   return api;
+}
+
+function entranceOf(signIn: SignIn): Entrance {
+  void signIn.prepare();
+  return { signIn, door: new SessionDoor(signIn.sessions, signIn.settings.origin) };
 }
 
 function logged(log: Log): MiddlewareHandler<ApiEnv> {

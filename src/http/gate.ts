@@ -1,15 +1,19 @@
-/** Lets callers in: by a token, or as a program on this machine where that is trusted. What an endpoint asks for is checked here too. */
+/** Lets callers in: by a token, by a session, or as a program on this machine where that is trusted. What an endpoint asks for is checked here too. */
 import type { MiddlewareHandler } from "hono";
 import { RateLimiterMemory, RateLimiterRes } from "rate-limiter-flexible";
 import { type Addresses, nobody } from "../access/addresses.ts";
 import { type Caller, type Role, reaches } from "../access/roles.ts";
+import type { Sessions } from "../access/sessions.ts";
 import type { Tokens } from "../access/tokens.ts";
 import { MillraceError } from "../core/errors.ts";
 import { clientAddress, suspicion } from "./access.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
+import type { SessionDoor } from "./session-door.ts";
 
 export interface GateOptions {
   readonly tokens: Tokens;
+  /** By which people come in. Default: cookies are not looked at. */
+  readonly door?: SessionDoor | undefined;
   /** Programs on this machine may come in as operators without a token. */
   readonly trustMachine: boolean;
   /** Whose X-Forwarded-For is believed. Default: nobody's. */
@@ -25,12 +29,14 @@ const machine: Caller = { kind: "machine", name: null, role: "operator" };
 
 export class Gate {
   readonly #tokens: Tokens;
+  readonly #door: SessionDoor | undefined;
   readonly #trustMachine: boolean;
   readonly #proxies: Addresses;
   readonly #failures = new RateLimiterMemory({ points: guesses, duration: guessSeconds, blockDuration: guessSeconds });
 
-  constructor({ tokens, trustMachine, proxies = nobody }: GateOptions) {
+  constructor({ tokens, door, trustMachine, proxies = nobody }: GateOptions) {
     this.#tokens = tokens;
+    this.#door = door;
     this.#trustMachine = trustMachine;
     this.#proxies = proxies;
   }
@@ -60,6 +66,8 @@ export class Gate {
     if (c.env?.inProcess) return program;
     const token = tokenIn(c);
     if (token !== undefined) return this.#holder(c, token);
+    const user = await this.#door?.callerOf(c);
+    if (user !== undefined) return user;
     if (!this.#trustMachine) throw new MillraceError("UNAUTHORIZED", "This API asks for a token.");
     const why = suspicion(c);
     if (why === undefined) return machine;
@@ -92,6 +100,16 @@ export function requireRole(c: ApiContext, needed: Role | "public"): void {
   if (caller === undefined) throw new MillraceError("UNAUTHORIZED", "Nobody has said who asks.");
   if (reaches(caller.role, needed)) return;
   throw new MillraceError("FORBIDDEN", `This takes the role ${needed}, and this caller is ${caller.role}.`);
+}
+
+/** Where OPS_ADMIN_EMAILS names people, other people do not see how the system does; tokens go by their role. */
+export function opsAdminsOnly(sessions: Sessions): MiddlewareHandler<ApiEnv> {
+  return async (c, next) => {
+    const caller = c.get("caller");
+    if (caller !== undefined && sessions.leavesOut(caller))
+      throw new MillraceError("FORBIDDEN", "Admin access required for operations diagnostics");
+    await next();
+  };
 }
 
 /** `Authorization: Bearer …`, or `x-api-key`. Never in the address, where logs would keep it. */

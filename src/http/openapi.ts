@@ -35,11 +35,19 @@ export function openApiDocument(endpoints: Endpoints, version: string): Json {
       description: "Durable jobs on PostgreSQL. Errors are RFC 9457 problem documents with a stable `code`.",
     },
     servers: [{ url: "/" }],
-    security: [{ token: [] }],
+    security: [{ token: [] }, { session: [] }],
     tags: [...new Set(endpoints.map(({ group }) => group))].map((name) => ({ name })),
     paths,
     components: {
-      securitySchemes: { token: { type: "http", scheme: "bearer", description: "Made by `millrace token create`." } },
+      securitySchemes: {
+        token: { type: "http", scheme: "bearer", description: "Made by `millrace token create`." },
+        session: {
+          type: "apiKey",
+          in: "cookie",
+          name: "__Host-millrace_session",
+          description: "Set when somebody signs in. Changes also take the header `X-Millrace-CSRF: 1` or a JSON body.",
+        },
+      },
       schemas: { ...schemas.shared, Problem: schemas.of(problemSchema, "output") },
     },
   };

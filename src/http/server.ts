@@ -41,7 +41,7 @@ export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<S
   if (!guarded && !isLoopbackHost(address.includes(":") ? `[${address}]` : address)) {
     throw new MillraceError(
       "CONFIG_INVALID",
-      `Nobody has credentials, so the API listens only on this machine: make a token first (\`millrace token create\`, or API_TOKENS), or set the host to 127.0.0.1 instead of ${JSON.stringify(host)}.`,
+      `Nobody has credentials, so the API listens only on this machine: make a token first (\`millrace token create\`, or API_TOKENS), let people sign in (OIDC_ISSUER), or set the host to 127.0.0.1 instead of ${JSON.stringify(host)}.`,
     );
   }
   const distinct = ports.filter((port, i) => port === 0 || ports.indexOf(port) === i);
