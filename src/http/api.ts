@@ -10,6 +10,7 @@ import type { Millrace } from "../app/millrace.ts";
 import { version } from "../app/version.ts";
 import type { Log } from "../core/log.ts";
 import { answerRoutes } from "./answers.ts";
+import { boardRoutes } from "./board.ts";
 import { bulkRoutes } from "./bulk.ts";
 import { deadLetterRoutes } from "./dead-letters.ts";
 import type { Endpoints } from "./endpoint.ts";
@@ -98,6 +99,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     .route("/", schedulerRoutes(mill))
     .route("/", workerRoutes(mill))
     .route("/", eventRoutes(mill))
+    .route("/", boardRoutes(mill, limiter, log))
     .route("/", pageRoutes());
   return api;
 }

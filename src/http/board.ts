@@ -1,0 +1,50 @@
+/** Bull Board at `/admin/queues`, behind the gate: who may look, who may change. It is loaded when somebody first asks for it. */
+import { Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import type { Millrace } from "../app/millrace.ts";
+import { MillraceError } from "../core/errors.ts";
+import type { Log } from "../core/log.ts";
+import type { Board } from "../board/board.ts";
+import { foreignPage } from "./access.ts";
+import type { ApiContext, ApiEnv } from "./env.ts";
+import { requireRole } from "./gate.ts";
+import { problem } from "./problem.ts";
+import type { RateLimiter } from "./rate-limits.ts";
+import { bodyBytes } from "./read.ts";
+
+const path = "/admin/queues";
+
+export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hono<ApiEnv> {
+  let loading: Promise<Board> | undefined;
+  const load = (): Promise<Board> => {
+    loading ??= import("../board/board.ts")
+      .then(({ createBoard }) => createBoard(mill, path, (err) => log.error({ err }, "board.failed")))
+      .catch((error: unknown) => {
+        loading = undefined; // the next request tries again
+        throw error;
+      });
+    return loading;
+  };
+  const maxSize = bodyBytes(mill.maxPayloadBytes);
+  const tooLarge = (c: ApiContext): Response =>
+    problem(c, "PAYLOAD_TOO_LARGE", `The body is larger than ${maxSize} bytes.`);
+
+  return new Hono<ApiEnv>()
+    .get(`${path}/`, (c) => c.redirect(path))
+    .use(`${path}/*`, bodyLimit({ maxSize, onError: tooLarge }))
+    .on(["GET", "POST", "PUT", "PATCH"], [path, `${path}/*`], async (c) => {
+      const looks = c.req.method === "GET";
+      refuseForeignPages(c);
+      // Files of the page are many, and cost nothing.
+      if (!looks || c.req.path.startsWith(`${path}/api/`)) await limiter.count(c, looks ? "api" : "ops");
+      requireRole(c, looks ? "viewer" : "operator");
+      return (await load())(c.req.raw);
+    });
+}
+
+/** A link from elsewhere may be followed; nothing else may be asked for by pages of others, whoever the browser says that it is. */
+function refuseForeignPages(c: ApiContext): void {
+  if (c.req.method === "GET" && c.req.header("sec-fetch-mode") === "navigate") return;
+  const why = foreignPage(c);
+  if (why !== undefined) throw new MillraceError("FORBIDDEN", `Bull Board answers its own page only, and ${why}.`);
+}
