@@ -8,7 +8,7 @@ import { createBullBoard } from "@bull-board/api";
 import type { ControllerHandlerReturnType } from "@bull-board/api/typings/app";
 import { HonoAdapter } from "@bull-board/hono";
 import { type ServeStaticOptions, serveStatic } from "@hono/node-server/serve-static";
-import { Hono } from "hono";
+import { type Env, Hono } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError, errorCodes } from "../core/errors.ts";
@@ -38,11 +38,21 @@ const policy = [
 /** The page asks another site for a font; it has others. */
 const foreignFonts = /<link[^>]*fonts\.googleapis\.com[^>]*>/g;
 
-/** `path`: where it is mounted. `failed` hears of what nobody expected. */
-export function createBoard(mill: Millrace, path: string, failed: (error: Error) => void): Board {
+export interface BoardOptions {
+  /** Where it is mounted, without a slash at the end. */
+  readonly path: string;
+  /** It offers nothing that changes something. */
+  readonly readOnly: boolean;
+  /** Hears of what nobody expected. */
+  failed(error: Error): void;
+}
+
+export function createBoard(mill: Millrace, { path, readOnly, failed }: BoardOptions): Board {
   const uiFolder = dirname(createRequire(import.meta.url).resolve("@bull-board/ui/package.json"));
   // Its own root is relative to the working folder of the moment.
-  const server = new HonoAdapter((options: ServeStaticOptions) => serveStatic({ ...options, root: join(uiFolder, "dist/static") }));
+  const server = new HonoAdapter((options?: ServeStaticOptions<Env>) =>
+    serveStatic({ ...options, root: join(uiFolder, "dist/static") }),
+  );
   server.setBasePath(path);
   const shown = createBullBoard({
     queues: [],
@@ -56,7 +66,7 @@ export function createBoard(mill: Millrace, path: string, failed: (error: Error)
     .basePath(path)
     .use("/api/*", async (_, next) => {
       const look = new Look(mill);
-      adapters = (await readQueues(mill.db)).map((queue) => new QueueAdapter(mill, look, queue));
+      adapters = (await readQueues(mill.db)).map((queue) => new QueueAdapter(mill, look, queue, readOnly));
       shown.replaceQueues([...adapters]);
       await next();
     })
@@ -84,25 +94,19 @@ export function createBoard(mill: Millrace, path: string, failed: (error: Error)
   };
 }
 
-/** In Bull Board's shape: its page shows the message. What nobody expected is told to the log only. */
+/** In Bull Board's shape: its page shows both texts. What nobody expected is told to the log only. */
 function refused(error: Error, failed: (error: Error) => void): Required<ControllerHandlerReturnType<object>> {
-  const { status, message } = read(error);
+  const { status, title, message } = read(error);
   if (status === errorCodes.INTERNAL.status) failed(error);
-  return {
-    status: status as Required<ControllerHandlerReturnType>["status"],
-    body: { error: { key: "ERRORS.INTERNAL_SERVER_ERROR" }, message },
-  };
+  return { status: status as Required<ControllerHandlerReturnType>["status"], body: { error: title, message } };
 }
 
-function read(error: Error): { status: number; message: string } {
+function read(error: Error): { status: number; title: string; message: string } {
   if (error instanceof MillraceError) {
     const { status, action } = errorCodes[error.code];
-    return { status, message: `${error.message} ${action}` };
+    return { status, title: status < 500 ? "Not done" : "Failed", message: `${error.message} ${action}` };
   }
-  if (isTransient(error))
-    return { status: errorCodes.DATABASE_UNREACHABLE.status, message: "The database does not answer right now." };
-  return {
-    status: errorCodes.INTERNAL.status,
-    message: `Something failed that should not have. ${errorCodes.INTERNAL.action}`,
-  };
+  const code = isTransient(error) ? "DATABASE_UNREACHABLE" : "INTERNAL";
+  const { status, action } = errorCodes[code];
+  return { status, title: "Failed", message: action };
 }

@@ -65,9 +65,9 @@ export class QueueAdapter extends BaseAdapter {
   readonly #id: number;
   readonly #name: string;
 
-  constructor(mill: Millrace, look: Look, { id, name }: NumberedQueue) {
+  constructor(mill: Millrace, look: Look, { id, name }: NumberedQueue, readOnlyMode: boolean) {
     // A job that completed is not run again here: "Duplicate" makes a new one.
-    super("bullmq", { allowCompletedRetries: false });
+    super("bullmq", { readOnlyMode, allowCompletedRetries: false });
     this.#mill = mill;
     this.#look = look;
     this.#id = id;

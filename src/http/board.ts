@@ -1,6 +1,7 @@
 /** Bull Board at `/admin/queues`, behind the gate: who may look, who may change. It is loaded when somebody first asks for it. */
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
+import { reaches } from "../access/roles.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
@@ -15,15 +16,14 @@ import { bodyBytes } from "./read.ts";
 const path = "/admin/queues";
 
 export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hono<ApiEnv> {
-  let loading: Promise<Board> | undefined;
-  const load = (): Promise<Board> => {
-    loading ??= import("../board/board.ts")
-      .then(({ createBoard }) => createBoard(mill, path, (err) => log.error({ err }, "board.failed")))
-      .catch((error: unknown) => {
-        loading = undefined; // the next request tries again
-        throw error;
-      });
-    return loading;
+  const boards = new Map<boolean, Promise<Board>>();
+  const load = (readOnly: boolean): Promise<Board> => {
+    const failed = (err: Error): void => log.error({ err }, "board.failed");
+    const board =
+      boards.get(readOnly) ??
+      import("../board/board.ts").then(({ createBoard }) => createBoard(mill, { path, readOnly, failed }));
+    boards.set(readOnly, board);
+    return board;
   };
   const maxSize = bodyBytes(mill.maxPayloadBytes);
   const tooLarge = (c: ApiContext): Response =>
@@ -38,7 +38,10 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
       // Files of the page are many, and cost nothing.
       if (!looks || c.req.path.startsWith(`${path}/api/`)) await limiter.count(c, looks ? "api" : "ops");
       requireRole(c, looks ? "viewer" : "operator");
-      return (await load())(c.req.raw);
+      const caller = c.get("caller");
+      const board = await load(caller === undefined || !reaches(caller.role, "operator"));
+      const answer = await board(c.req.raw);
+      return c.newResponse(answer.body, answer);
     });
 }
 
