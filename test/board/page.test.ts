@@ -72,7 +72,7 @@ needsChromium("queues with their counts, a failed job with its error, its retry,
 
   declined = false;
   await press("main li button", "");
-  await press("[role=dialog] button, [role=alertdialog] button", "Confirm");
+  await confirm();
   expect(await mill.waitUntilFinished(id)).toBe("paid");
   await visit(`/admin/queues/queue/billing/${id}`, "retried");
   await see(/Finished at/);
@@ -84,6 +84,7 @@ needsChromium("queues with their counts, a failed job with its error, its retry,
     await visit("/admin/queues/queue/billing", word);
     await press("main button[aria-haspopup=menu]", "");
     await press("[role=menuitem]", word);
+    await confirm();
     await vi.waitFor(async () => expect(await mill.stats("billing")).toMatchObject([{ paused }]), 10_000);
   }
   expect(complaints).toEqual([]);
@@ -98,6 +99,10 @@ async function visit(path: string, name: string): Promise<void> {
 
 async function see(what: RegExp): Promise<void> {
   await vi.waitFor(async () => expect(await page.$eval("body", (body) => body.innerText)).toMatch(what), 10_000);
+}
+
+async function confirm(): Promise<void> {
+  await press("[role=dialog] button, [role=alertdialog] button", "Confirm");
 }
 
 /** The first of these that can be seen and says so. */
