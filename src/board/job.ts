@@ -111,7 +111,7 @@ export class BoardJob implements QueueJob {
   }
 }
 
-export function stateOf(status: JobStatus): BoardState {
+function stateOf(status: JobStatus): BoardState {
   if (status === "blocked") return "waiting-children";
   return status === "cancelled" ? "failed" : status;
 }
