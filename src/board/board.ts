@@ -44,7 +44,7 @@ export interface BoardOptions {
   /** It offers nothing that changes something. */
   readonly readOnly: boolean;
   /** Hears of what nobody expected. */
-  failed(error: Error): void;
+  readonly failed: (error: Error) => void;
 }
 
 export function createBoard(mill: Millrace, { path, readOnly, failed }: BoardOptions): Board {

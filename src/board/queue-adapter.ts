@@ -244,7 +244,7 @@ export class QueueAdapter extends BaseAdapter {
     throw new MillraceError("JOB_NOT_FOUND", `Job ${id} was added, and removed in the same moment.`);
   }
 
-  /** All failed jobs; those that were cancelled stay. */
+  /** All failed jobs; those that were cancelled stay. How many they were, counted up to 100 000. */
   async retryAll(): Promise<number> {
     return this.#inBulk("retry", { status: "failed" });
   }
@@ -355,7 +355,7 @@ export class QueueAdapter extends BaseAdapter {
     return ids;
   }
 
-  /** Returns how many jobs it is about. Some may be left when this returns: it goes on, and `millrace bulk` shows how far it is. */
+  /** Returns how many jobs it is about, counted up to 100 000. Some may be left when this returns: it goes on, and `millrace bulk` shows how far it is. */
   async #inBulk(action: "retry" | "remove" | "cancel", filter: BulkFilter): Promise<number> {
     const { id, expected } = await this.#mill.bulk(action, { queue: this.#name, ...filter }, { by });
     await unless("WAIT_TIMEOUT", this.#mill.waitUntilFinished(id, { within: patience }));

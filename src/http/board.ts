@@ -33,8 +33,8 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
     .get(`${path}/`, (c) => c.redirect(path))
     .use(`${path}/*`, bodyLimit({ maxSize, onError: tooLarge }))
     .on(["GET", "POST", "PUT", "PATCH"], [path, `${path}/*`], async (c) => {
-      const looks = c.req.method === "GET";
-      refuseForeignPages(c);
+      const looks = c.req.method === "GET" || c.req.method === "HEAD";
+      if (!looks || c.req.header("sec-fetch-mode") !== "navigate") refuseForeignPages(c);
       // Files of the page are many, and cost nothing.
       if (!looks || c.req.path.startsWith(`${path}/api/`)) await limiter.count(c, looks ? "api" : "ops");
       requireRole(c, looks ? "viewer" : "operator");
@@ -45,9 +45,8 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
     });
 }
 
-/** A link from elsewhere may be followed; nothing else may be asked for by pages of others, whoever the browser says that it is. */
+/** For all but links, which may be followed from anywhere: nothing else may be asked for by pages of others, with whosever credentials. */
 function refuseForeignPages(c: ApiContext): void {
-  if (c.req.method === "GET" && c.req.header("sec-fetch-mode") === "navigate") return;
   const why = foreignPage(c);
   if (why !== undefined) throw new MillraceError("FORBIDDEN", `Bull Board answers its own page only, and ${why}.`);
 }

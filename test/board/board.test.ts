@@ -438,7 +438,8 @@ describe("who may", () => {
 
     expect((await call("/admin/queues")).status).toBe(401);
     expect((await call("/admin/queues/static/favicon.ico")).status).toBe(401);
-    expect((await call("/admin/queues", { headers: viewer })).status).toBe(200);
+    for (const method of ["GET", "HEAD"])
+      expect((await call("/admin/queues", { method, headers: viewer })).status).toBe(200);
     expect([await shown(viewer), await shown(operator)]).toEqual([true, false]);
     const refused = await call(pause, { ...put, headers: viewer });
     expect([refused.status, refused.body["code"]]).toEqual([403, "FORBIDDEN"]);
