@@ -19,6 +19,7 @@ const rooms: Readonly<Record<string, Room>> = {
   db: { floor: 1, packages: ["pg", "@electric-sql/pglite"] },
   steps: { floor: 1 },
   telemetry: { floor: 1, packages: ["@opentelemetry/api"] },
+  audit: { floor: 1.5 },
   isolate: { floor: 1.5, packages: ["tsx"] }, // its handlers have steps too
   jobs: { floor: 2, types: ["@standard-schema/spec"] },
   events: { floor: 3 },
@@ -27,6 +28,7 @@ const rooms: Readonly<Record<string, Room>> = {
   access: { floor: 3 },
   callbacks: { floor: 3 },
   ingest: { floor: 3 },
+  metrics: { floor: 3, packages: ["prom-client"] },
   cache: { floor: 3 },
   vault: { floor: 3 },
   retention: { floor: 3 },

@@ -8,19 +8,29 @@ export interface Addresses {
 
 /** A comma-separated list, or a JSON array. Undefined when an entry is neither an address nor a CIDR: host names are none. */
 export function readAddresses(text: string): Addresses | undefined {
-  const entries = entriesOf(text.trim());
+  const entries = entriesOf(text.trim())?.map(rangeOf);
   if (entries === undefined) return undefined;
   const list = new BlockList();
-  for (const entry of entries) {
-    const [, address = "", bits] = /^([0-9a-fA-F.:]+?)(?:\/(\d{1,3}))?$/.exec(entry) ?? [];
-    const version = isIP(address);
-    if (version === 0) return undefined;
-    const family = version === 4 ? "ipv4" : "ipv6";
+  for (const range of entries) {
+    if (range === undefined) return undefined;
+    const { address, family, bits } = range;
     if (bits === undefined) list.addAddress(address, family);
-    else if (Number(bits) <= (version === 4 ? 32 : 128)) list.addSubnet(address, Number(bits), family);
-    else return undefined;
+    else list.addSubnet(address, bits, family);
   }
   return { size: entries.length, has: (address) => isIn(list, address) };
+}
+
+/** The first entry because of which `readAddresses` refuses the text; undefined when that is no list at all, or nothing is wrong. */
+export function wrongAddress(text: string): string | undefined {
+  return entriesOf(text.trim())?.find((entry) => rangeOf(entry) === undefined);
+}
+
+function rangeOf(entry: string): { address: string; family: "ipv4" | "ipv6"; bits: number | undefined } | undefined {
+  const [, address = "", digits] = /^([0-9a-fA-F.:]+?)(?:\/(\d{1,3}))?$/.exec(entry) ?? [];
+  const version = isIP(address);
+  const bits = digits === undefined ? undefined : Number(digits);
+  if (version === 0 || (bits ?? 0) > (version === 4 ? 32 : 128)) return undefined;
+  return { address, family: version === 4 ? "ipv4" : "ipv6", bits };
 }
 
 export const nobody: Addresses = { size: 0, has: () => false };

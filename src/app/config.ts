@@ -2,7 +2,7 @@
  * Every variable Millrace reads, once. From this table come parsing, `millrace config`, docs/reference/configuration.md (a test
  * compares) and the warning about names that look like ours and are not.
  */
-import { type Addresses, readAddresses } from "../access/addresses.ts";
+import { type Addresses, readAddresses, wrongAddress } from "../access/addresses.ts";
 import { type RateLimits, readRateLimits } from "../access/rate-limits.ts";
 import { type GivenToken, readGivenTokens } from "../access/tokens.ts";
 import { MillraceError } from "../core/errors.ts";
@@ -18,6 +18,8 @@ interface Variable<Value> {
   readonly secret?: boolean;
   /** Undefined when the text is not allowed. */
   read(text: string): Value | undefined;
+  /** Of a text that is not allowed, the part that is wrong, where there are several. */
+  wrong?(text: string): string | undefined;
 }
 
 const text = (names: readonly string[], about: string): Variable<string | undefined> => ({
@@ -95,6 +97,15 @@ const addresses = (names: readonly string[], about: string): Variable<Addresses 
   kind: "addresses and CIDRs, separated by commas or as a JSON array",
   default: undefined,
   read: readAddresses,
+  wrong: wrongAddress,
+});
+const share = (names: readonly string[], value: number, about: string): Variable<number> => ({
+  names,
+  about,
+  kind: "number above 0, 1 at most",
+  default: value,
+  read: (given) =>
+    /^(\d+(\.\d+)?|\.\d+)$/.test(given) && Number(given) > 0 && Number(given) <= 1 ? Number(given) : undefined,
 });
 const rateLimits: Variable<RateLimits | undefined> = {
   names: ["MILLRACE_RATE_LIMITS"],
@@ -147,6 +158,15 @@ export const variables = {
     "Proxies whose X-Forwarded-For is believed. Default: none; the socket says where a request comes from.",
   ),
   rateLimits,
+  healthAllowlist: addresses(
+    ["HEALTH_ALLOWLIST", "MILLRACE_HEALTH_ALLOWLIST"],
+    "Who sees all of `GET /health` without credentials. Default: nobody; strangers learn that it answers.",
+  ),
+  diskThreshold: share(
+    ["DISK_HEALTH_THRESHOLD", "MILLRACE_DISK_HEALTH_THRESHOLD"],
+    0.9,
+    "The share of the disk that may be full; from there on `GET /health/test` is 503.",
+  ),
   adminAddr: text(
     ["MILLRACE_ADMIN_ADDR", "PGFLOW_ADMIN_ADDR"],
     "`host:port` to listen on instead, or `off`, `0`, `false`, `none`: no API in this process.",
@@ -226,6 +246,13 @@ export const variables = {
     3_650,
     "Dead letters are deleted after so many days, unless the queue's policy says otherwise.",
   ),
+  metricsPrefix: textWithDefault(
+    ["METRICS_PREFIX"],
+    "millrace_",
+    "Before the names of Millrace's own metrics; `trendspark_` makes the queries of runbook 001 work as written.",
+    /^[a-z][a-z0-9_]{0,39}$/,
+    "lower-case letters, digits and _, 40 at most, a letter first",
+  ),
   logLevel: textWithDefault(
     ["MILLRACE_LOG_LEVEL", "LOG_LEVEL"],
     "info",
@@ -246,7 +273,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     if (value !== undefined) return [key, value];
     // A URL may hold a password, but none can be wrong.
     const shown = variable.secret ? name : `${name}=${env[name]}`;
-    throw new MillraceError("CONFIG_INVALID", `${shown} is not allowed: it must be ${variable.kind}.`);
+    const part = variable.wrong?.((env[name] as string).trim());
+    const why = part === undefined ? "" : `, because of ${JSON.stringify(part)}`;
+    throw new MillraceError("CONFIG_INVALID", `${shown} is not allowed${why}: it must be ${variable.kind}.`);
   });
   return Object.fromEntries(entries) as Config;
 }

@@ -4,7 +4,7 @@ import { describeMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import type { Database } from "../db/database.ts";
 import { latestVersion, requireCurrent } from "../db/migrate.ts";
-import { diskUsedPercent } from "../http/health.ts";
+import { diskUsedPercent } from "../http/readiness.ts";
 import { workersView } from "../http/worker-view.ts";
 import { type WorkerState, listWorkers, readDrained } from "../jobs/registry-store.ts";
 import { overHttp } from "./api-door.ts";

@@ -36,6 +36,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   drain: async () => (await import("./drain.ts")).drain,
   token: async () => (await import("./token.ts")).token,
   profile: async () => (await import("./profile.ts")).profile,
+  audit: async () => (await import("./audit.ts")).audit,
   migrate: async () => (await import("./migrate.ts")).migrate,
   doctor: async () => (await import("./doctor.ts")).doctor,
   config: async () => (await import("./config.ts")).config,

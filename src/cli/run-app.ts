@@ -81,7 +81,15 @@ async function openApi(
   address: { host: string; ports: readonly number[] },
   log: Log,
 ): Promise<Serving> {
-  const { dataDir, apiTokens = [], trustProxy: proxies, rateLimits } = config;
+  const {
+    dataDir,
+    metricsPrefix,
+    apiTokens = [],
+    trustProxy: proxies,
+    rateLimits,
+    healthAllowlist,
+    diskThreshold,
+  } = config;
   const embedded = mill.db.kind === "embedded";
   // Whoever may read the data folder may do anything with what is in it: for commands while this process holds the data.
   const own: GivenToken = { token: randomBytes(32).toString("base64url"), role: "admin", name: "command line" };
@@ -90,6 +98,9 @@ async function openApi(
     givenTokens: embedded ? [...apiTokens, own] : apiTokens,
     proxies,
     rateLimits,
+    healthAllowlist,
+    diskThreshold,
+    metricsPrefix,
     log,
   });
   const guarded = await new Tokens(mill.db, apiTokens).any();

@@ -19,8 +19,9 @@ export interface OtherAnswer {
   readonly about: string;
 }
 
-/** Null: no body. */
-export type Answer = z.ZodType | OtherAnswer | null;
+/** Null: no body. Several: as the caller's `Accept` has it. */
+export type Answer = Body | readonly Body[] | null;
+type Body = z.ZodType | OtherAnswer;
 
 export interface Endpoint {
   readonly method: HttpMethod;

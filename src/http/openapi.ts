@@ -14,6 +14,7 @@ const always = [
   "OPTION_INVALID",
   "TOO_MANY_REQUESTS",
   "DATABASE_UNREACHABLE",
+  "CLOSED",
   "INTERNAL",
 ] as const;
 const guarded = ["UNAUTHORIZED", "FORBIDDEN"] as const;
@@ -96,9 +97,15 @@ function parametersOf(fields: Fields | undefined, place: "path" | "query", schem
 
 function answerOf(answer: Answer, schemas: Schemas): Json {
   if (answer === null) return { description: "Done." };
-  if (!("contentType" in answer))
-    return { description: "The answer.", content: { "application/json": { schema: schemas.of(answer, "output") } } };
-  return { description: answer.about, content: { [answer.contentType]: { schema: { type: "string" } } } };
+  const content: Record<string, Json> = {};
+  let description = "The answer.";
+  for (const one of [answer].flat()) {
+    if ("contentType" in one) {
+      content[one.contentType] = { schema: { type: "string" } };
+      description = one.about;
+    } else content["application/json"] = { schema: schemas.of(one, "output") };
+  }
+  return { description, content };
 }
 
 function problemsOf(one: Endpoint): Json {
@@ -135,9 +142,10 @@ class Schemas {
   }
 }
 
-/** Of a text that is read as a number from a query: Zod says "anything" there. */
+/** A format says it all: Zod's pattern of a time is as long as this file is wide, three times. */
 function refine({ jsonSchema }: { jsonSchema: Record<string, unknown> }): void {
   delete jsonSchema["~standard"];
+  if (jsonSchema["format"] !== undefined) delete jsonSchema["pattern"];
 }
 
 function relocated(value: unknown): unknown {

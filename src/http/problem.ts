@@ -56,6 +56,9 @@ export function problemOf(error: Error, c: ApiContext, log: Log): Response {
   return problem(c, code, detail, wait);
 }
 
+/** What the problem of an error says. */
+export const codeOf = (error: Error): ErrorCode => read(error).code;
+
 function read(error: Error): { code: ErrorCode; detail: string } {
   if (error instanceof MillraceError) return { code: error.code, detail: error.message };
   if (isTransient(error)) return { code: "DATABASE_UNREACHABLE", detail: "The database does not answer right now." };

@@ -51,13 +51,6 @@ export const jobIdParams = z.strictObject({
   }),
 });
 
-/** The id in the path. Throws `BAD_REQUEST` when it is none. */
-export function readJobId(c: ApiContext): string {
-  const id = c.req.param("id") ?? "";
-  if (isUuid(id)) return id;
-  throw new MillraceError("BAD_REQUEST", `${JSON.stringify(id.slice(0, 80))} is not the id of a job: ids are UUIDs.`);
-}
-
 /** The entries that were given: null is how some clients leave a field out. */
 export function given<Fields extends object>(fields: Fields): { [Key in keyof Fields]?: NonNullable<Fields[Key]> } {
   const entries = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);

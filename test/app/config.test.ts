@@ -32,6 +32,8 @@ describe("the environment", () => {
     ["MILLRACE_REAP_INTERVAL_MS", "250", "reapIntervalMs", 250],
     ["MILLRACE_MAX_PAYLOAD_BYTES", "1", "maxPayloadBytes", 1],
     ["MILLRACE_LOG_LEVEL", "silent", "logLevel", "silent"],
+    ["DISK_HEALTH_THRESHOLD", "0.98", "diskThreshold", 0.98],
+    ["DISK_HEALTH_THRESHOLD", "1", "diskThreshold", 1],
   ])("%s=%s is read", (name, text, key, value) => {
     expect(readConfig({ [name]: text })).toEqual({ ...readConfig({}), [key]: value });
   });
@@ -54,11 +56,45 @@ describe("the environment", () => {
     ["DATABASE_URL", "  ", "text"],
     ["MILLRACE_LOG_LEVEL", "verbose", "debug, info, warn, error or silent"],
     ["PGFLOW_LEASE_SECONDS", "0", "whole number 1 to 3600"],
+    ["DISK_HEALTH_THRESHOLD", "0", "number above 0, 1 at most"],
+    ["DISK_HEALTH_THRESHOLD", "98", "number above 0, 1 at most"],
+    ["DISK_HEALTH_THRESHOLD", "98%", "number above 0, 1 at most"],
+    ["DISK_HEALTH_THRESHOLD", "0x1", "number above 0, 1 at most"],
   ])("%s=%s stops with one sentence that says what is allowed", (name, text, allowed) => {
     expect(() => readConfig({ [name]: text })).toThrow(
       expect.objectContaining({
         code: "CONFIG_INVALID",
         message: `${name}=${text} is not allowed: it must be ${allowed}.`,
+      }),
+    );
+  });
+
+  test.each<[string, string[], string[]]>([
+    [
+      "10.0.0.0/8, 192.168.1.5 ,::1",
+      ["10.9.9.9", "192.168.1.5", "::ffff:10.0.0.1", "::1"],
+      ["192.168.1.6", "11.0.0.1"],
+    ],
+    ['["fd00::/8","127.0.0.1"]', ["fd12::1", "127.0.0.1"], ["fe80::1", "127.0.0.2"]],
+  ])("HEALTH_ALLOWLIST=%s is a set of addresses", (text, within, without) => {
+    const { healthAllowlist } = readConfig({ HEALTH_ALLOWLIST: text });
+    expect(within.filter((address) => !healthAllowlist?.has(address))).toEqual([]);
+    expect(without.filter((address) => healthAllowlist?.has(address))).toEqual([]);
+  });
+
+  test.each([
+    ["10.0.0.0/8,queue.example,::1", ', because of "queue.example"'],
+    ["10.0.0.0/33", ', because of "10.0.0.0/33"'],
+    ["10.0.0.1,", ', because of ""'],
+    ['["10.0.0.1","*"]', ', because of "*"'],
+    ['["10.0.0.1"', ""],
+    ["[1]", ""],
+  ])("HEALTH_ALLOWLIST=%s stops, and names what is wrong", (text, why) => {
+    const allowed = "addresses and CIDRs, separated by commas or as a JSON array";
+    expect(() => readConfig({ HEALTH_ALLOWLIST: text })).toThrow(
+      expect.objectContaining({
+        code: "CONFIG_INVALID",
+        message: `HEALTH_ALLOWLIST=${text} is not allowed${why}: it must be ${allowed}.`,
       }),
     );
   });

@@ -1,10 +1,10 @@
-/** docs/guides/{flows,steps,uniqueness,fairness}.md: their programs, executed as they stand. */
+/** docs/guides/{flows,limits,steps,uniqueness,fairness}.md: their programs, executed as they stand. */
 import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from "vitest";
-import { defineApp, millrace, task } from "millrace";
+import { RateLimitError, defineApp, millrace, task } from "millrace";
 import { type TestDatabase, testDatabase } from "../support/database.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "millrace-guides-"));
@@ -54,6 +54,28 @@ test("flows", async () => {
   await mill.close();
 
   expect(lines()).toEqual([[606], [60]]);
+});
+
+test("limits", async () => {
+  let calls = 0;
+  const ask = task({
+    name: "ask",
+    queue: "api",
+    run() {
+      calls += 1;
+      if (calls === 3) throw new RateLimitError("Not now.", { retryAfterMs: 50 }); // what you throw on a 429
+    },
+  });
+  const mill = await millrace(defineApp({ tasks: [ask] }));
+
+  await mill.policies.set("api", { concurrency: 5, rate: { max: 10, per: "1s" } });
+  const ids = await mill.enqueueMany(ask, [1, 2, 3, 4, 5, 6]);
+  mill.work();
+  await Promise.all(ids.map((id) => mill.waitUntilFinished(id)));
+  console.log(calls); // 7: one came again, as late as it was told to
+  await mill.close();
+
+  expect(lines()).toEqual([[7]]);
 });
 
 test("steps", async () => {
@@ -127,7 +149,7 @@ test("fairness", async () => {
   expect(lines()).toEqual([[true]]);
 });
 
-test.each(["flows", "steps", "uniqueness", "fairness"])("the program of %s.md stands here", (name) => {
+test.each(["flows", "limits", "steps", "uniqueness", "fairness"])("the program of %s.md stands here", (name) => {
   const page = readFileSync(`docs/guides/${name}.md`, "utf8");
   const here = unindented(readFileSync(import.meta.filename, "utf8"));
   const programs = [...page.matchAll(/^```ts\nimport [^\n]* from "millrace";\n\n(.*?)^```$/gms)];

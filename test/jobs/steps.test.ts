@@ -222,6 +222,46 @@ describe("code that has changed", () => {
   });
 });
 
+test("two deploys with other steps, side by side: a run ends well or says that it changed, and no effect happens twice", async () => {
+  const did: string[] = [];
+  const shape = (names: readonly string[]) =>
+    task({
+      name: "rolling",
+      maxAttempts: 1,
+      async run({ id, step }) {
+        for (const name of names) {
+          await step.run(name, () => void did.push(`${id} ${name}`));
+          await step.sleep(`after ${name}`, "5ms");
+        }
+      },
+    });
+  await using old = await file.open([shape(["a", "b", "c"])]);
+  await using fresh = await file.open([shape(["a", "x", "c"])], { schema: old.db.schema });
+  const jobs = await old.enqueueMany(
+    "rolling",
+    Array.from({ length: 40 }, (_, n) => n),
+  );
+  old.work({ concurrency: 4 });
+  fresh.work({ concurrency: 4 });
+  const ends = await Promise.allSettled(jobs.map((id) => old.waitUntilFinished(id)));
+
+  const changed = ends.filter((end) => end.status === "rejected");
+  for (const { reason } of changed) expect((reason as Error).message).toContain("STEP_CHANGED");
+  expect(new Set(did).size).toBe(did.length);
+  for (const [n, id] of jobs.entries()) {
+    const effects = did.filter((effect) => effect.startsWith(id)).map((effect) => effect.slice(id.length + 1));
+    const whole = ends[n]?.status === "fulfilled";
+    // whoever ended it well found its own steps, all of them
+    if (whole)
+      expect([
+        ["a", "b", "c"],
+        ["a", "x", "c"],
+      ]).toContainEqual(effects);
+  }
+  // Run by chance by one alone, each would have ended well and nothing been seen.
+  expect(changed.length).toBeGreaterThan(0);
+});
+
 describe("what is wrong with a step", () => {
   const wrong: [string, (step: never) => Promise<unknown>, string, string][] = [
     [
