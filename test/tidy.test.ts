@@ -34,6 +34,8 @@ const rooms: Readonly<Record<string, Room>> = {
   retention: { floor: 3 },
   watch: { floor: 4 },
   app: { floor: 5, packages: ["zod"], types: ["@standard-schema/spec"] },
+  bullmq: { floor: 5.2 },
+  board: { floor: 5.5, packages: ["@bull-board/api", "@bull-board/hono", "hono", "@hono/node-server"] },
   http: { floor: 6, packages: ["hono", "@hono/node-server", "zod", "rate-limiter-flexible"] },
   console: { floor: 6, packages: ["hono"] },
   cli: { floor: 7, packages: ["citty", "pino", "pino-pretty", "@hono/node-server", "zod"] },
@@ -42,7 +44,6 @@ const rooms: Readonly<Record<string, Room>> = {
     annex: ["core", "db", "jobs"],
     types: ["kysely", "drizzle-orm", "postgres", "@prisma/client", "pg"],
   },
-  bullmq: { floor: 8, annex: ["core", "db", "jobs", "app"] },
   testing: {
     floor: 8,
     packages: ["@electric-sql/pglite"],

@@ -23,7 +23,7 @@ export function readAddresses(text: string): Addresses | undefined {
 
 /** The first entry because of which `readAddresses` refuses the text; undefined when that is no list at all, or nothing is wrong. */
 export function wrongAddress(text: string): string | undefined {
-  return entriesOf(text.trim())?.find((entry) => rangeOf(entry) === undefined);
+  return readEntries(text)?.find((entry) => rangeOf(entry) === undefined);
 }
 
 function rangeOf(entry: string): { address: string; family: "ipv4" | "ipv6"; bits: number | undefined } | undefined {

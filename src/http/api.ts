@@ -14,6 +14,7 @@ import { answerEndpoints } from "./answers.ts";
 import { auditEndpoints } from "./audit.ts";
 import { audited } from "./audited.ts";
 import { type Entrance, authEndpoints } from "./auth.ts";
+import { boardRoutes } from "./board.ts";
 import { bulkEndpoints } from "./bulk.ts";
 import { deadLetterEndpoints } from "./dead-letters.ts";
 import { emitEndpoints } from "./emit.ts";
@@ -130,7 +131,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   api.use(gate.enter);
   if (entrance !== undefined) api.use("/api/ops/queues", opsAdminsOnly(entrance.signIn.sessions));
   for (const one of endpoints) if (one.role !== "public") mount(one);
-  return api;
+  return api.route("/", boardRoutes(mill, limiter, log));
 }
 
 function entranceOf(signIn: SignIn): Entrance {

@@ -79,7 +79,16 @@ const openApi = exactly(
     components: exactly(
       {
         schemas: { ...map(schema), propertyNames: { pattern: "^[A-Za-z0-9._-]+$" } },
-        securitySchemes: map(exactly({ type: { const: "http" }, scheme: word, description: word }, ["type", "scheme"])),
+        securitySchemes: map({
+          oneOf: [
+            exactly({ type: { const: "http" }, scheme: word, description: word }, ["type", "scheme"]),
+            exactly({ type: { const: "apiKey" }, in: { const: "cookie" }, name: word, description: word }, [
+              "type",
+              "in",
+              "name",
+            ]),
+          ],
+        }),
       },
       [],
     ),
