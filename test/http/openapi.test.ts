@@ -132,12 +132,14 @@ test("every operation that is not for anybody asks for credentials, and says how
   }
 });
 
-test("it has every route", () => {
+test("it has every route but those of Bull Board, which are its own", () => {
   const documented = operations().map(
     ({ path, method }) => `${method.toUpperCase()} ${path.replaceAll(/\{(\w+)\}/g, ":$1")}`,
   );
   const routes = new Set(
-    api.routes.filter(({ method }) => method !== "ALL").map(({ method, path }) => `${method} ${path}`),
+    api.routes
+      .filter(({ method, path }) => method !== "ALL" && !path.startsWith("/admin/queues"))
+      .map(({ method, path }) => `${method} ${path}`),
   );
   expect([...routes].toSorted()).toEqual(documented.toSorted());
 });
