@@ -10,6 +10,7 @@ const once = [
   "test/cli/{usage,arguments,api-address}.test.ts",
   "test/testing/**",
   "test/examples/invoices.test.ts",
+  "test/board/page.test.ts",
 ];
 // … and these start several processes on one database, which only a server can hold.
 const serverOnly = ["test/postgres/**"];

@@ -1,6 +1,6 @@
 // Everything that must hold before a change is done: `npm run check`. One failure does not hide the next.
 // With --ci the tests run first, and the last line counts every test and every check: "N passed, N failed".
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,6 +18,15 @@ const checks = [
   ["package", "publint --strict"],
   ["package types", "attw --pack --profile esm-only"],
 ];
+// Prometheus's own tool says whether its rules and our metrics are right. Debian's package `prometheus` has it.
+const hasPromtool = spawnSync("promtool", ["--version"]).status === 0;
+if (hasPromtool) {
+  checks.push(
+    ["alert rules", "promtool check rules deploy/prometheus/millrace-rules.yml"],
+    ["alert rules fire when they should", "promtool test rules deploy/prometheus/millrace-rules.test.yml"],
+    ["metrics of a running Millrace", "node scripts/check-metrics.mjs"],
+  );
+}
 
 const total = ci ? await runTests() : { passed: 0, failed: 0 };
 const failures = [];
@@ -27,6 +36,8 @@ for (const [name, command] of checks) {
   total[ok ? "passed" : "failed"] += 1;
   if (!ok) failures.push(name);
 }
+if (!hasPromtool)
+  console.log("\nSkipped: alert rules and metrics, for promtool is not here (Debian: apt-get install prometheus).");
 if (failures.length > 0) console.log(`\nFailed: ${failures.join(", ")}`);
 console.log(`\n${total.passed} passed, ${total.failed} failed`);
 process.exit(total.failed === 0 ? 0 : 1);

@@ -2,6 +2,11 @@
  * Every variable Millrace reads, once. From this table come parsing, `millrace config`, docs/reference/configuration.md (a test
  * compares) and the warning about names that look like ours and are not.
  */
+import { type Addresses, readAddresses, wrongAddress } from "../access/addresses.ts";
+import { type Emails, readEmails } from "../access/people.ts";
+import { type RateLimits, readRateLimits } from "../access/rate-limits.ts";
+import { type GivenToken, readGivenTokens } from "../access/tokens.ts";
+import { readSafeOrigin, readSafeUrl } from "../access/web-address.ts";
 import { MillraceError } from "../core/errors.ts";
 import { didYouMean } from "../core/options.ts";
 
@@ -11,8 +16,12 @@ interface Variable<Value> {
   readonly kind: string;
   readonly about: string;
   readonly default: Value;
+  /** Its value is not to be shown, not even when it is wrong. */
+  readonly secret?: boolean;
   /** Undefined when the text is not allowed. */
   read(text: string): Value | undefined;
+  /** Of a text that is not allowed, the part that is wrong, where there are several. */
+  wrong?(text: string): string | undefined;
 }
 
 const text = (names: readonly string[], about: string): Variable<string | undefined> => ({
@@ -76,6 +85,60 @@ const portList: Variable<readonly number[]> = {
   },
 };
 
+const givenTokens: Variable<readonly GivenToken[] | undefined> = {
+  names: ["API_TOKENS", "MILLRACE_API_TOKENS"],
+  kind: 'name:role:token, separated by commas, or [{"token","role","name"}]; tokens of at least 16 characters; roles viewer, operator, admin',
+  default: undefined,
+  secret: true,
+  about: "Tokens that let callers of the API in, beside those that `millrace token create` makes.",
+  read: readGivenTokens,
+};
+const addresses = (names: readonly string[], about: string): Variable<Addresses | undefined> => ({
+  names,
+  about,
+  kind: "addresses and CIDRs, separated by commas or as a JSON array",
+  default: undefined,
+  read: readAddresses,
+  wrong: wrongAddress,
+});
+const share = (names: readonly string[], value: number, about: string): Variable<number> => ({
+  names,
+  about,
+  kind: "number above 0, 1 at most",
+  default: value,
+  read: (given) =>
+    /^(\d+(\.\d+)?|\.\d+)$/.test(given) && Number(given) > 0 && Number(given) <= 1 ? Number(given) : undefined,
+});
+const rateLimits: Variable<RateLimits | undefined> = {
+  names: ["MILLRACE_RATE_LIMITS"],
+  kind: "requests per minute and caller by class, such as `api=6000,ops=600`; 0: no limit; classes api, ops, enqueue, stream",
+  default: undefined,
+  about:
+    "Requests that one caller may make, by class of route: api reads, ops steers, enqueue brings jobs, stream waits. Default: api=6000,ops=600,enqueue=0,stream=600.",
+  read: readRateLimits,
+};
+const issuer: Variable<string | undefined> = {
+  names: ["OIDC_ISSUER"],
+  kind: "https URL; http only on this machine",
+  default: undefined,
+  about: "The OpenID Connect provider that people sign in at. Needs OIDC_CLIENT_ID and MILLRACE_PUBLIC_URL.",
+  read: (given) => (readSafeUrl(given) === undefined ? undefined : given),
+};
+const publicUrl: Variable<string | undefined> = {
+  names: ["MILLRACE_PUBLIC_URL"],
+  kind: "https URL without a path; http only on this machine",
+  default: undefined,
+  about: "Where browsers find this server; the provider sends people back to its /auth/callback.",
+  read: readSafeOrigin,
+};
+const opsAdmins: Variable<Emails | undefined> = {
+  names: ["OPS_ADMIN_EMAILS"],
+  kind: "e-mail addresses, separated by commas or as a JSON array",
+  default: undefined,
+  about: "People who become admins, by verified e-mail. When it is set, other people do not see /api/ops/queues.",
+  read: readEmails,
+};
+
 export const variables = {
   databaseUrl: text(
     ["DATABASE_URL"],
@@ -112,6 +175,54 @@ export const variables = {
   ),
   ports: portList,
   host: textWithDefault(["MILLRACE_HOST"], "127.0.0.1", "Interface the server listens on.", /./, "address"),
+  apiTokens: givenTokens,
+  trustProxy: addresses(
+    ["MILLRACE_TRUST_PROXY", "TRUST_PROXY"],
+    "Proxies whose X-Forwarded-For is believed. Default: none; the socket says where a request comes from.",
+  ),
+  rateLimits,
+  healthAllowlist: addresses(
+    ["HEALTH_ALLOWLIST", "MILLRACE_HEALTH_ALLOWLIST"],
+    "Who sees all of `GET /health` without credentials. Default: nobody; strangers learn that it answers.",
+  ),
+  diskThreshold: share(
+    ["DISK_HEALTH_THRESHOLD", "MILLRACE_DISK_HEALTH_THRESHOLD"],
+    0.9,
+    "The share of the disk that may be full; from there on `GET /health/test` is 503.",
+  ),
+  oidcIssuer: issuer,
+  oidcClientId: text(["OIDC_CLIENT_ID"], "The name that the provider knows this server by."),
+  oidcClientSecret: {
+    ...text(["OIDC_CLIENT_SECRET"], "Its secret there. Unset: a public client, which PKCE alone protects."),
+    secret: true,
+  },
+  oidcRoleClaim: text(
+    ["OIDC_ROLE_CLAIM"],
+    "The claim whose values viewer, operator or admin give the role; `realm_access.roles` is looked for inside.",
+  ),
+  oidcDefaultRole: textWithDefault(
+    ["OIDC_DEFAULT_ROLE"],
+    "viewer",
+    "Role of those whom the claim names none; `none`: they stay out.",
+    /^(viewer|operator|admin|none)$/,
+    "viewer, operator, admin or none",
+  ),
+  opsAdmins,
+  publicUrl,
+  sessionIdleMinutes: whole(
+    ["SESSION_IDLE_MINUTES"],
+    30,
+    1,
+    1_440,
+    "Unused for so long, a session of somebody who signed in ends.",
+  ),
+  sessionAbsoluteHours: whole(
+    ["SESSION_ABSOLUTE_HOURS"],
+    12,
+    1,
+    720,
+    "So long after its sign-in it ends, used or not.",
+  ),
   adminAddr: text(
     ["MILLRACE_ADMIN_ADDR", "PGFLOW_ADMIN_ADDR"],
     "`host:port` to listen on instead, or `off`, `0`, `false`, `none`: no API in this process.",
@@ -191,6 +302,13 @@ export const variables = {
     3_650,
     "Dead letters are deleted after so many days, unless the queue's policy says otherwise.",
   ),
+  metricsPrefix: textWithDefault(
+    ["METRICS_PREFIX"],
+    "millrace_",
+    "Before the names of Millrace's own metrics; `trendspark_` makes the queries of runbook 001 work as written.",
+    /^[a-z][a-z0-9_]{0,39}$/,
+    "lower-case letters, digits and _, 40 at most, a letter first",
+  ),
   logLevel: textWithDefault(
     ["MILLRACE_LOG_LEVEL", "LOG_LEVEL"],
     "info",
@@ -202,6 +320,11 @@ export const variables = {
 
 export type Config = { readonly [Name in keyof typeof variables]: (typeof variables)[Name]["default"] };
 
+/** What holds where nothing is set, as it would be written; undefined: nothing. */
+export function defaultText({ default: usual }: { readonly default: unknown }): string | undefined {
+  return usual === undefined ? undefined : String(usual as string | number | boolean | readonly number[]);
+}
+
 /** Reads the environment. Throws `CONFIG_INVALID`, naming the variable, the value and what is allowed. */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const entries = Object.entries(variables).map(([key, variable]: [string, Variable<unknown>]) => {
@@ -209,8 +332,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     if (name === undefined) return [key, variable.default];
     const value = variable.read((env[name] as string).trim());
     if (value !== undefined) return [key, value];
-    // A URL may hold a password; none of the variables that can be wrong does.
-    throw new MillraceError("CONFIG_INVALID", `${name}=${env[name]} is not allowed: it must be ${variable.kind}.`);
+    // A URL may hold a password, but none can be wrong.
+    const shown = variable.secret ? name : `${name}=${env[name]}`;
+    const part = variable.wrong?.((env[name] as string).trim());
+    const why = part === undefined ? "" : `, because of ${JSON.stringify(part)}`;
+    throw new MillraceError("CONFIG_INVALID", `${shown} is not allowed${why}: it must be ${variable.kind}.`);
   });
   return Object.fromEntries(entries) as Config;
 }

@@ -15,7 +15,8 @@ import { type Method, answerOf, ask, reach, requestOf } from "./ask-api.ts";
 import { everyCommand } from "./command.ts";
 import { loadApp } from "./load-app.ts";
 import { hasData } from "./open-database.ts";
-import { announcedApi } from "./running-api.ts";
+import { profileOf, profilesFile } from "./profiles.ts";
+import { type RunningApi, announcedApi } from "./running-api.ts";
 
 export const doorArguments = {
   url: {
@@ -23,11 +24,22 @@ export const doorArguments = {
     valueHint: "url",
     description: "Ask the API of a running `millrace up` there, such as http://127.0.0.1:3003, instead of the database",
   },
+  token: {
+    type: "string",
+    description: "Who asks there; better in MILLRACE_TOKEN, where the list of processes does not show it",
+  },
+  profile: {
+    type: "string",
+    valueHint: "name",
+    description: "The url and the token of this profile (`millrace profile`)",
+  },
   ...everyCommand,
 } as const satisfies ArgsDef;
 
 interface DoorOptions {
   readonly url?: string | undefined;
+  readonly token?: string | undefined;
+  readonly profile?: string | undefined;
   /** App module, for its tasks. */
   readonly app?: string | undefined;
 }
@@ -41,8 +53,9 @@ export interface ApiDoor {
 }
 
 /** Throws `DATABASE_*`, and `EMBEDDED_IN_USE` when the process that holds the data has no API. Never changes the schema. */
-export async function openApi({ url, app }: DoorOptions): Promise<ApiDoor> {
-  if (url !== undefined) return overHttp(url);
+export async function openApi({ app, ...named }: DoorOptions): Promise<ApiDoor> {
+  const remote = remoteApi(named, process.env);
+  if (remote !== undefined) return overHttp(remote);
   const config = readConfig(process.env);
   if (!hasData(config)) {
     throw new MillraceError(
@@ -64,10 +77,27 @@ function inUse(error: unknown): boolean {
   return error instanceof MillraceError && error.code === "EMBEDDED_IN_USE";
 }
 
-function overHttp(url: string): ApiDoor {
+/** The server that options or the environment name. A token goes nowhere but to the server it was given for. */
+function remoteApi(
+  { url, token, profile }: Omit<DoorOptions, "app">,
+  env: Readonly<Record<string, string | undefined>>,
+): RunningApi | undefined {
+  const name = profile ?? (url === undefined ? env["MILLRACE_PROFILE"] : undefined);
+  if (name !== undefined && name !== "") {
+    if (url !== undefined) throw new MillraceError("OPTION_INVALID", "Give --url or --profile, not both.");
+    const found = profileOf(profilesFile(env), name);
+    return { url: found.url, token: token ?? found.token };
+  }
+  if (url !== undefined) return { url, token: token ?? env["MILLRACE_TOKEN"] };
+  if (token === undefined) return undefined;
+  throw new MillraceError("OPTION_INVALID", "--token is for a server: say which with --url or --profile.");
+}
+
+export function overHttp({ url, token }: RunningApi): ApiDoor {
+  const headers: Record<string, string> = token ? { Authorization: `Bearer ${token}` } : {};
   return {
-    ask: (method, path, body, extraMs) => ask(url, method, path, body, extraMs),
-    follow: (path, place, signal) => reach(url, path, { headers: from(place), signal }),
+    ask: (method, path, body, extraMs) => ask({ url, headers }, method, path, body, extraMs),
+    follow: (path, place, signal) => reach(url, path, { headers: { ...headers, ...from(place) }, signal }),
     async close() {},
   };
 }

@@ -16,20 +16,22 @@ export type Wire<View> = View extends Date
 
 /** `extraMs`: what the answer may take beyond the usual. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
 export async function ask<Answer>(
-  base: string,
+  { url, headers }: { readonly url: string; readonly headers: Readonly<Record<string, string>> },
   method: Method,
   path: string,
   body?: object,
   extraMs = 0,
 ): Promise<Answer> {
   const signal = AbortSignal.timeout(answerWithinMs + extraMs);
-  return answerOf(await reach(base, path, { ...requestOf(method, body), signal }), base);
+  const request = requestOf(method, body);
+  return answerOf(await reach(url, path, { ...request, headers: { ...request.headers, ...headers }, signal }), url);
 }
 
 /** Throws `OPTION_INVALID` when nothing answers there. */
 export async function reach(base: string, path: string, init: RequestInit): Promise<Response> {
   try {
-    return await fetch(base.replace(/\/+$/, "") + path, init);
+    // A redirect would take the token elsewhere.
+    return await fetch(base.replace(/\/+$/, "") + path, { ...init, redirect: "error" });
   } catch (cause) {
     const reason = ((cause as Error).cause as Error | undefined)?.message ?? (cause as Error).message;
     const message = `No Millrace answers at ${base}: ${reason}. Is \`millrace up\` running there?`;
@@ -37,8 +39,11 @@ export async function reach(base: string, path: string, init: RequestInit): Prom
   }
 }
 
-export function requestOf(method: Method, body: object | undefined): RequestInit {
-  if (body === undefined) return { method };
+export function requestOf(
+  method: Method,
+  body: object | undefined,
+): { method: Method; headers: Record<string, string>; body?: string } {
+  if (body === undefined) return { method, headers: {} };
   return { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
 }
 

@@ -4,16 +4,16 @@ import { describeMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import type { Database } from "../db/database.ts";
 import { latestVersion, requireCurrent } from "../db/migrate.ts";
-import { diskUsedPercent } from "../http/health.ts";
+import { diskUsedPercent } from "../http/readiness.ts";
 import { workersView } from "../http/worker-view.ts";
 import { type WorkerState, listWorkers, readDrained } from "../jobs/registry-store.ts";
-import { ask } from "./ask-api.ts";
+import { overHttp } from "./api-door.ts";
 import { type Waiting, readServer, waitingJobs } from "./doctor-store.ts";
 import { exitCodeOf, exitCodes } from "./exit-codes.ts";
 import { withoutPassword } from "./mask.ts";
 import { hasData, openDatabase } from "./open-database.ts";
 import { counted } from "./print.ts";
-import { announcedApi } from "./running-api.ts";
+import { type RunningApi, announcedApi } from "./running-api.ts";
 import { checkSchedules } from "./schedule-checks.ts";
 import { sinceBy } from "./workers.ts";
 
@@ -81,8 +81,9 @@ async function checkDatabase(config: Config): Promise<Finding[]> {
   try {
     db = await openDatabase(config);
   } catch (error) {
-    const url = error instanceof MillraceError && error.code === "EMBEDDED_IN_USE" ? announcedApi(config) : undefined;
-    return url === undefined ? [failure("database", error)] : checkRunning(config, url);
+    const held = error instanceof MillraceError && error.code === "EMBEDDED_IN_USE";
+    const running = held ? announcedApi(config) : undefined;
+    return running === undefined ? [failure("database", error)] : checkRunning(config, running);
   }
   try {
     const [database, clock] = await checkServer(db, config);
@@ -96,11 +97,12 @@ async function checkDatabase(config: Config): Promise<Finding[]> {
 }
 
 /** The embedded database is held by an `up`, which alone can look inside. Its API says the rest. */
-async function checkRunning({ dataDir }: Config, url: string): Promise<Finding[]> {
-  const message = `${dataDir}, embedded, is held by the \`millrace up\` at ${url}`;
+async function checkRunning({ dataDir }: Config, running: RunningApi): Promise<Finding[]> {
+  const message = `${dataDir}, embedded, is held by the \`millrace up\` at ${running.url}`;
+  const door = overHttp(running);
   try {
-    await ask(url, "GET", "/health/test");
-    const workers = await ask<WorkersSeen>(url, "GET", "/api/workers");
+    await door.ask("GET", "/health/test");
+    const workers = await door.ask<WorkersSeen>("GET", "/api/workers");
     return [{ check: "database", status: "ok", message: `${message}, which is ready.` }, ...checkWorkers(workers)];
   } catch (error) {
     const action = "Look at its log; stop it and start it again.";

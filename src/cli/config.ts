@@ -1,5 +1,5 @@
 /** `millrace config`: every variable with its value, where the value comes from, its default, and what it is for. */
-import { unknownVariables, variables } from "../app/config.ts";
+import { defaultText, unknownVariables, variables } from "../app/config.ts";
 import { command, everyCommand } from "./command.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { withoutPassword } from "./mask.ts";
@@ -35,7 +35,7 @@ function readSettings(env: Readonly<Record<string, string | undefined>>): Settin
     const [name = "", ...aliases] = variable.names;
     const source = variable.names.find((candidate) => env[candidate] !== undefined && env[candidate] !== "");
     const text = source && env[source]?.trim();
-    const shown = variable.default === undefined ? null : String(variable.default);
+    const shown = defaultText(variable) ?? null;
     return {
       name,
       aliases,

@@ -3,8 +3,11 @@
  * is taken in, what runs may finish, and what was not started goes back to its queue.
  */
 import type { ArgsDef } from "citty";
+import { randomBytes } from "node:crypto";
+import { type GivenToken, Tokens } from "../access/tokens.ts";
 import { type Config, readConfig, unknownVariables } from "../app/config.ts";
 import { type Millrace, millrace } from "../app/millrace.ts";
+import { signInSettings } from "../app/sign-in.ts";
 import type { Log } from "../core/log.ts";
 import { createApi } from "../http/api.ts";
 import { type Serving, serve } from "../http/server.ts";
@@ -79,13 +82,34 @@ async function openApi(
   address: { host: string; ports: readonly number[] },
   log: Log,
 ): Promise<Serving> {
-  const { dataDir } = config;
-  const api = await serve(createApi(mill, { ...(mill.db.kind === "embedded" ? { dataDir } : {}), log }), {
-    ...address,
+  const {
+    dataDir,
+    metricsPrefix,
+    apiTokens = [],
+    trustProxy: proxies,
+    rateLimits,
+    healthAllowlist,
+    diskThreshold,
+  } = config;
+  const embedded = mill.db.kind === "embedded";
+  // Whoever may read the data folder may do anything with what is in it: for commands while this process holds the data.
+  const own: GivenToken = { token: randomBytes(32).toString("base64url"), role: "admin", name: "command line" };
+  const signIn = signInSettings(config);
+  const api = createApi(mill, {
+    ...(embedded ? { dataDir } : {}),
+    givenTokens: embedded ? [...apiTokens, own] : apiTokens,
+    proxies,
+    rateLimits,
+    healthAllowlist,
+    diskThreshold,
+    metricsPrefix,
+    signIn,
     log,
   });
-  if (mill.db.kind === "embedded") announceApi(config, api.urls[0] as string);
-  return api;
+  const guarded = signIn !== undefined || (await new Tokens(mill.db, apiTokens).any());
+  const serving = await serve(api, { ...address, log, guarded });
+  if (embedded) announceApi(config, { url: serving.urls[0] as string, token: own.token });
+  return serving;
 }
 
 /** A worker that is recycled starts anew, until somebody wants an end. `stuck`: it could not, since a job ignores its signal. */

@@ -89,7 +89,32 @@ export const errorCodes = {
     status: 415,
     action: "Send the body as JSON, with the header Content-Type: application/json.",
   },
-  UNAUTHORIZED: { status: 401, action: "Send the request from the same machine, or configure credentials." },
+  UNAUTHORIZED: {
+    status: 401,
+    action: "Send `Authorization: Bearer <token>`; `millrace token create` makes one. People sign in at /auth/login.",
+  },
+  FORBIDDEN: {
+    status: 403,
+    action: "Ask an admin for a token or a role that may; the message says which role it takes.",
+  },
+  TOKEN_NOT_FOUND: { status: 404, action: "Check the id; `millrace token` lists the tokens." },
+  SESSION_NOT_FOUND: { status: 404, action: "Check the id; `GET /api/sessions` lists those that this caller may end." },
+  CSRF_REFUSED: {
+    status: 403,
+    action: "Send the request from a page of this server, with the header X-Millrace-CSRF: 1; programs use a token.",
+  },
+  SIGN_IN_INVALID: { status: 400, action: "Begin again at /auth/login, in the same browser." },
+  SIGN_IN_REFUSED: {
+    status: 403,
+    action: "Ask an admin to let you in: OIDC_ROLE_CLAIM, OIDC_DEFAULT_ROLE or OPS_ADMIN_EMAILS give roles.",
+  },
+  SIGN_IN_NOT_CONFIGURED: { status: 404, action: "Set OIDC_ISSUER, OIDC_CLIENT_ID and MILLRACE_PUBLIC_URL." },
+  SIGN_IN_UNAVAILABLE: {
+    status: 503,
+    action:
+      "Try again; meanwhile tokens work. If it lasts, check OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET; the log says what is wrong.",
+  },
+  TOO_MANY_REQUESTS: { status: 429, action: "Wait as long as Retry-After says; `RateLimit` says how much is left." },
   INTERNAL: { status: 500, action: "Read the server log under the request id; please report it." },
   // The ground we stand on
   DATABASE_UNREACHABLE: {

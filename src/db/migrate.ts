@@ -94,11 +94,10 @@ export function printMigrations(schema: string): string {
   return `create schema if not exists ${quoteIdent(schema)};\n\n${parts.join("\n")}`;
 }
 
-/** Migrations are our own text: statements end with a semicolon at the end of a line, and none contains a dollar quote. */
+/** Migrations are our own text: statements end with a semicolon at the end of a line, but for those within `$$`. */
 function statements(text: string): string[] {
-  return text
-    .split(/;[ \t]*$/m)
-    .map((statement) => statement.trim())
+  return (text.match(/(?:\$\$[^]*?\$\$|[^$]|\$(?!\$))+?(?:;[ \t]*$|$(?![^]))/gm) ?? [])
+    .map((statement) => statement.replace(/;\s*$/, "").trim())
     .filter((statement) => statement.replaceAll(/^\s*--.*$/gm, "").trim() !== "");
 }
 

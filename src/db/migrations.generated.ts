@@ -578,4 +578,189 @@ select distinct tag, id from (
   select id, unnest(tags) from millrace.jobs_archive where tags is not null
 ) given;
 `,
+  "0007_access.sql": `-- Who may come in with what. Only the hash of a token is kept: it is 256 random bits, which no guessing finds, so a fast hash will do.
+create table millrace.api_tokens (
+  -- the part of the token by which it is recognised
+  id text primary key,
+  name text not null,
+  -- viewer | operator | admin
+  role text not null check (role in ('viewer', 'operator', 'admin')),
+  hash bytea not null,
+  created_at timestamptz not null default now(),
+  created_by text,
+  expires_at timestamptz,
+  last_used_at timestamptz,
+  revoked_at timestamptz,
+  revoked_by text
+);
+create index api_tokens_name on millrace.api_tokens (name);
+`,
+  "0008_metrics.sql": `-- What metrics count, for ever: deleting history does not make them smaller. Folded from history behind the mark of the tallies.
+
+-- How often what happened in each queue; queue 0: a name that is no queue. Kinds and labels: src/jobs/totals-store.ts.
+create table millrace.totals (
+  queue int not null,
+  kind text not null,
+  label text not null,
+  n bigint not null,
+  primary key (queue, kind, label)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01);
+
+-- How long successful attempts took, in all, and how many fall into each bucket; the last has no upper end.
+create table millrace.durations (
+  queue int primary key,
+  took_ms bigint not null,
+  buckets bigint[] not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01);
+
+-- The reason of the dead letter that this attempt made, which may be retried and gone before anybody counts.
+alter table millrace.attempts add column dead_reason text;
+
+-- Jobs in the order of time, for those that are still to be counted: an entry per 128 pages, and none per job.
+create index jobs_created on millrace.jobs using brin (created_at) with (autosummarize = on);
+`,
+  "0009_audit.sql": `-- The audit is a chain: every row carries the hash of the one before it, so that a row that was changed or taken out is noticed.
+-- Its rows say who asked, from where, and what came of it.
+
+-- Where the chain begins and ends. One row, which whoever appends holds until the end of its transaction: it is the lock of the chain.
+create table millrace.audit_checkpoint (
+  singleton boolean primary key default true check (singleton),
+  -- the newest row that retention has deleted; 0 and 32 zero bytes: none
+  deleted_id bigint not null default 0,
+  deleted_hash bytea not null default decode(repeat('00', 32), 'hex'),
+  deleted_at timestamptz,
+  -- the newest row
+  last_id bigint not null,
+  last_hash bytea not null
+);
+
+-- Events go on by the id, so none may be given twice, though the rows that had it are gone.
+insert into millrace.audit_checkpoint (last_id, last_hash)
+  values (coalesce(pg_sequence_last_value(pg_get_serial_sequence('millrace.audit', 'id')::regclass), 0), decode(repeat('00', 32), 'hex'));
+
+alter table millrace.audit
+  -- an identity is drawn before its transaction waits for the chain, and would be out of its order
+  alter column id drop identity,
+  -- who asked: program (this one, by its command line), machine (a program here, without a token), token, user. Null: nobody knew, or it
+  -- is the order itself, whose request has a row of its own
+  add column actor_kind text check (actor_kind in ('program', 'machine', 'token', 'user')),
+  add column actor text,
+  add column role text,
+  add column address text,
+  add column request_id text,
+  add column outcome text check (outcome in ('allow', 'deny', 'error')),
+  add column prev_hash bytea,
+  add column hash bytea;
+create index audit_action on millrace.audit (action, id);
+
+-- SHA-256 of the hash before and of each field, in this order: its length in bytes, a colon and its text, or a dash where it is null.
+create function millrace.audit_hash(entry millrace.audit) returns bytea language sql stable as $$
+  select sha256(entry.prev_hash || convert_to((
+    select string_agg(coalesce(octet_length(convert_to(field, 'UTF8')) || ':' || field, '-'), '' order by n)
+    from unnest(array[
+      entry.id::text, (extract(epoch from entry.at) * 1000000)::bigint::text, entry.by, entry.action, entry.subject, entry.details::text,
+      entry.actor_kind, entry.actor, entry.role, entry.address, entry.request_id, entry.outcome
+    ]) with ordinality as fields (field, n)
+  ), 'UTF8'))
+$$;
+
+do $$
+declare
+  entry millrace.audit;
+  prev bytea := decode(repeat('00', 32), 'hex');
+begin
+  for entry in select * from millrace.audit order by id loop
+    entry.prev_hash := prev;
+    prev := millrace.audit_hash(entry);
+    update millrace.audit set prev_hash = entry.prev_hash, hash = prev where id = entry.id;
+  end loop;
+  update millrace.audit_checkpoint set last_hash = prev;
+end
+$$;
+
+alter table millrace.audit alter column prev_hash set not null, alter column hash set not null;
+
+create function millrace.audit_append() returns trigger language plpgsql as $$
+declare
+  checkpoint millrace.audit_checkpoint;
+  newest millrace.audit;
+begin
+  select * into strict checkpoint from millrace.audit_checkpoint for update;
+  -- A statement of its own, which sees what was committed while the one above waited; and rows that this very statement has appended.
+  select * into newest from millrace.audit where id > checkpoint.last_id order by id desc limit 1;
+  new.id := coalesce(newest.id, checkpoint.last_id) + 1;
+  new.prev_hash := coalesce(newest.hash, checkpoint.last_hash);
+  new.hash := millrace.audit_hash(new);
+  return new;
+end
+$$;
+create trigger append before insert on millrace.audit for each row execute function millrace.audit_append();
+
+create function millrace.audit_appended() returns trigger language plpgsql as $$
+begin
+  update millrace.audit_checkpoint c set last_id = newest.id, last_hash = newest.hash
+  from (select id, hash from millrace.audit order by id desc limit 1) newest where newest.id > c.last_id;
+  return null;
+end
+$$;
+create trigger appended after insert on millrace.audit for each statement execute function millrace.audit_appended();
+
+-- Only what is older than 400 days may go, from the oldest on; the chain then begins behind it.
+create function millrace.audit_deleted() returns trigger language plpgsql as $$
+declare
+  newest record;
+begin
+  select id, hash into newest from gone order by id desc limit 1;
+  if not found then return null; end if;
+  if exists (select from gone where at >= now() - interval '9600 hours') or exists (select from millrace.audit where id < newest.id) then
+    raise exception 'The audit is append-only: only its oldest rows may be deleted, in order, and after 400 days.'
+      using errcode = 'restrict_violation';
+  end if;
+  update millrace.audit_checkpoint set deleted_id = newest.id, deleted_hash = newest.hash, deleted_at = now();
+  return null;
+end
+$$;
+create trigger deleted after delete on millrace.audit referencing old table as gone for each statement execute function millrace.audit_deleted();
+
+create function millrace.audit_refuse() returns trigger language plpgsql as $$
+begin
+  raise exception 'The audit is append-only: % of % is refused.', lower(tg_op), tg_table_name using errcode = 'restrict_violation';
+end
+$$;
+create trigger refuse before update or truncate on millrace.audit for each statement execute function millrace.audit_refuse();
+create trigger refuse before insert or update or delete or truncate on millrace.audit_checkpoint
+  for each statement when (pg_trigger_depth() = 0) execute function millrace.audit_refuse();
+`,
+  "0010_sessions.sql": `-- People who have signed in. Only the hash of what a browser holds is kept: it is 256 random bits, which no guessing finds.
+create table millrace.sessions (
+  -- names the session to people; it lets nobody in
+  id uuid primary key default gen_random_uuid(),
+  hash bytea not null unique,
+  -- the hash before the last rotation, good for some seconds more
+  rotated_from bytea,
+  rotated_at timestamptz not null default now(),
+  -- who: the issuer and its own name for somebody. E-mail and name may change there, and are for reading
+  issuer text not null,
+  sub text not null,
+  email text,
+  email_verified boolean not null,
+  name text,
+  -- null: only OPS_ADMIN_EMAILS lets this one in
+  role text check (role in ('viewer', 'operator', 'admin')),
+  created_at timestamptz not null default now(),
+  last_seen_at timestamptz not null default now(),
+  expires_at timestamptz not null
+);
+create index sessions_rotated_from on millrace.sessions (rotated_from) where rotated_from is not null;
+create index sessions_person on millrace.sessions (issuer, sub);
+create index sessions_expires on millrace.sessions (expires_at);
+
+-- People who are away at the identity provider: each row can be taken once. What finishes a sign-in is in the browser alone.
+create table millrace.sign_ins (
+  hash bytea primary key,
+  return_to text not null,
+  expires_at timestamptz not null
+);
+create index sign_ins_expires on millrace.sign_ins (expires_at);
+`,
 };

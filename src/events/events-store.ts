@@ -98,7 +98,7 @@ export async function readBounds(db: Executor): Promise<Map<string, { first: num
     ${bound("ingest_decisions", sql`'millrace.ingest_decisions'`)} union all
     ${bound("attempts", sql`'millrace.attempts'`)} union all
     ${bound("settled", sql`'millrace.settled'`)} union all
-    ${bound("audit", sql`'millrace.audit'`)}`);
+    select 'audit', (select min(id) from millrace.audit)::float8, (select last_id from millrace.audit_checkpoint)::float8`);
   return new Map(rows.map(({ name, first, last }) => [name, { first, last }]));
 }
 

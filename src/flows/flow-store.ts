@@ -144,8 +144,9 @@ async function fail(tx: Executor, ids: readonly string[]): Promise<void> {
       returning p.job_id, p.attempt
     ),
     told as (
-      insert into millrace.attempts (job_id, queue, attempt, outcome, error_code, error_message)
-      select c.id, c.queue, w.attempt, 'failed', 'DEPENDENCY_FAILED', 'Job ' || c.needs || ' ("' || c.name || '"), which this one needs, has failed.'
+      insert into millrace.attempts (job_id, queue, attempt, outcome, error_code, error_message, dead_reason)
+      select c.id, c.queue, w.attempt, 'failed', 'DEPENDENCY_FAILED', 'Job ' || c.needs || ' ("' || c.name || '"), which this one needs, has failed.',
+             'DEPENDENCY_FAILED'
       from waited w join chosen c on c.id = w.job_id
     ),
     buried as (

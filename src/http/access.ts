@@ -1,33 +1,45 @@
 /**
- * Who may come in while there are no credentials: only a program on this machine. The socket says where a request comes from, the
- * Host header defeats DNS rebinding, and the headers browsers add tell pages of other sites from ours.
+ * Who is trusted without credentials: a program on this machine. The socket says where a request comes from, the Host header defeats
+ * DNS rebinding, and the headers browsers add tell pages of other sites from ours. And where a request comes from at all.
  */
-import type { MiddlewareHandler } from "hono";
-import { MillraceError } from "../core/errors.ts";
-import type { ApiContext, ApiEnv } from "./env.ts";
+import type { Addresses } from "../access/addresses.ts";
+import type { ApiContext } from "./env.ts";
 
 /** Set by proxies: the socket is theirs then, and says nothing about who asks. */
 const proxyHeaders = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
 
-/** Throws `UNAUTHORIZED` unless the request comes from this program, or from this machine and from no other web site. */
-export const onlyThisMachine: MiddlewareHandler<ApiEnv> = async (c, next) => {
-  const why = c.env?.inProcess ? undefined : suspicion(c);
-  if (why !== undefined) {
-    throw new MillraceError("UNAUTHORIZED", `Without credentials only this machine is trusted, and ${why}.`);
-  }
-  await next();
-};
-
-function suspicion(c: ApiContext): string | undefined {
+/** Why this is not a program on this machine that asks for itself; undefined when it is. */
+export function suspicion(c: ApiContext): string | undefined {
   if (!isLoopbackAddress(c.env?.incoming?.socket.remoteAddress)) return "this request comes from elsewhere";
   const host = c.req.header("host");
   if (host === undefined || !isLoopbackHost(host)) return "its Host header does not name this machine";
   if (proxyHeaders.some((name) => c.req.header(name) !== undefined)) return "this request was passed on by a proxy";
+  return foreignPage(c);
+}
+
+/** Why a browser sends this for a page that is not ours; undefined when none does. */
+export function foreignPage(c: ApiContext): string | undefined {
   const site = c.req.header("sec-fetch-site");
   if (site === "cross-site" || site === "same-site") return "a page of another site sent this request";
   const origin = c.req.header("origin");
-  if (origin !== undefined && origin !== `http://${host}`) return "a page of another origin sent this request";
+  const host = c.req.header("host") ?? "";
+  if (origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`)
+    return "a page of another origin sent this request";
   return undefined;
+}
+
+/**
+ * The address that asks: the socket's, or, where that is a proxy we were told to trust, the last one in X-Forwarded-For that is none of
+ * them. What callers write into the header themselves stands further to the left.
+ */
+export function clientAddress(c: ApiContext, proxies: Addresses): string | undefined {
+  let address = c.env?.incoming?.socket.remoteAddress;
+  const hops = (c.req.header("x-forwarded-for") ?? "").split(",").map((hop) => hop.trim());
+  while (proxies.has(address) && hops.length > 0) {
+    const hop = hops.pop();
+    if (hop) address = hop;
+  }
+  return address?.replace(/^::ffff:(?=\d+\.)/i, "");
 }
 
 /** A socket's address: `127.0.0.1`, `::1`, or IPv4 on an IPv6 socket. */

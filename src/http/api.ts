@@ -2,39 +2,111 @@
 import { Hono, type MiddlewareHandler } from "hono";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import { requestId } from "hono/request-id";
-import { matchedRoutes } from "hono/route";
+import type { Addresses } from "../access/addresses.ts";
+import { type RateLimits, defaultRateLimits } from "../access/rate-limits.ts";
+import { SignIn, type SignInSettings } from "../access/sign-in.ts";
+import { type GivenToken, Tokens } from "../access/tokens.ts";
 import type { Millrace } from "../app/millrace.ts";
+import { version } from "../app/version.ts";
 import type { Log } from "../core/log.ts";
-import { onlyThisMachine } from "./access.ts";
-import { answerRoutes } from "./answers.ts";
-import { bulkRoutes } from "./bulk.ts";
-import { deadLetterRoutes } from "./dead-letters.ts";
+import { Metrics } from "../metrics/metrics.ts";
+import { answerEndpoints } from "./answers.ts";
+import { auditEndpoints } from "./audit.ts";
+import { audited } from "./audited.ts";
+import { type Entrance, authEndpoints } from "./auth.ts";
+import { boardRoutes } from "./board.ts";
+import { bulkEndpoints } from "./bulk.ts";
+import { deadLetterEndpoints } from "./dead-letters.ts";
+import { emitEndpoints } from "./emit.ts";
+import type { Endpoint, Endpoints } from "./endpoint.ts";
 import type { ApiEnv } from "./env.ts";
-import { emitRoutes } from "./emit.ts";
-import { flowRoutes } from "./flows.ts";
-import { eventRoutes } from "./events.ts";
-import { diskUsedPercent, livenessRoutes, readinessRoutes } from "./health.ts";
-import { jobRoutes } from "./jobs.ts";
-import { orderRoutes } from "./orders.ts";
-import { pageRoutes } from "./page.ts";
+import { eventEndpoints } from "./events.ts";
+import { flowEndpoints } from "./flows.ts";
+import { Gate, opsAdminsOnly, requireRole } from "./gate.ts";
+import { healthEndpoints, isKnown } from "./health.ts";
+import { jobEndpoints } from "./jobs.ts";
+import { measured, metricsEndpoints, routeOf } from "./metrics.ts";
+import { openApiDocument } from "./openapi.ts";
+import { opsEndpoints } from "./ops.ts";
+import { orderEndpoints } from "./orders.ts";
+import { pageEndpoints } from "./page.ts";
+import { policyEndpoints } from "./policies.ts";
 import { problem, problemOf } from "./problem.ts";
-import { policyRoutes } from "./policies.ts";
-import { queueRoutes } from "./queues.ts";
-import { scheduleRoutes } from "./schedules.ts";
-import { schedulerRoutes } from "./scheduler.ts";
-import { resultRoutes } from "./results.ts";
-import { workerRoutes } from "./workers.ts";
+import { queueEndpoints } from "./queues.ts";
+import { RateLimiter } from "./rate-limits.ts";
+import { diskUsedPercent, readinessEndpoints } from "./readiness.ts";
+import { resultEndpoints } from "./results.ts";
+import { scheduleEndpoints } from "./schedules.ts";
+import { SessionDoor } from "./session-door.ts";
+import { schedulerEndpoints } from "./scheduler.ts";
+import { tokenEndpoints } from "./tokens.ts";
+import { workerEndpoints } from "./workers.ts";
 
-interface ApiOptions {
+export interface ApiOptions {
   /** The folder whose disk `/health/test` looks at. Default: the working folder. */
   readonly dataDir?: string;
+  /** Before the names of metrics. Default `millrace_`. */
+  readonly metricsPrefix?: string;
   readonly log: Log;
+  /** Tokens of the environment, beside those in the database. */
+  readonly givenTokens?: readonly GivenToken[];
+  /** Programs on this machine may come in as operators without a token. Default: where the database is embedded. */
+  readonly trustMachine?: boolean;
+  /** Whose X-Forwarded-For is believed. Default: nobody's. */
+  readonly proxies?: Addresses | undefined;
+  readonly rateLimits?: RateLimits | undefined;
+  /** Who sees all of `/health` without credentials. Default: nobody. */
+  readonly healthAllowlist?: Addresses | undefined;
+  /** The share of the disk, 0 to 1, from which on `/health/test` is not ready. Default 0.9. */
+  readonly diskThreshold?: number;
+  /** How people sign in. Default: they cannot. */
+  readonly signIn?: SignInSettings | undefined;
 }
 
-export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): Hono<ApiEnv> {
+export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
+  const { dataDir = ".", log, givenTokens = [], trustMachine = mill.db.kind === "embedded", proxies } = options;
+  const { rateLimits = defaultRateLimits, healthAllowlist: allowlist, diskThreshold = 0.9 } = options;
+  const { metricsPrefix: prefix = "millrace_" } = options;
+  const diskUsed = async (): Promise<number> => (await diskUsedPercent(dataDir)) / 100;
+  const metrics = new Metrics(mill.db, { prefix, version, diskUsed, log });
+  const tokens = new Tokens(mill.db, givenTokens);
+  const entrance = options.signIn && entranceOf(new SignIn(mill.db, options.signIn, log));
+  const gate = new Gate({ tokens, door: entrance?.door, trustMachine, proxies });
+  const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
+  const endpoints: Endpoints = [
+    ...jobEndpoints(mill),
+    ...resultEndpoints(mill),
+    ...answerEndpoints(mill),
+    ...orderEndpoints(mill),
+    ...flowEndpoints(mill),
+    ...emitEndpoints(mill),
+    ...deadLetterEndpoints(mill),
+    ...bulkEndpoints(mill),
+    ...queueEndpoints(mill),
+    ...policyEndpoints(mill),
+    ...scheduleEndpoints(mill),
+    ...schedulerEndpoints(mill),
+    ...workerEndpoints(mill),
+    ...eventEndpoints(mill),
+    ...opsEndpoints(mill),
+    ...metricsEndpoints(mill.db, metrics),
+    ...healthEndpoints(mill, { gate, allowlist }),
+    ...readinessEndpoints(mill.db, {
+      diskUsedPercent: () => diskUsedPercent(dataDir),
+      diskThreshold,
+      isKnown: (c, withinMs) => isKnown(gate, c, withinMs),
+    }),
+    ...tokenEndpoints(tokens),
+    ...authEndpoints(gate, entrance),
+    ...auditEndpoints(mill.db),
+    ...pageEndpoints(() => document),
+  ];
+  const document = openApiDocument(endpoints, version);
+
   const api = new Hono<ApiEnv>();
-  return api
+  api
     .use(requestId())
+    .use(measured(metrics))
     .use(logged(log))
     .use(
       methodNotAllowed({
@@ -46,41 +118,36 @@ export function createApi(mill: Millrace, { dataDir = ".", log }: ApiOptions): H
       }),
     )
     .onError((error, c) => problemOf(error, c, log))
-    .notFound((c) => problem(c, "ROUTE_NOT_FOUND", `There is nothing at ${c.req.method} ${c.req.path}.`))
-    .route("/", livenessRoutes())
-    .use(onlyThisMachine)
-    .route(
-      "/",
-      readinessRoutes(mill.db, () => diskUsedPercent(dataDir)),
-    )
-    .route("/", jobRoutes(mill))
-    .route("/", resultRoutes(mill))
-    .route("/", flowRoutes(mill))
-    .route("/", emitRoutes(mill))
-    .route("/", answerRoutes(mill))
-    .route("/", orderRoutes(mill))
-    .route("/", deadLetterRoutes(mill))
-    .route("/", bulkRoutes(mill))
-    .route("/", queueRoutes(mill))
-    .route("/", policyRoutes(mill))
-    .route("/", scheduleRoutes(mill))
-    .route("/", schedulerRoutes(mill))
-    .route("/", workerRoutes(mill))
-    .route("/", eventRoutes(mill))
-    .route("/", pageRoutes());
+    .notFound((c) => problem(c, "ROUTE_NOT_FOUND", `There is nothing at ${c.req.method} ${c.req.path}.`));
+  const mount = (one: Endpoint): void => {
+    api.on(one.method, one.path, async (c) => {
+      await limiter.count(c, one.routeClass);
+      requireRole(c, one.role);
+      return one.handle(c);
+    });
+  };
+  api.use(audited({ db: mill.db, endpoints, addressOf: (c) => gate.addressOf(c), log }));
+  for (const one of endpoints) if (one.role === "public") mount(one);
+  api.use(gate.enter);
+  if (entrance !== undefined) api.use("/api/ops/queues", opsAdminsOnly(entrance.signIn.sessions));
+  for (const one of endpoints) if (one.role !== "public") mount(one);
+  return api.route("/", boardRoutes(mill, limiter, log));
+}
+
+function entranceOf(signIn: SignIn): Entrance {
+  void signIn.prepare();
+  return { signIn, door: new SessionDoor(signIn.sessions, signIn.settings.origin) };
 }
 
 function logged(log: Log): MiddlewareHandler<ApiEnv> {
   return async (c, next) => {
     const startedAt = performance.now();
     await next();
-    // Middleware is registered under "/*": the first other path is the route.
-    const route = matchedRoutes(c).find(({ path }) => path !== "/*");
     log.info(
       {
         request_id: c.get("requestId"),
         method: c.req.method,
-        route: route?.path ?? "unmatched",
+        route: routeOf(c),
         status: c.res.status,
         duration_ms: Math.round((performance.now() - startedAt) * 10) / 10,
       },

@@ -1,13 +1,14 @@
-/** The routes of bulk operations: begin one or count what it would change, watch it, stop it. */
-import { type Context, Hono } from "hono";
+/** Bulk operations: begin one or count what it would change, watch it, stop it. */
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
-import { MillraceError } from "../core/errors.ts";
 import { bulkActions } from "../jobs/bulk-walk-store.ts";
-import { begunView, bulkFilter, bulkView, filterOf, pace } from "./bulk-view.ts";
-import type { ApiEnv } from "./env.ts";
-import { placement, signature } from "./orders.ts";
-import { either, given, readBody, readOptionalBody, readQuery } from "./read.ts";
+import { begunAnswers, begunView, bulkFilter, bulkSchema, bulkView, filterOf, pace } from "./bulk-view.ts";
+import { type Endpoints, endpoint } from "./endpoint.ts";
+import { nameErrors } from "./job-fields.ts";
+import { placement } from "./orders.ts";
+import { either, given } from "./read.ts";
+import { signature, signed } from "./signature.ts";
+import { text } from "./wire.ts";
 
 const bulkBody = z.strictObject({
   action: z.enum(bulkActions),
@@ -16,39 +17,59 @@ const bulkBody = z.strictObject({
   ...signature,
   ...placement,
 });
-const stopBody = z.strictObject({ by: z.string().nullish() });
 const listQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(500).optional(),
   after: z.string().optional(),
 });
+const params = z.strictObject({ id: z.string() });
 
 /** Ten thousand ids, and the rest of the body. */
 const maxBodyBytes = 500_000;
 
-export function bulkRoutes(mill: Millrace): Hono<ApiEnv> {
-  return new Hono<ApiEnv>()
-    .post("/api/bulk", async (c) => {
-      const body = await readBody(c, bulkBody, maxBodyBytes);
-      const { action, preview, all, per_second: perSecond, by, reason, queue, priority, delay } = body;
-      const runAt = either(body, "runAt", "run_at");
-      const options = given({ dryRun: preview, all, perSecond, by, reason, queue, priority, delay, runAt });
-      const begun = await mill.bulk(action, filterOf(body.filter ?? {}), options);
-      return c.json(begunView(begun), "id" in begun ? 202 : 200);
-    })
-    .get("/api/bulk", async (c) => {
-      const { limit = 100, after } = readQuery(c, listQuery);
-      const found = await mill.bulkOperations(given({ limit, after }));
-      return c.json({ items: found.map(bulkView), next: found.length === limit ? (found.at(-1)?.id ?? null) : null });
-    })
-    .get("/api/bulk/:id", async (c) => c.json(bulkView(await mill.bulkOperation(idOf(c)))))
-    .post("/api/bulk/:id/stop", async (c) => {
-      const { by } = await readOptionalBody(c, stopBody, maxBodyBytes);
-      return c.json(bulkView(await mill.stopBulk(idOf(c), given({ by }))));
-    });
-}
-
-function idOf(c: Context<ApiEnv>): string {
-  const id = c.req.param("id");
-  if (id !== undefined) return id;
-  throw new MillraceError("BAD_REQUEST", "The path has no id.");
+export function bulkEndpoints(mill: Millrace): Endpoints {
+  return [
+    endpoint("Bulk operations", "POST /api/bulk", {
+      summary: "Do one thing to many jobs, or with `preview` only count them",
+      role: "operator",
+      body: bulkBody,
+      maxBodyBytes,
+      answers: begunAnswers,
+      errors: ["FILTER_TOO_WIDE", ...nameErrors],
+      async handle({ c, body }) {
+        const { action, preview, all, per_second: perSecond, queue, priority, delay } = body;
+        const runAt = either(body, "runAt", "run_at");
+        const options = given({ dryRun: preview, all, perSecond, queue, priority, delay, runAt });
+        const begun = await mill.bulk(action, filterOf(body.filter ?? {}), { ...options, ...signed(c, body) });
+        return c.json(begunView(begun), "id" in begun ? 202 : 200);
+      },
+    }),
+    endpoint("Bulk operations", "GET /api/bulk", {
+      summary: "Bulk operations, newest first",
+      role: "viewer",
+      query: listQuery,
+      answers: { 200: z.object({ items: z.array(bulkSchema), next: text.nullable() }) },
+      async handle({ query: { limit = 100, after } }) {
+        const found = await mill.bulkOperations(given({ limit, after }));
+        return { items: found.map(bulkView), next: found.length === limit ? (found.at(-1)?.id ?? null) : null };
+      },
+    }),
+    endpoint("Bulk operations", "GET /api/bulk/:id", {
+      summary: "How far a bulk operation is",
+      role: "viewer",
+      params,
+      answers: { 200: bulkSchema },
+      errors: ["BULK_NOT_FOUND"],
+      handle: async ({ params: { id } }) => bulkView(await mill.bulkOperation(id)),
+    }),
+    endpoint("Bulk operations", "POST /api/bulk/:id/stop", {
+      summary: "Stop a bulk operation behind the batch it is at; what was done stays done",
+      role: "operator",
+      params,
+      body: z.strictObject({ by: signature.by }),
+      bodyOptional: true,
+      answers: { 200: bulkSchema },
+      errors: ["BULK_NOT_FOUND"],
+      handle: async ({ c, params: { id }, body }) => bulkView(await mill.stopBulk(id, signed(c, body))),
+    }),
+  ];
 }

@@ -2,6 +2,7 @@
 import type { HttpBindings } from "@hono/node-server";
 import type { Context } from "hono";
 import type { RequestIdVariables } from "hono/request-id";
+import type { Caller } from "../access/roles.ts";
 
 export interface ApiEnv {
   /** Node's request and response; absent when the API is called without a socket. */
@@ -9,7 +10,10 @@ export interface ApiEnv {
     /** Called by this program itself: what protects a server from its callers is not for it. No request can say so. */
     readonly inProcess?: boolean;
   };
-  Variables: RequestIdVariables;
+  Variables: RequestIdVariables & {
+    /** Who asks. Undefined on the way to what is for anybody, until somebody wants to know. */
+    caller?: Caller;
+  };
 }
 
 export type ApiContext = Context<ApiEnv>;

@@ -1,12 +1,12 @@
 /** `GET /events`: what happens, as it happens, in the format of server-sent events. */
-import { Hono } from "hono";
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
 import type { EventStream } from "../events/stream.ts";
 import type { MillraceEvent } from "../events/types.ts";
-import type { ApiEnv } from "./env.ts";
-import { given, readQuery } from "./read.ts";
+import { within } from "./deadline.ts";
+import { type Endpoints, endpoint } from "./endpoint.ts";
+import { given } from "./read.ts";
 import { endless } from "./server.ts";
 import { snakeCased } from "./snake-case.ts";
 
@@ -23,21 +23,37 @@ const heartbeatMs = 15_000;
 /** How long a client should wait before it connects again. */
 const retryMs = 2_000;
 
-export function eventRoutes(mill: Millrace, beatMs = heartbeatMs): Hono<ApiEnv> {
-  return new Hono<ApiEnv>().get("/events", (c) => {
-    const { queue, type, job, after } = readQuery(c, eventsQuery);
-    const stream = mill.events(
-      given({ queue, job, type: type?.split(",").map((word) => word.trim()), after: placeOf(c.req.header(), after) }),
-    );
-    c.req.raw.signal?.addEventListener("abort", () => void stream.return(), { once: true });
-    if (c.env?.outgoing) endless.add(c.env.outgoing);
-    return c.body(textOf(stream, beatMs), 200, {
-      "Content-Type": "text/event-stream; charset=utf-8",
-      "Cache-Control": "no-store",
-      // nginx would keep lines back until it has a page full of them
-      "X-Accel-Buffering": "no",
-    });
-  });
+export function eventEndpoints(mill: Millrace, beatMs = heartbeatMs): Endpoints {
+  return [
+    endpoint("Events", "GET /events", {
+      summary: "What happens, as it happens",
+      about:
+        "Server-sent events. They go on from `Last-Event-ID`, or from `after`, on any server; `type` takes types separated by commas, groups as `job.*`.",
+      role: "viewer",
+      routeClass: "stream",
+      query: eventsQuery,
+      answers: { 200: { contentType: "text/event-stream", about: "Events, until the client or the server ends it." } },
+      errors: ["QUEUE_NAME_INVALID"],
+      handle({ c, query: { queue, type, job, after } }) {
+        const stream = mill.events(
+          given({
+            queue,
+            job,
+            type: type?.split(",").map((word) => word.trim()),
+            after: placeOf(c.req.header(), after),
+          }),
+        );
+        c.req.raw.signal?.addEventListener("abort", () => void stream.return(), { once: true });
+        if (c.env?.outgoing) endless.add(c.env.outgoing);
+        return c.body(textOf(stream, beatMs), 200, {
+          "Content-Type": "text/event-stream; charset=utf-8",
+          "Cache-Control": "no-store",
+          // nginx would keep lines back until it has a page full of them
+          "X-Accel-Buffering": "no",
+        });
+      },
+    }),
+  ];
 }
 
 function placeOf({ "last-event-id": header }: Record<string, string>, after: string | undefined): string | undefined {
@@ -89,17 +105,4 @@ function body(event: MillraceEvent): string {
 function ended({ place }: EventStream, reason: string): string {
   const at = new Date();
   return `${body({ type: "stream.ended", id: `ended-${place ?? ""}`.slice(0, 40), at, reason })}\n`;
-}
-
-/** Undefined when it takes longer. */
-async function within<Value>(ms: number, work: Promise<Value>): Promise<Value | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), ms);
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -1,11 +1,10 @@
-/** The routes of jobs that come together: flows, and batches with a last job. */
-import { Hono } from "hono";
+/** Jobs that come together: flows, and batches with a last job. */
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import type { FlowJob } from "../flows/flow.ts";
-import type { ApiEnv } from "./env.ts";
-import { jobFields, jobOptions, taskReader } from "./job-fields.ts";
-import { bodyBytes, either, given, readBody } from "./read.ts";
+import { type Endpoints, endpoint } from "./endpoint.ts";
+import { enqueueErrors, jobFields, jobOptions, taskReader } from "./job-fields.ts";
+import { bodyBytes, either, given } from "./read.ts";
 
 const policy = z.enum(["fail", "ignore", "continue"]).nullish();
 const flowJob = z.strictObject({
@@ -23,7 +22,7 @@ const batchBody = z
 /** Many jobs in one body. Whoever has more enqueues them in parts, or in the library. */
 const manyBytes = 16_000_000;
 
-export function flowRoutes(mill: Millrace): Hono<ApiEnv> {
+export function flowEndpoints(mill: Millrace): Endpoints {
   const taskOf = taskReader(mill);
   const maxBodyBytes = Math.max(bodyBytes(mill.maxPayloadBytes), manyBytes);
 
@@ -34,16 +33,33 @@ export function flowRoutes(mill: Millrace): Hono<ApiEnv> {
     input: either(body, "input", "payload_json"),
   });
 
-  return new Hono<ApiEnv>()
-    .post("/flows", async (c) => {
-      const { jobs } = await readBody(c, flowBody, maxBodyBytes);
-      const named = Object.entries(jobs).map(([name, job]) => [name, jobOf(job)] as const);
-      return c.json(await mill.enqueueFlow({ jobs: Object.fromEntries(named) }));
-    })
-    .post("/batches", async (c) => {
-      const { inputs, callback, ...job } = await readBody(c, batchBody, maxBodyBytes);
-      const options = { ...jobOptions(job), callback: jobOf(callback) };
-      const made = await mill.enqueueBatch(taskOf(job), inputs, options);
-      return c.json({ ids: made.ids, callback: made.callback, callback_job_id: made.callback });
-    });
+  return [
+    endpoint("Flows", "POST /flows", {
+      summary: "Enqueue jobs that wait for each other, all of them or none",
+      role: "operator",
+      routeClass: "enqueue",
+      body: flowBody,
+      maxBodyBytes,
+      answers: { 200: z.object({ jobs: z.record(z.string(), z.uuid()).describe("The id of each job by its name.") }) },
+      errors: ["FLOW_INVALID", "FLOW_CYCLE", ...enqueueErrors],
+      async handle({ body: { jobs } }) {
+        const named = Object.entries(jobs).map(([name, job]) => [name, jobOf(job)] as const);
+        return mill.enqueueFlow({ jobs: Object.fromEntries(named) });
+      },
+    }),
+    endpoint("Flows", "POST /batches", {
+      summary: "Enqueue many jobs of one task, and a last one that runs when all have ended",
+      role: "operator",
+      routeClass: "enqueue",
+      body: batchBody,
+      maxBodyBytes,
+      answers: { 200: z.object({ ids: z.array(z.uuid()), callback: z.uuid(), callback_job_id: z.uuid() }) },
+      errors: ["FLOW_INVALID", ...enqueueErrors],
+      async handle({ body: { inputs, callback, ...job } }) {
+        const options = { ...jobOptions(job), callback: jobOf(callback) };
+        const made = await mill.enqueueBatch(taskOf(job), inputs, options);
+        return { ids: made.ids, callback: made.callback, callback_job_id: made.callback };
+      },
+    }),
+  ];
 }

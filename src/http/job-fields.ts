@@ -1,11 +1,20 @@
 /** What a job is enqueued with, by itself or as one of several: our names and those of runbook 004, side by side. */
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
-import { MillraceError } from "../core/errors.ts";
+import { type ErrorCode, MillraceError } from "../core/errors.ts";
 import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import { status } from "./bulk-view.ts";
 import { duration, either, given, instant } from "./read.ts";
+
+export const nameErrors: readonly ErrorCode[] = ["QUEUE_NAME_INVALID", "TASK_NAME_INVALID"];
+/** What enqueueing can end with, beside a body that is too long. */
+export const enqueueErrors: readonly ErrorCode[] = [
+  ...nameErrors,
+  "BAD_PAYLOAD",
+  "INPUT_NOT_STORABLE",
+  "ENQUEUE_RATE_EXCEEDED",
+];
 
 /** Ranges are the engine's to check. */
 export const jobFields = {

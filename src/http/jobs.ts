@@ -1,5 +1,4 @@
-/** The routes of jobs: in, out, one by one and in pages, and the two things people do to a dead one. */
-import { Hono } from "hono";
+/** The operations on jobs: in, out, one by one and in pages, and the two things people do to a dead one. */
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import type { ListOptions } from "../app/options.ts";
@@ -7,24 +6,15 @@ import { MillraceError } from "../core/errors.ts";
 import { countDependencies } from "../jobs/dependencies-store.ts";
 import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
 import { status } from "./bulk-view.ts";
-import type { ApiContext, ApiEnv } from "./env.ts";
-import { jobDetail, pageOf } from "./job-view.ts";
-import { jobFields, jobOptions, keyFields, keyOptions, taskReader } from "./job-fields.ts";
-import {
-  bodyBytes,
-  either,
-  fromJson,
-  given,
-  instant,
-  readBody,
-  readJobId,
-  readOptionalBody,
-  readQuery,
-} from "./read.ts";
+import { type Endpoints, endpoint } from "./endpoint.ts";
+import type { ApiContext } from "./env.ts";
+import { enqueueErrors, jobFields, jobOptions, keyFields, keyOptions, nameErrors, taskReader } from "./job-fields.ts";
+import { jobDetail, jobDetailSchema, jobPageSchema, pageOf } from "./job-view.ts";
+import { bodyBytes, either, fromJson, given, instant, jobIdParams } from "./read.ts";
+import { signature, signed } from "./signature.ts";
+import { success } from "./wire.ts";
 
 const enqueueBody = z.strictObject({ ...jobFields, ...keyFields });
-
-const retryBody = z.strictObject({ by: z.string().nullish(), reason: z.string().nullish() });
 const listQuery = z.strictObject({
   queue: z.string().optional(),
   task: z.string().optional(),
@@ -34,49 +24,93 @@ const listQuery = z.strictObject({
   after: z.string().optional(),
   cursor: z.string().optional(),
   status: status.optional(),
-  input: z.string().optional(),
-  search: z.string().optional(),
+  input: z.string().optional().describe("JSON that the job's input contains."),
+  search: z.string().optional().describe("A text somewhere in the job's input."),
   created_after: instant.optional(),
   created_before: instant.optional(),
 });
+const retried = z.object({ ...success, job_id: z.uuid(), id: z.uuid() });
+const enqueued = z
+  .object({
+    job_id: z.uuid(),
+    id: z.uuid(),
+    duplicate: z.boolean().describe("There was a job under its key: this is its id."),
+  })
+  .meta({ id: "EnqueuedJob" });
 
-export function jobRoutes(mill: Millrace): Hono<ApiEnv> {
+export function jobEndpoints(mill: Millrace): Endpoints {
   const taskOf = taskReader(mill);
-  const maxBodyBytes = bodyBytes(mill.maxPayloadBytes);
 
-  return new Hono<ApiEnv>()
-    .post("/jobs", async (c) => {
-      const body = await readBody(c, enqueueBody, maxBodyBytes);
-      const task = taskOf(body);
-      const input = either(body, "input", "payload_json");
-      const options = enqueueOptions(c, body);
-      const { id, duplicate } =
-        typeof task === "string"
-          ? await mill.enqueue(task, input, options)
-          : await mill.enqueue(task, input as never, options);
-      return c.json({ job_id: id, id, duplicate });
-    })
-    .get("/jobs", async (c) => c.json(pageOf(await mill.jobs(listOptions(readQuery(c, listQuery))))))
-    .get("/jobs/:id", async (c) => {
-      const id = readJobId(c);
-      const [job, result, needs] = await Promise.all([mill.job(id), mill.result(id), countDependencies(mill.db, id)]);
-      if (job === undefined) throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
-      return c.json({
-        ...jobDetail(job),
-        ...(result === undefined ? {} : { result }),
-        ...(needs.total === 0 ? {} : { dependencies: needs }),
-      });
-    })
-    .post("/jobs/:id/retry", async (c) => {
-      const id = readJobId(c);
-      const { by, reason } = await readOptionalBody(c, retryBody, maxBodyBytes);
-      await mill.retry(id, given({ by, reason }));
-      return c.json({ success: true, message: `Job ${id} waits to run again.`, job_id: id, id });
-    })
-    .delete("/jobs/:id", async (c) => {
-      await mill.remove(readJobId(c));
-      return c.body(null, 204);
-    });
+  return [
+    endpoint("Jobs", "POST /jobs", {
+      summary: "Enqueue a job",
+      about:
+        "`task` (or `job_type`) names what runs, `input` (or `payload_json`) is what it gets. The header `Idempotency-Key` does what `idempotencyKey` does: asked again, it is answered with the first job.",
+      role: "operator",
+      routeClass: "enqueue",
+      body: enqueueBody,
+      maxBodyBytes: bodyBytes(mill.maxPayloadBytes),
+      answers: { 200: enqueued },
+      errors: enqueueErrors,
+      async handle({ c, body }) {
+        const task = taskOf(body);
+        const input = either(body, "input", "payload_json");
+        const options = enqueueOptions(c, body);
+        const { id, duplicate } =
+          typeof task === "string"
+            ? await mill.enqueue(task, input, options)
+            : await mill.enqueue(task, input as never, options);
+        return { job_id: id, id, duplicate };
+      },
+    }),
+    endpoint("Jobs", "GET /jobs", {
+      summary: "Jobs, newest first, by what they have in common",
+      role: "viewer",
+      query: listQuery,
+      answers: { 200: jobPageSchema },
+      errors: nameErrors,
+      handle: async ({ query }) => pageOf(await mill.jobs(listOptions(query))),
+    }),
+    endpoint("Jobs", "GET /jobs/:id", {
+      summary: "One job, with its input, its result and its last error",
+      role: "viewer",
+      params: jobIdParams,
+      answers: { 200: jobDetailSchema },
+      errors: ["JOB_NOT_FOUND"],
+      async handle({ params: { id } }) {
+        const [job, result, needs] = await Promise.all([mill.job(id), mill.result(id), countDependencies(mill.db, id)]);
+        if (job === undefined) throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
+        return {
+          ...jobDetail(job),
+          ...(result === undefined ? {} : { result }),
+          ...(needs.total === 0 ? {} : { dependencies: needs }),
+        };
+      },
+    }),
+    endpoint("Jobs", "POST /jobs/:id/retry", {
+      summary: "Run a job again that was given up: the same job, one more attempt",
+      role: "operator",
+      params: jobIdParams,
+      body: z.strictObject(signature),
+      bodyOptional: true,
+      answers: { 200: retried },
+      errors: ["JOB_NOT_FOUND", "JOB_STATE"],
+      async handle({ c, params: { id }, body }) {
+        await mill.retry(id, signed(c, body));
+        return { success: true, message: `Job ${id} waits to run again.`, job_id: id, id };
+      },
+    }),
+    endpoint("Jobs", "DELETE /jobs/:id", {
+      summary: "Remove a job that does not run, with its history",
+      role: "operator",
+      params: jobIdParams,
+      answers: { 204: null },
+      errors: ["JOB_NOT_FOUND", "JOB_STATE"],
+      async handle({ params: { id } }) {
+        await mill.remove(id);
+      },
+    }),
+  ];
 }
 
 function enqueueOptions(c: ApiContext, body: z.infer<typeof enqueueBody>): EnqueueOptions {

@@ -1,7 +1,7 @@
 /** What `/` shows until there is a console: live counts, and where to look and what to type. One file, nothing from elsewhere. */
 import { createHash } from "node:crypto";
-import { Hono } from "hono";
-import type { ApiEnv } from "./env.ts";
+import { z } from "zod";
+import { type Endpoints, endpoint } from "./endpoint.ts";
 
 const style = `
   :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; }
@@ -88,6 +88,26 @@ const headers = {
   "Cache-Control": "no-cache",
 };
 
-export function pageRoutes(): Hono<ApiEnv> {
-  return new Hono<ApiEnv>().get("/", (c) => c.html(page, 200, headers));
+/** Whoever links to it may add what they like. */
+const anyQuery = z.looseObject({});
+
+/** `document`: the one at /openapi.json, which tells of these two too. */
+export function pageEndpoints(document: () => object): Endpoints {
+  return [
+    endpoint("Documents", "GET /", {
+      summary: "A page with live counts, and where to look",
+      role: "viewer",
+      query: anyQuery,
+      answers: { 200: { contentType: "text/html", about: "The page." } },
+      handle: ({ c }) => c.html(page, 200, headers),
+    }),
+    endpoint("Documents", "GET /openapi.json", {
+      summary: "This API as an OpenAPI 3.1 document",
+      role: "public",
+      routeClass: "public",
+      query: anyQuery,
+      answers: { 200: z.looseObject({ openapi: z.string() }) },
+      handle: document,
+    }),
+  ];
 }

@@ -1,5 +1,6 @@
 /** How the API says no: RFC 9457 problem documents, made from the one table of error codes. */
 import { type ErrorCode, MillraceError, errorCodes } from "../core/errors.ts";
+import { z } from "zod";
 import type { Log } from "../core/log.ts";
 import { isTransient } from "../db/database.ts";
 import type { ApiContext } from "./env.ts";
@@ -12,6 +13,18 @@ interface Extras {
   /** Members beside the standard ones. */
   readonly members?: Readonly<Record<string, unknown>>;
 }
+
+/** What every refusal looks like (RFC 9457). */
+export const problemSchema = z.looseObject({
+  type: z.string(),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  /** Stable; the list is docs/reference/errors.md. */
+  code: z.string(),
+  action: z.string(),
+  instance: z.string().optional(),
+});
 
 export function problem(c: ApiContext, code: ErrorCode, detail: string, extras: Extras = {}): Response {
   const { status, action } = errorCodes[code];
@@ -42,6 +55,9 @@ export function problemOf(error: Error, c: ApiContext, log: Log): Response {
     retryAfterMs === undefined ? {} : { headers: { "Retry-After": String(Math.ceil(retryAfterMs / 1_000)) } };
   return problem(c, code, detail, wait);
 }
+
+/** What the problem of an error says. */
+export const codeOf = (error: Error): ErrorCode => read(error).code;
 
 function read(error: Error): { code: ErrorCode; detail: string } {
   if (error instanceof MillraceError) return { code: error.code, detail: error.message };

@@ -5,9 +5,13 @@ import { didYouMean } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
 import type { ApiContext } from "./env.ts";
 
+/** What a query, a body or the parameters of a path are made of. */
+export type Fields = z.ZodObject;
+
 export const duration = z.union([z.number(), z.templateLiteral([z.number(), z.enum(["ms", "s", "m", "h", "d"])])], {
   error: 'expected a duration such as "30s" or a number of milliseconds',
 });
+export const storable = z.string().regex(/^[^\0]*$/, "expected a text without NUL characters");
 // Without its zone, a time would mean another instant on another server.
 export const instant = z
   .string()
@@ -40,12 +44,12 @@ export function readQuery<Schema extends z.ZodObject>(c: ApiContext, schema: Sch
   return parse(schema, Object.fromEntries(Object.entries(c.req.query()).filter(([, value]) => value !== "")));
 }
 
-/** The id in the path. Throws `BAD_REQUEST` when it is none. */
-export function readJobId(c: ApiContext): string {
-  const id = c.req.param("id") ?? "";
-  if (isUuid(id)) return id;
-  throw new MillraceError("BAD_REQUEST", `${JSON.stringify(id.slice(0, 80))} is not the id of a job: ids are UUIDs.`);
-}
+/** The id of a job in a path. */
+export const jobIdParams = z.strictObject({
+  id: z.string().refine(isUuid, {
+    error: ({ input }) => `${JSON.stringify(String(input).slice(0, 80))} is not the id of a job: ids are UUIDs`,
+  }),
+});
 
 /** The entries that were given: null is how some clients leave a field out. */
 export function given<Fields extends object>(fields: Fields): { [Key in keyof Fields]?: NonNullable<Fields[Key]> } {
@@ -99,7 +103,8 @@ export function fromJson(text: string, what: string): unknown {
   }
 }
 
-function parse<Schema extends z.ZodObject>(schema: Schema, value: unknown): z.infer<Schema> {
+/** Throws `BAD_REQUEST`, `OPTION_UNKNOWN`. */
+export function parse<Schema extends Fields>(schema: Schema, value: unknown): z.infer<Schema> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   for (const issue of result.error.issues) {

@@ -1,15 +1,16 @@
-/** The routes of what becomes of one job: its result, what it waits for, its steps, and waiting for its end. */
-import { Hono } from "hono";
+/** What becomes of one job: its result, what it waits for, its steps, and waiting for its end. */
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import { durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { countDependencies, listDependencies } from "../jobs/dependencies-store.ts";
 import type { Job } from "../jobs/read-store.ts";
-import type { ApiContext, ApiEnv } from "./env.ts";
+import { type Endpoints, endpoint } from "./endpoint.ts";
+import { dependencyCounts, jobStatus } from "./job-view.ts";
 import { longestWaitMs } from "./orders.ts";
-import { duration, readJobId, readQuery } from "./read.ts";
+import { duration, jobIdParams } from "./read.ts";
 import { snakeCased } from "./snake-case.ts";
+import { attemptNumber, text, time } from "./wire.ts";
 
 const place = z.coerce.number().int();
 const pageQuery = z.strictObject({
@@ -18,45 +19,100 @@ const pageQuery = z.strictObject({
 });
 const waitQuery = z.strictObject({ within: z.union([z.coerce.number().min(0), duration]).default("30s") });
 
-export function resultRoutes(mill: Millrace): Hono<ApiEnv> {
-  const existing = async (c: ApiContext): Promise<Job> => {
-    const id = readJobId(c);
+const outcome = {
+  job_id: z.uuid(),
+  id: z.uuid(),
+  result: z.unknown().optional().describe("What its task returned; absent while that is nothing."),
+};
+const itemPlace = z.int().min(1);
+const next = text.nullable().describe("The `after` of the page that follows; null on the last one.");
+const dependency = z
+  .object({
+    place: itemPlace,
+    name: text.describe("What the flow calls it."),
+    id: z.uuid(),
+    state: z.enum(["open", "completed", "failed"]),
+    on_failure: z.enum(["fail", "ignore", "continue"]),
+  })
+  .meta({ id: "Dependency" });
+const step = z
+  .object({
+    place: itemPlace,
+    name: text,
+    kind: z.enum(["run", "sleep", "event"]),
+    until: time.nullable().describe("When a sleep, or a wait for an event, is over."),
+    event: text.nullable(),
+    result: z.unknown().describe("What it returned, or what came with the event."),
+    attempt: attemptNumber,
+    started_at: time,
+    finished_at: time.nullable(),
+  })
+  .meta({ id: "Step" });
+
+export function resultEndpoints(mill: Millrace): Endpoints {
+  const existing = async (id: string): Promise<Job> => {
     const job = await mill.job(id);
     if (job !== undefined) return job;
     throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
   };
 
-  return new Hono<ApiEnv>()
-    .get("/jobs/:id/result", async (c) => {
-      const { id, status } = await existing(c);
-      return c.json({ job_id: id, id, status, ...resultOf(await mill.result(id)) });
-    })
-    .get("/jobs/:id/wait", async (c) => {
-      const id = readJobId(c);
-      const { within } = readQuery(c, waitQuery);
-      const longest = c.env?.inProcess ? Number.POSITIVE_INFINITY : longestWaitMs;
-      const result = await mill.waitUntilFinished(id, { within: Math.min(durationMs(within, "within"), longest) });
-      return c.json({ job_id: id, id, status: "completed" as const, ...resultOf(result) });
-    })
-    .get("/jobs/:id/dependencies", async (c) => {
-      const { limit, after } = readQuery(c, pageQuery);
-      const { id } = await existing(c);
-      const items = await listDependencies(mill.db, id, limit, after);
-      return c.json({
-        items: items.map(snakeCased),
-        next: nextOf(items, limit),
-        ...(await countDependencies(mill.db, id)),
-      });
-    })
-    .get("/jobs/:id/steps", async (c) => {
-      const { limit, after } = readQuery(c, pageQuery);
-      const { id } = await existing(c);
-      const items = (await mill.steps(id, { limit, after })).map(({ result, ...step }) => ({
-        ...snakeCased(step),
-        result,
-      }));
-      return c.json({ items, next: nextOf(items, limit) });
-    });
+  return [
+    endpoint("Jobs", "GET /jobs/:id/result", {
+      summary: "What a job's task returned",
+      role: "viewer",
+      params: jobIdParams,
+      answers: { 200: z.object({ ...outcome, status: jobStatus }) },
+      errors: ["JOB_NOT_FOUND"],
+      async handle({ params }) {
+        const { id, status } = await existing(params.id);
+        return { job_id: id, id, status, ...resultOf(await mill.result(id)) };
+      },
+    }),
+    endpoint("Jobs", "GET /jobs/:id/wait", {
+      summary: "Wait for a job to complete, and get its result",
+      about: "The request is held for `within`, 60 s at most; after `WAIT_TIMEOUT` the job goes on: ask again.",
+      role: "viewer",
+      routeClass: "stream",
+      params: jobIdParams,
+      query: waitQuery,
+      answers: { 200: z.object({ ...outcome, status: z.literal("completed") }) },
+      errors: ["JOB_NOT_FOUND", "JOB_FAILED", "JOB_CANCELLED", "WAIT_TIMEOUT"],
+      async handle({ c, params: { id }, query: { within } }) {
+        const longest = c.env?.inProcess ? Number.POSITIVE_INFINITY : longestWaitMs;
+        const result = await mill.waitUntilFinished(id, { within: Math.min(durationMs(within, "within"), longest) });
+        return { job_id: id, id, status: "completed", ...resultOf(result) };
+      },
+    }),
+    endpoint("Jobs", "GET /jobs/:id/dependencies", {
+      summary: "The jobs that a job needs, and what became of them",
+      role: "viewer",
+      params: jobIdParams,
+      query: pageQuery,
+      answers: { 200: z.object({ items: z.array(dependency), next, ...dependencyCounts }) },
+      errors: ["JOB_NOT_FOUND"],
+      async handle({ params, query: { limit, after } }) {
+        const { id } = await existing(params.id);
+        const items = await listDependencies(mill.db, id, limit, after);
+        return { items: items.map(snakeCased), next: nextOf(items, limit), ...(await countDependencies(mill.db, id)) };
+      },
+    }),
+    endpoint("Jobs", "GET /jobs/:id/steps", {
+      summary: "What a job's run has done step by step",
+      role: "viewer",
+      params: jobIdParams,
+      query: pageQuery,
+      answers: { 200: z.object({ items: z.array(step), next }) },
+      errors: ["JOB_NOT_FOUND"],
+      async handle({ params, query: { limit, after } }) {
+        const { id } = await existing(params.id);
+        const items = (await mill.steps(id, { limit, after })).map(({ result, ...rest }) => ({
+          ...snakeCased(rest),
+          result,
+        }));
+        return { items, next: nextOf(items, limit) };
+      },
+    }),
+  ];
 }
 
 /** A task that returned nothing has no result; null is one. */

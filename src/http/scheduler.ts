@@ -1,28 +1,20 @@
-/** The routes runbook 001 names: what is scheduled, one run now, pause and resume. A schedule is `job_id`, its name, or `config_id`. */
-import { Hono } from "hono";
+/** The operations runbook 001 names: what is scheduled, one run now, pause and resume. A schedule is `job_id`, its name, or `config_id`. */
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError } from "../core/errors.ts";
-import type { ApiEnv } from "./env.ts";
-import { given, readBody, readQuery } from "./read.ts";
-import { schedulerJobView } from "./schedule-view.ts";
-import { runRoute, signature } from "./schedules.ts";
+import { type Endpoints, endpoint } from "./endpoint.ts";
+import { given } from "./read.ts";
+import { schedulerJobAnswer, schedulerJobView } from "./schedule-view.ts";
+import { listQuery, missing, runErrors, runsEndpoint } from "./schedules.ts";
+import { signature, signed } from "./signature.ts";
 
-const which = { job_id: z.string().nullish(), config_id: z.number().int().nullish() };
-const runBody = z.strictObject({ ...which, ...signature });
-const toggleBody = z.strictObject({ ...which, action: z.enum(["pause", "resume"]), ...signature });
-const listQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(1_000).optional(),
-  after: z.string().optional(),
-});
+const which = z.strictObject({ job_id: z.string().nullish(), config_id: z.number().int().nullish() });
 
-const maxBodyBytes = 65_536;
-
-export function schedulerRoutes(mill: Millrace): Hono<ApiEnv> {
+export function schedulerEndpoints(mill: Millrace): Endpoints {
   const { schedules } = mill;
 
   /** Throws `BAD_REQUEST`, `SCHEDULE_NOT_FOUND`. */
-  const nameOf = async (body: z.infer<typeof runBody>): Promise<string> => {
+  const nameOf = async (body: z.infer<typeof which>): Promise<string> => {
     const { job_id: name, config_id: id } = given(body);
     const byId = id === undefined ? undefined : await schedules.nameOf(id);
     if (name !== undefined && byId !== undefined && name !== byId)
@@ -35,26 +27,56 @@ export function schedulerRoutes(mill: Millrace): Hono<ApiEnv> {
     throw new MillraceError("BAD_REQUEST", "job_id: expected the name of a schedule, or its config_id.");
   };
 
-  return new Hono<ApiEnv>()
-    .get("/scheduler/jobs", async (c) => {
-      const found = await schedules.list({ limit: 1_000, ...given(readQuery(c, listQuery)) });
-      return c.json(found.map(schedulerJobView));
-    })
-    .get("/scheduler/jobs/:name/runs", (c) => runRoute(mill, c))
-    .post("/scheduler/run", async (c) => {
-      const { by, reason, ...body } = await readBody(c, runBody, maxBodyBytes);
-      const name = await nameOf(body);
-      const { id } = await schedules.get(name);
-      const run = await schedules.runNow(name, given({ by, reason }));
-      const about = { job_id: name, config_id: id, run_id: run.runId, status: run.status, enqueued_job_id: run.jobId };
-      return c.json({ queued: true, ...about }, 202);
-    })
-    .post("/scheduler/toggle", async (c) => {
-      const { by, reason, action, ...body } = await readBody(c, toggleBody, maxBodyBytes);
-      const name = await nameOf(body);
-      const options = given({ by, reason });
-      const changed =
-        action === "pause" ? await schedules.pause(name, options) : await schedules.resume(name, given({ by }));
-      return c.json({ ok: true, job_id: name, paused: action === "pause", changed });
-    });
+  return [
+    endpoint("Schedules", "GET /scheduler/jobs", {
+      summary: "Schedules under the names of runbook 001",
+      role: "viewer",
+      query: listQuery,
+      answers: { 200: z.array(schedulerJobAnswer) },
+      async handle({ query }) {
+        return (await schedules.list({ limit: 1_000, ...given(query) })).map(schedulerJobView);
+      },
+    }),
+    runsEndpoint(mill, "GET /scheduler/jobs/:name/runs"),
+    endpoint("Schedules", "POST /scheduler/run", {
+      summary: "One run of a schedule now, by its name or its number",
+      role: "operator",
+      body: which.extend(signature),
+      answers: {
+        202: z.object({
+          queued: z.literal(true),
+          job_id: z.string(),
+          config_id: z.int(),
+          run_id: z.string(),
+          status: z.enum(["fired", "queued"]),
+          enqueued_job_id: z.uuid().nullable(),
+        }),
+      },
+      errors: runErrors,
+      async handle({ c, body: { by, reason, ...body } }) {
+        const name = await nameOf(body);
+        const { id } = await schedules.get(name);
+        const run = await schedules.runNow(name, signed(c, { by, reason }));
+        const about = { run_id: run.runId, status: run.status, enqueued_job_id: run.jobId };
+        return { queued: true, job_id: name, config_id: id, ...about };
+      },
+    }),
+    endpoint("Schedules", "POST /scheduler/toggle", {
+      summary: "Pause or resume a schedule, by its name or its number",
+      role: "operator",
+      body: which.extend({ action: z.enum(["pause", "resume"]), ...signature }),
+      answers: {
+        200: z.object({ ok: z.literal(true), job_id: z.string(), paused: z.boolean(), changed: z.boolean() }),
+      },
+      errors: missing,
+      async handle({ c, body: { by, reason, action, ...body } }) {
+        const name = await nameOf(body);
+        const changed =
+          action === "pause"
+            ? await schedules.pause(name, signed(c, { by, reason }))
+            : await schedules.resume(name, signed(c, { by }));
+        return { ok: true, job_id: name, paused: action === "pause", changed };
+      },
+    }),
+  ];
 }

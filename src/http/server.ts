@@ -13,6 +13,8 @@ export interface ServeOptions {
   /** 0 takes any free port. */
   readonly ports: readonly number[];
   readonly log: Log;
+  /** Callers need credentials, and there are some: others than this machine may be let near. */
+  readonly guarded?: boolean;
   readonly patienceMs?: Patience;
 }
 
@@ -32,14 +34,14 @@ export interface Serving {
   close(withinMs: number): Promise<void>;
 }
 
-/** Throws `CONFIG_INVALID` for an interface that others can reach, `PORT_IN_USE` for a port that is taken. */
+/** Throws `CONFIG_INVALID` for an interface that others can reach while nobody has credentials, `PORT_IN_USE` for a port that is taken. */
 export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<Serving> {
-  const { host, ports, log } = options;
+  const { host, ports, log, guarded = false } = options;
   const address = host.replace(/^\[(.*)\]$/, "$1");
-  if (!isLoopbackHost(address.includes(":") ? `[${address}]` : address)) {
+  if (!guarded && !isLoopbackHost(address.includes(":") ? `[${address}]` : address)) {
     throw new MillraceError(
       "CONFIG_INVALID",
-      `The API has no credentials yet, so it listens only on this machine: host must be localhost, 127.0.0.1 or ::1, not ${JSON.stringify(host)}.`,
+      `Nobody has credentials, so the API listens only on this machine: make a token first (\`millrace token create\`, or API_TOKENS), let people sign in (OIDC_ISSUER), or set the host to 127.0.0.1 instead of ${JSON.stringify(host)}.`,
     );
   }
   const distinct = ports.filter((port, i) => port === 0 || ports.indexOf(port) === i);

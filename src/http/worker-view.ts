@@ -1,7 +1,35 @@
 /** Workers as the API and the command line show them. */
+import { z } from "zod";
 import type { Drained, WorkerInfo } from "../jobs/registry-store.ts";
 
-/** `drained`: since when, and by whom, the whole system is; null when it is not. */
+const time = z.iso.datetime();
+const workerAnswer = z
+  .object({
+    id: z.int(),
+    name: z.string(),
+    state: z.enum(["running", "idle", "draining", "lost", "stopped"]),
+    host: z.string(),
+    pid: z.int(),
+    version: z.string(),
+    queues: z.array(z.string()).nullable().describe("Null: every queue."),
+    tasks: z.array(z.string()).nullable().describe("Null: every task."),
+    concurrency: z.int(),
+    active: z.int().min(0),
+    jobs: z
+      .array(z.object({ id: z.uuid(), task: z.string(), since: time }))
+      .describe("The hundred it has held longest."),
+    recycling: z.boolean(),
+    started_at: time,
+    beat_at: time,
+    beat_age_ms: z.int().min(0),
+    stopped_at: time.nullable(),
+  })
+  .meta({ id: "Worker" });
+
+/** Since when, and by whom, the whole system is drained; null when it is not. */
+export const drainedAnswer = z.object({ since: time, by: z.string().nullable() }).nullable();
+export const workersAnswer = z.object({ workers: z.array(workerAnswer), drained: drainedAnswer });
+
 export function workersView(workers: readonly WorkerInfo[], drained: Drained | null) {
   return { workers: workers.map(workerItem), drained };
 }

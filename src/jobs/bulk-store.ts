@@ -6,7 +6,8 @@ import type { Database, Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 import type { BulkOrder } from "./bulk-walk-store.ts";
 
-export type BulkStatus = "waiting" | "running" | "completed" | "stopped" | "failed";
+export const bulkStatuses = ["waiting", "running", "completed", "stopped", "failed"] as const;
+export type BulkStatus = (typeof bulkStatuses)[number];
 
 export interface BulkOperation extends BulkOrder {
   /** Also the id of the job that carries it out. */

@@ -3,7 +3,7 @@ import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
 import { belongings } from "./belongings-store.ts";
 import { pruneCancelled } from "./maintenance-store.ts";
-import { recount } from "./stats-store.ts";
+import { leaving } from "./totals-store.ts";
 
 /** Pauses a queue; workers are told at once and give back what they have not started. False when it was paused already. */
 export async function pauseQueue(
@@ -76,11 +76,18 @@ async function cleanCancelled(db: Database, queue: number, graceMs: number): Pro
 
 /** What hangs on the jobs of `ids`, wherever they are. */
 const withThem: Sql = sql`
-  attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id),
+  attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id returning a.*),
   operations as (delete from millrace.operations o using ids where o.job_id = ids.id),
-  decisions as (delete from millrace.policy_decisions d using ids where d.job_id = ids.id),
+  decisions as (delete from millrace.policy_decisions d using ids where d.job_id = ids.id returning d.*),
   ${belongings(sql`ids`)},
-  jobs as (delete from millrace.jobs j using ids where j.id = ids.id)`;
+  jobs as (delete from millrace.jobs j using ids where j.id = ids.id returning j.queue, j.created_at)`;
+
+/** What of it counts. */
+const theirs = {
+  jobs: sql`select * from jobs`,
+  attempts: sql`select * from attempts`,
+  decisions: sql`select * from decisions`,
+};
 
 export async function cleanCompleted(db: Database, queue: number, graceMs: number): Promise<number> {
   let cleaned = 0;
@@ -94,10 +101,10 @@ export async function cleanCompleted(db: Database, queue: number, graceMs: numbe
         ) s where s.before < ${cleanBatch}
       ),
       ids as (select unnest(job_ids) as id from old),
-      history as (delete from millrace.settled s using old where s.id = old.id returning s.queue, s.finished_at, s.n),
+      history as (delete from millrace.settled s using old where s.id = old.id returning s.queue, s.finished_at, s.n, s.took_ms),
       archived as (delete from millrace.jobs_archive j using ids where j.id = ids.id),
       ${withThem},
-      ${recount(sql`select queue, finished_at, n from history`)}
+      ${leaving({ ...theirs, settled: sql`select * from history` })}
       select coalesce(sum(n), 0)::int as jobs, count(*)::int as batches from history`);
     cleaned += row?.jobs ?? 0;
     more = (row?.batches ?? 0) > 0;
@@ -115,7 +122,8 @@ export async function cleanFailed(db: Database, queue: number, graceMs: number):
         order by failed_at limit ${cleanBatch} for update skip locked
       ),
       ids as (delete from millrace.dead_letters d using old where d.job_id = old.job_id returning d.job_id as id),
-      ${withThem}
+      ${withThem},
+      ${leaving(theirs)}
       select count(*)::int as jobs from ids`);
     cleaned += row?.jobs ?? 0;
     more = (row?.jobs ?? 0) > 0;

@@ -89,3 +89,13 @@ export function culprits(db: Executor, jobId: string): Promise<NamedJob[]> {
     select needs::text as id, name from millrace.dependencies
     where job_id = ${jobId}::uuid and state = 'failed' and on_failure = 'fail' order by place limit ${namedMax}`);
 }
+
+/** Jobs that wait for others, per queue; queues without any are left out. */
+export async function countBlocked(db: Executor): Promise<{ queue: string; jobs: number }[]> {
+  return db.query<{ queue: string; jobs: number }>(sql`
+    select queue, jobs from (
+      select q.name as queue,
+        (select count(*) from millrace.pending p where p.line in (q.id, -q.id) and p.run_at = 'infinity')::float8 as jobs
+      from millrace.queues q
+    ) counted where jobs > 0 order by queue`);
+}

@@ -77,6 +77,27 @@ export async function listJobs(db: Database, filter: JobFilter): Promise<JobPage
   return { jobs: ids.length === 0 ? [] : await findJobs(db, ids), after: after ?? null, looked };
 }
 
+/** Lists by number reach so far: each begins at the start of its walk. */
+export const reachMax = 100_000;
+const reaches = [
+  { most: 500, text: sql`500` },
+  { most: 10_000, text: sql`10000` },
+  { most: reachMax, text: sql`100000` },
+] as const;
+
+/** For those who count pages instead of following them: ids of a queue's jobs of one status, from the place `offset` of their list on. */
+export async function idsAt(
+  db: Database,
+  { status, queue, offset, limit }: { status: JobStatus; queue: number; offset: number; limit: number },
+): Promise<string[]> {
+  const reach = reaches.find(({ most }) => offset + limit <= most);
+  if (reach === undefined) return [];
+  const rows = await db.query<{ id: string }>(sql`
+    select w.id::text as id from (${walkOf({ status, queue, limit }, reach.text)} limit ${reach.text}) w
+    order by w.n offset ${offset}::int limit ${limit}::int`);
+  return rows.map(({ id }) => id);
+}
+
 /** Looks at the next `most` jobs of the walk, and takes those that match. `end`: where it stopped. */
 async function look(
   db: Database,
@@ -217,7 +238,7 @@ function walkOf(filter: JobFilter, most: Sql): Sql {
       return sql`
         select a.job_id as id, row_number() over () as n, array[a.finished_at::text, a.id::text] as place
         from (
-          select a.job_id, a.id, a.finished_at from millrace.attempts a where a.outcome = 'cancelled' and not a.late and ${beyond}
+          select a.job_id, a.id, a.finished_at from millrace.attempts a where a.outcome = 'cancelled' and not a.late and ${inQueue(sql`a.queue`)} and ${beyond}
           order by a.finished_at desc, a.id desc limit ${most}
         ) a`;
     }

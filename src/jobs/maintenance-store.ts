@@ -5,7 +5,7 @@
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
 import { belongings } from "./belongings-store.ts";
-import { recount } from "./stats-store.ts";
+import { leaving } from "./totals-store.ts";
 
 /** Jobs per transaction: small enough that nobody waits long for one. */
 const batch = 1_000;
@@ -34,7 +34,8 @@ export async function archive(db: Database, olderThanMs: number): Promise<{ jobs
       select id, queue, task, priority, max_attempts, run_at, created_at, replay_of, key, input, options, tags from moved
       on conflict (id) do nothing
     ),
-    marked as (update millrace.settled s set archived = true from old where s.id = old.id returning s.id)
+    marked as (update millrace.settled s set archived = true from old where s.id = old.id returning s.id),
+    ${leaving({ jobs: sql`select queue, created_at from moved` })}
     select (select count(*)::int from moved) as jobs, (select count(*)::int from marked) as batches`);
   return { jobs: row?.jobs ?? 0, more: (row?.batches ?? 0) > 0 };
 }
@@ -51,8 +52,8 @@ export async function prune(db: Database, olderThanMs: number): Promise<Pruned> 
   const [row] = await db.query<{ jobs: number; attempts: number; decisions: number; batches: number }>(sql`
     with ${oldest(true, ago(olderThanMs))},
     ${withThem},
-    history as (delete from millrace.settled s using old where s.id = old.id returning s.queue, s.finished_at, s.n),
-    ${recount(sql`select queue, finished_at, n from history`)}
+    history as (delete from millrace.settled s using old where s.id = old.id returning s.queue, s.finished_at, s.n, s.took_ms),
+    ${leaving({ ...theirs, settled: sql`select * from history` })}
     select (select count(*)::int from ids) as jobs, (select count(*)::int from attempts) as attempts,
            (select count(*)::int from decisions) as decisions, (select count(*)::int from history) as batches`);
   return {
@@ -77,7 +78,8 @@ export async function pruneCancelled(db: Database, olderThanMs: number, queue?: 
       ) old
       where ${queue ?? null}::int is null or q.id = ${queue ?? null}::int limit ${batch}
     ),
-    ${withThem}
+    ${withThem},
+    ${leaving(theirs)}
     select (select count(*)::int from gone) as jobs, (select count(*)::int from attempts) as attempts,
            (select count(*)::int from decisions) as decisions, (select count(*)::int from ids) as found`);
   return {
@@ -90,13 +92,20 @@ export async function pruneCancelled(db: Database, olderThanMs: number, queue?: 
 
 /** Everything that hangs on the jobs of `ids`. */
 const withThem: Sql = sql`
-  gone as (delete from millrace.jobs j using ids where j.id = ids.id returning j.id),
+  gone as (delete from millrace.jobs j using ids where j.id = ids.id returning j.queue, j.created_at),
   archived as (delete from millrace.jobs_archive j using ids where j.id = ids.id),
-  attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id returning a.id),
-  decisions as (delete from millrace.policy_decisions d using ids where d.job_id = ids.id returning d.id),
+  attempts as (delete from millrace.attempts a using ids where a.job_id = ids.id returning a.*),
+  decisions as (delete from millrace.policy_decisions d using ids where d.job_id = ids.id returning d.*),
   operations as (delete from millrace.operations o using ids where o.job_id = ids.id),
   requests as (delete from millrace.cancel_requests c using ids where c.job_id = ids.id),
   ${belongings(sql`ids`)}`;
+
+/** What of it counts. */
+const theirs = {
+  jobs: sql`select * from gone`,
+  attempts: sql`select * from attempts`,
+  decisions: sql`select * from decisions`,
+};
 
 /** How long what nobody asks for any more is kept, in ms. */
 export interface Ages {
@@ -116,12 +125,13 @@ export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs, e
   const [row] = await db.query<{ gone: number }>(sql`
     with denials as (
       delete from millrace.ingest_decisions where id in (
-        select id from millrace.ingest_decisions where at < ${ago(decisionsMs)} order by at limit ${batch}) returning id
+        select id from millrace.ingest_decisions where at < ${ago(decisionsMs)} order by at limit ${batch}) returning *
     ),
     decisions as (
       delete from millrace.policy_decisions where id in (
-        select id from millrace.policy_decisions where at < ${ago(decisionsMs)} order by at limit ${batch}) returning id
+        select id from millrace.policy_decisions where at < ${ago(decisionsMs)} order by at limit ${batch}) returning *
     ),
+    ${leaving({ decisions: sql`select * from decisions`, denials: sql`select * from denials` })},
     counters as (delete from millrace.enqueue_rate_counters where window_start < ${ago(10 * minuteMs)} returning queue),
     -- no window is longer than a day
     windows as (delete from millrace.rate_windows where updated_at < ${ago(2 * dayMs)} returning queue),
@@ -142,8 +152,11 @@ export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs, e
         and not exists (select from millrace.leases l where l.worker = w.id) returning id
     ),
     bulk as (delete from millrace.bulk_operations where finished_at < ${ago(auditMs)} returning id),
+    -- From the oldest on, and no further than the first that is younger: the chain would be broken otherwise.
+    oldest as materialized (select id, at from millrace.audit order by id limit ${batch}),
     audit as (
-      delete from millrace.audit where id in (select id from millrace.audit where at < ${ago(auditMs)} order by id limit ${batch}) returning id
+      delete from millrace.audit where id in (
+        select id from oldest where id < coalesce((select min(id) from oldest where at >= ${ago(auditMs)}), 9223372036854775807)) returning id
     )
     select ((select count(*) from denials) + (select count(*) from decisions) + (select count(*) from counters) + (select count(*) from windows)
           + (select count(*) from keys) + (select count(*) from unique_keys)

@@ -2,12 +2,14 @@
 import type { Database, Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 
+export const logLevels = ["info", "warn", "error"] as const;
+
 /** One line, or so many that are not there. Times in ms before now. */
 interface NewLine {
   /** Number among the lines of this attempt on this worker, from 1; what is missing counts. */
   readonly place: number;
   readonly agoMs: number;
-  readonly level: "info" | "warn" | "error";
+  readonly level: (typeof logLevels)[number];
   readonly message: string;
   /** JSON text. */
   readonly fields: string | undefined;
@@ -93,7 +95,7 @@ export interface LogLine {
   /** 1, 2, 3 …, over all attempts of the job. */
   readonly n: number;
   readonly at: Date;
-  readonly level: "info" | "warn" | "error";
+  readonly level: (typeof logLevels)[number];
   readonly message: string;
   readonly fields: Readonly<Record<string, unknown>> | null;
   readonly attempt: number;

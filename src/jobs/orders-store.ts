@@ -8,7 +8,7 @@ import type { Signature } from "./cancel-store.ts";
 import { dueTime, lineOf } from "./settle-store.ts";
 import { belongings } from "./belongings-store.ts";
 import { tagged } from "./enqueue-store.ts";
-import { recount } from "./stats-store.ts";
+import { leaving } from "./totals-store.ts";
 
 /** A job due later than this wakes nobody: idle workers look again before it comes. Milliseconds. */
 const wakeHorizonMs = 5_000;
@@ -208,8 +208,9 @@ export async function removeJobs(db: Executor, ids: readonly string[]): Promise<
       select id from millrace.jobs_archive where id = any (${arrayLiteral(ids)}::uuid[]) order by id for update
     ),
     history as materialized (
-      select d.id, s.id as batch from (select id from doomed union all select id from archived) d
-      cross join lateral (select s.id from millrace.settled s where s.ids @> d.id and d.id = any (s.job_ids) limit 1) s
+      select d.id, s.id as batch, s.queue, s.finished_at, s.took_ms[array_position(s.job_ids, d.id)] as took_ms
+      from (select id from doomed union all select id from archived) d
+      cross join lateral (select * from millrace.settled s where s.ids @> d.id and d.id = any (s.job_ids) limit 1) s
     ),
     over as (
       select id from history
@@ -219,7 +220,7 @@ export async function removeJobs(db: Executor, ids: readonly string[]): Promise<
     ),
     -- A claim that got in between took the pending row: then nothing matched and the job stays.
     gone as materialized (select job_id as id from waiting union select job_id from dead union select id from over),
-    told as (delete from millrace.attempts where job_id in (select id from gone)),
+    told as (delete from millrace.attempts where job_id in (select id from gone) returning *),
     operations as (delete from millrace.operations where job_id in (select id from gone)),
     -- or the next enqueue under its key would be given a job that is no more
     ${belongings(sql`gone`)},
@@ -238,10 +239,14 @@ export async function removeJobs(db: Executor, ids: readonly string[]): Promise<
         from unnest(s.job_ids, s.started_ms, s.took_ms) with ordinality as one (job_id, started_ms, took_ms, place)
         where one.job_id <> all (shorter.ids)
       )
-      from shorter where s.id = shorter.batch returning s.queue, s.finished_at, cardinality(shorter.ids) as n
+      from shorter where s.id = shorter.batch returning s.id
     ),
-    ${recount(sql`select queue, finished_at, n from shortened`)},
-    jobs as (delete from millrace.jobs where id in (select id from gone) returning id),
+    jobs as (delete from millrace.jobs where id in (select id from gone) returning id, queue, created_at),
+    ${leaving({
+      jobs: sql`select * from jobs`,
+      attempts: sql`select * from told`,
+      settled: sql`select h.queue, h.finished_at, 1 as n, array[h.took_ms] as took_ms from history h join shortened s on s.id = h.batch`,
+    })},
     put_away as (delete from millrace.jobs_archive where id in (select id from gone) returning id)
     select id::text from jobs union all select id::text from put_away`);
   return idsOf(rows);

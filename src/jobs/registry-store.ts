@@ -108,15 +108,16 @@ export async function orderSystemDrain(
 ): Promise<number[]> {
   return db.transaction(async (tx) => {
     // Its own statement, for the one that follows must see the workers that registered before this had the row; see `register`.
-    await tx.query(sql`
-      with changed as (
-        update millrace.system_state
-        set drained_at = case when ${draining}::boolean then now() end, drained_by = case when ${draining}::boolean then ${by}::text end
-        where (drained_at is not null) <> ${draining}::boolean returning singleton
-      )
-      insert into millrace.audit (by, action, subject)
-      select ${by}::text, ${draining ? "drain" : "resume"}::text, 'system' from changed`);
-    return orderDrain(tx, channel, null, draining, by);
+    const changed = await tx.query(sql`
+      update millrace.system_state
+      set drained_at = case when ${draining}::boolean then now() end, drained_by = case when ${draining}::boolean then ${by}::text end
+      where (drained_at is not null) <> ${draining}::boolean returning singleton`);
+    const workers = await orderDrain(tx, channel, null, draining, by);
+    if (changed.length > 0) {
+      await tx.query(sql`
+        insert into millrace.audit (by, action, subject) values (${by}::text, ${draining ? "drain" : "resume"}::text, 'system')`);
+    }
+    return workers;
   });
 }
 
@@ -129,17 +130,22 @@ export async function orderDrain(
   by: string | null,
 ): Promise<number[]> {
   const rows = await db.query<{ id: number }>(sql`
-    with changed as (
-      update millrace.workers set draining = ${draining}
+    -- in order, for of two orders for all of them each would have rows that the other wants
+    with found as materialized (
+      select id from millrace.workers
       where draining <> ${draining} and (${worker}::int is null or id = ${worker})
         -- one that was declared dead takes its orders along when it registers anew: what is resumed must not drain then
         and (stopped_at is null or (${worker}::int is null and not ${draining}::boolean))
-      returning id, stopped_at
+      order by id for update
+    ),
+    changed as (
+      update millrace.workers w set draining = ${draining} from found where w.id = found.id returning w.id, w.stopped_at
     ),
     told as (select id from changed where stopped_at is null),
     noted as (
       insert into millrace.audit (by, action, subject)
-      select ${by}::text, ${draining ? "drain" : "resume"}::text, 'worker:' || id from told
+      -- sorted, so that all are changed before the first is noted: writers of the audit wait for each other
+      select ${by}::text, ${draining ? "drain" : "resume"}::text, 'worker:' || id from told order by id
     ),
     woken as (select id, pg_notify(${channel}, 'worker:' || id) from told)
     select id from woken order by id`);

@@ -85,6 +85,9 @@ export const dueTime: Sql = sql`
 /** What a cancelled attempt says. `r` has `by` and `reason`. */
 export const cancelMessage: Sql = sql`'Cancelled' || coalesce(' by ' || r.by, '') || coalesce(': ' || r.reason, '.')`;
 
+/** Of a verdict: why the job is given up. */
+const deadReason: Sql = sql`case verdict when 'dead' then 'NON_RETRYABLE' when 'exhausted' then 'MAX_ATTEMPTS_EXCEEDED' end`;
+
 /** What became of a result that was not a success. `late`: recorded, not applied. */
 export type Verdict = "retry" | "again" | "dead" | "exhausted" | "cancelled" | "late";
 
@@ -152,12 +155,13 @@ export async function settle(
       where j.wait_place is not null for update of s
     ),
     told as (
-      insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, started_at, error_code, error_message, error_stack, retry_at)
+      insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, started_at, error_code, error_message, error_stack, retry_at, dead_reason)
       select job_id, queue, attempt, lease, ${worker}::int, outcome, claimed_at + started_ms * interval '1 millisecond', code,
              case when verdict = 'cancelled' then coalesce((select ${cancelMessage} from millrace.cancel_requests r where r.job_id = judged.job_id), message)
                   else message end, stack,
              case when job_id in (select job_id from come where finished_at is not null) then now()
-                  when verdict in ('retry', 'again') then now() + coalesce(delay_ms, 0) * interval '1 millisecond' end
+                  when verdict in ('retry', 'again') then now() + coalesce(delay_ms, 0) * interval '1 millisecond' end,
+             ${deadReason}
       from judged where verdict <> 'done'
       returning job_id, retry_at
     ),
@@ -168,7 +172,7 @@ export async function settle(
     ),
     buried as (
       insert into millrace.dead_letters (job_id, queue, task, attempt, reason, error_code)
-      select job_id, queue, task, attempt, case verdict when 'dead' then 'NON_RETRYABLE' else 'MAX_ATTEMPTS_EXCEEDED' end, coalesce(code, 'UNKNOWN')
+      select job_id, queue, task, attempt, ${deadReason}, coalesce(code, 'UNKNOWN')
       from judged where verdict in ('dead', 'exhausted')
       on conflict (job_id) do nothing
     ),

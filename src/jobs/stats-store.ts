@@ -1,6 +1,7 @@
 /** How many jobs are where, per queue: cheap with a million waiting and a hundred million done. */
-import type { Database } from "../db/database.ts";
-import { type Sql, sql } from "../db/sql.ts";
+import type { Database, Executor } from "../db/database.ts";
+import { sql } from "../db/sql.ts";
+import { foldTotals } from "./totals-store.ts";
 
 /** Counts of one queue. `total` is the sum of the rest. */
 export interface QueueStats {
@@ -41,9 +42,16 @@ export async function countQueues(db: Database, queue?: string): Promise<QueueSt
     from counted order by name`);
 }
 
+/** Jobs folded in one round, about; what is left is for the next. */
+const roundJobs = 500_000;
+const roundBatches = 20_000;
+/** New jobs counted in one round at most, once the mark is this far behind. */
+const roundNew = 5_000_000;
+const behindMs = 300_000;
+
 /**
- * Moves finished history into the tallies. Rows carry the start time of their transaction, so a time is safe to count up to once
- * every transaction that was running then has ended: that is noted first, and counted in a later round. True when this was one.
+ * Moves finished history into the tallies and totals. Rows carry the start time of their transaction, so a time is safe to count up to
+ * once every transaction that was running then has ended: that is noted first, and counted in later rounds. True when this was one.
  *
  * Transactions are told apart by their virtual ids, for one that has only read so far has no other and may write yet. Ids of a server
  * that was restarted or restored meanwhile are in nobody's hands. `marginMs`: a transaction has its time a moment before its id.
@@ -60,31 +68,46 @@ export async function foldTallies(db: Database, marginMs = 1_000): Promise<boole
         update millrace.tally_mark set next_until = now() - ${marginMs}::int * interval '1 millisecond', next_waits = array(
           select l.virtualtransaction from pg_locks l join pg_stat_activity a on a.pid = l.pid
           where l.locktype = 'virtualxid' and a.datname = current_database() and l.pid <> pg_backend_pid())`);
+      // Nobody else does it there; on a server autovacuum does.
+      if (db.kind === "embedded")
+        await tx.query(sql`select brin_summarize_new_values('millrace.jobs_created'::regclass)`);
       return false;
     }
     if (!mark.ready) return false;
+    const until = await endOfRound(tx);
+    await foldTotals(tx, until);
     await tx.query(sql`
-      insert into millrace.tallies as t (queue, completed)
-      select q.id, sum(s.n) from millrace.tally_mark m cross join millrace.queues q
-      join millrace.settled s on s.queue = q.id and s.finished_at >= m.counted_until and s.finished_at < m.next_until
-      group by q.id
-      on conflict (queue) do update set completed = t.completed + excluded.completed`);
-    await tx.query(
-      sql`update millrace.tally_mark set counted_until = greatest(counted_until, next_until), next_until = null, next_waits = null`,
-    );
+      update millrace.tally_mark set counted_until = greatest(counted_until, ${until}::timestamptz),
+        next_until = case when next_until > ${until}::timestamptz then next_until end,
+        next_waits = case when next_until > ${until}::timestamptz then next_waits end`);
     return true;
   });
 }
 
-/**
- * What is deleted from history and was folded into the tally must leave it again. `deleted` gives `queue, finished_at, n` of what this
- * statement deleted; the lock keeps the tallies from being folded meanwhile.
- */
-export const recount = (deleted: Sql): Sql => sql`
-  mark as materialized (select counted_until from millrace.tally_mark for share),
-  recounted as (
-    -- not an update: it would not see a tally that was folded for the first time while this waited for the lock
-    insert into millrace.tallies as t (queue, completed)
-    select d.queue, -sum(d.n) from (${deleted}) d, mark where d.finished_at < mark.counted_until group by d.queue
-    on conflict (queue) do update set completed = t.completed + excluded.completed
-  )`;
+/** Up to where one round counts: not further than what was noted, and not more than it can do in a moment. */
+async function endOfRound(tx: Executor): Promise<string> {
+  const [end] = await tx.query<{ until: string; behind: boolean }>(sql`
+    select least(m.next_until, (
+      select s.finished_at from (
+        select b.finished_at, sum(b.n) over line as jobs, row_number() over line as place from (
+          select s.finished_at, s.n, s.id from millrace.settled s
+          where s.archived = any ('{f,t}'::boolean[]) and s.finished_at > m.counted_until and s.finished_at < m.next_until
+          order by s.finished_at limit ${roundBatches}
+        ) b window line as (order by b.finished_at, b.id)
+      ) s where s.jobs >= ${roundJobs} or s.place = ${roundBatches} order by s.finished_at limit 1
+    ))::text as until,
+    m.counted_until > '-infinity' and m.next_until - m.counted_until > ${behindMs}::int * interval '1 millisecond' as behind
+    from millrace.tally_mark m`);
+  let { until, behind } = end as { until: string; behind: boolean };
+  while (behind) {
+    const [half] = await tx.query<{ until: string; many: boolean }>(sql`
+      select (m.counted_until + (${until}::timestamptz - m.counted_until) / 2)::text as until,
+        (select count(*) from (
+          select from millrace.jobs j where j.created_at >= m.counted_until and j.created_at < ${until}::timestamptz limit ${roundNew}
+        ) j) = ${roundNew} as many
+      from millrace.tally_mark m`);
+    behind = half?.many ?? false;
+    if (behind && half !== undefined) ({ until } = half);
+  }
+  return until;
+}

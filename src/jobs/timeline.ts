@@ -7,12 +7,14 @@ import type { Job, JobStatus } from "./read-store.ts";
 import { byWhom, instant, many } from "./sentences.ts";
 import { type HistoryRow, kinCounted, stepsMax } from "./timeline-store.ts";
 
+export const attemptStatuses = ["running", "succeeded", "failed", "timed_out", "lost", "cancelled", "snoozed"] as const;
+
 /** One run of the job by one worker, over or not. */
 export interface Attempt {
   readonly id: string;
   /** From 1. A snooze, and a loss among other jobs, uses none up: the next one has the same number. */
   readonly attempt: number;
-  readonly status: "running" | "succeeded" | "failed" | "timed_out" | "lost" | "cancelled" | "snoozed";
+  readonly status: (typeof attemptStatuses)[number];
   readonly startedAt: Date | null;
   readonly finishedAt: Date | null;
   /** Milliseconds; null while it runs, and when nobody knows. */

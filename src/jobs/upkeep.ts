@@ -2,6 +2,7 @@
 import type { Log } from "../core/log.ts";
 import { type Database, isTransient } from "../db/database.ts";
 import { foldTallies } from "./stats-store.ts";
+import { anyUncounted } from "./totals-store.ts";
 import { anyDead, reap } from "./workers-store.ts";
 
 export interface Upkeep {
@@ -120,16 +121,18 @@ export function vacuum(db: Database, claimedSoFar: () => number, everyMs: number
   };
 }
 
+/** One round counts no longer than this; what is left is for the next. */
+const foldBudgetMs = 2_000;
+
 /** Folds counts while there is something to count: the last round comes after the work has ended. */
-export function tallies(db: Database, claimedSoFar: () => number, everyMs: number): Chore {
-  let counted = -1;
+export function tallies(db: Database, everyMs: number): Chore {
   return {
     name: "tallies",
     everyMs,
     async run() {
-      const now = claimedSoFar();
-      if (now === counted) return;
-      if (await foldTallies(db)) counted = now;
+      if (!(await anyUncounted(db))) return;
+      const until = performance.now() + foldBudgetMs;
+      while ((await foldTallies(db)) && performance.now() < until);
     },
   };
 }

@@ -243,7 +243,7 @@ class Running {
         { name: "heartbeat", everyMs: leaseMs / 4, run: () => this.#beat() },
         reaper(db, channel, () => this.#id, { everyMs: reapMs, leaseMs }, log),
         vacuum(db, () => this.#claimer.claimed, vacuumEveryMs),
-        tallies(db, () => this.#claimer.claimed, foldEveryMs),
+        tallies(db, foldEveryMs),
         ...this.#cancels.chores,
         this.#setup.endings.chore,
       ],

@@ -147,11 +147,11 @@ export async function reap(db: Database, channel: string, self: number): Promise
         ) past
       ),
       told as (
-        insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, started_at, error_code, error_message, retry_at, alone)
+        insert into millrace.attempts (job_id, queue, attempt, lease, worker, outcome, started_at, error_code, error_message, retry_at, alone, dead_reason)
         select job_id, queue, attempt, lease, worker, 'lost', claimed_at, 'WORKER_LOST',
                case when alone then 'The worker died while it ran this job and nothing else.'
                     else 'The worker died while it held this job among others.' end,
-               case when reason is null then now() end, alone
+               case when reason is null then now() end, alone, reason
         from judged
       ),
       requeued as (

@@ -101,6 +101,13 @@ export async function reconcile(
     await (alone ? forgetAllVersions(tx) : forgetVersions(tx));
     await beatVersions(tx, versions);
     const alive = await livingVersions(tx);
+    const orphans = await orphanedSchedules(
+      tx,
+      alive.flatMap((version) => version.names),
+    );
+    // All rows at once and before the first change: that is noted in the audit, and whoever has written there must not wait for a row
+    // whose holder is about to write there too.
+    await lockByName(tx, [...all.map(({ name }) => name), ...orphans]);
     for (const [i, set] of defined.entries()) {
       const newer = alive.slice(
         0,
@@ -109,7 +116,7 @@ export async function reconcile(
       const ours = set.schedules.filter(({ name }) => !newer.some(({ names }) => names.includes(name)));
       told.push(...(await define(tx, desk, { ...set, schedules: ours })));
     }
-    told.push(...(await retire(tx, alive)));
+    told.push(...(await retire(tx, orphans)));
     if (told.length > 0) await tellSchedulers(tx, desk.channel);
     return { living: fingerprintsOf(alive), atMs: (await readClock(tx)).getTime(), patientUntilMs };
   });
@@ -166,11 +173,7 @@ async function redefined(
 }
 
 /** Ends what no living version defines. */
-async function retire(tx: Executor, alive: readonly Version[]): Promise<string[]> {
-  const names = await orphanedSchedules(
-    tx,
-    alive.flatMap((version) => version.names),
-  );
+async function retire(tx: Executor, names: readonly string[]): Promise<string[]> {
   if (names.length === 0) return [];
   const rows = await lockByName(tx, names);
   await saveSchedules(

@@ -34,7 +34,7 @@ const locked = (at: Date | undefined): Sql => sql`
   (s.paused_at is not null or s.retired_at is not null) as resting`;
 
 /** A drained system gets nothing new: what was due meanwhile is late when it goes on. */
-const goesOn: Sql = sql`exists (select from millrace.system_state where drained_at is null)`;
+export const goesOn: Sql = sql`exists (select from millrace.system_state where drained_at is null)`;
 
 /** Locks schedules that are due, the longest first, leaving those that another scheduler has. */
 export async function claimDue(tx: Executor, limit: number, at: Date | undefined): Promise<LockedSchedule[]> {

@@ -130,6 +130,7 @@ export async function insertSchedules(
     noted as (
       insert into millrace.audit (by, action, subject, details)
       select ${by}::text, 'schedule.created', 'schedule:' || name, jsonb_build_object('source', source, 'spec', spec - 'input') from inserted
+      order by name -- so that all are inserted before the first is noted: writers of the audit wait for each other
     )
     select name from inserted`);
   return rows.map(({ name }) => name);

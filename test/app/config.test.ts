@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { readConfig, unknownVariables, variables } from "../../src/app/config.ts";
+import { defaultText, readConfig, unknownVariables, variables } from "../../src/app/config.ts";
 
 describe("the environment", () => {
   test("without anything set gives the defaults", () => {
@@ -32,6 +32,8 @@ describe("the environment", () => {
     ["MILLRACE_REAP_INTERVAL_MS", "250", "reapIntervalMs", 250],
     ["MILLRACE_MAX_PAYLOAD_BYTES", "1", "maxPayloadBytes", 1],
     ["MILLRACE_LOG_LEVEL", "silent", "logLevel", "silent"],
+    ["DISK_HEALTH_THRESHOLD", "0.98", "diskThreshold", 0.98],
+    ["DISK_HEALTH_THRESHOLD", "1", "diskThreshold", 1],
   ])("%s=%s is read", (name, text, key, value) => {
     expect(readConfig({ [name]: text })).toEqual({ ...readConfig({}), [key]: value });
   });
@@ -54,11 +56,45 @@ describe("the environment", () => {
     ["DATABASE_URL", "  ", "text"],
     ["MILLRACE_LOG_LEVEL", "verbose", "debug, info, warn, error or silent"],
     ["PGFLOW_LEASE_SECONDS", "0", "whole number 1 to 3600"],
+    ["DISK_HEALTH_THRESHOLD", "0", "number above 0, 1 at most"],
+    ["DISK_HEALTH_THRESHOLD", "98", "number above 0, 1 at most"],
+    ["DISK_HEALTH_THRESHOLD", "98%", "number above 0, 1 at most"],
+    ["DISK_HEALTH_THRESHOLD", "0x1", "number above 0, 1 at most"],
   ])("%s=%s stops with one sentence that says what is allowed", (name, text, allowed) => {
     expect(() => readConfig({ [name]: text })).toThrow(
       expect.objectContaining({
         code: "CONFIG_INVALID",
         message: `${name}=${text} is not allowed: it must be ${allowed}.`,
+      }),
+    );
+  });
+
+  test.each<[string, string[], string[]]>([
+    [
+      "10.0.0.0/8, 192.168.1.5 ,::1",
+      ["10.9.9.9", "192.168.1.5", "::ffff:10.0.0.1", "::1"],
+      ["192.168.1.6", "11.0.0.1"],
+    ],
+    ['["fd00::/8","127.0.0.1"]', ["fd12::1", "127.0.0.1"], ["fe80::1", "127.0.0.2"]],
+  ])("HEALTH_ALLOWLIST=%s is a set of addresses", (text, within, without) => {
+    const { healthAllowlist } = readConfig({ HEALTH_ALLOWLIST: text });
+    expect(within.filter((address) => !healthAllowlist?.has(address))).toEqual([]);
+    expect(without.filter((address) => healthAllowlist?.has(address))).toEqual([]);
+  });
+
+  test.each([
+    ["10.0.0.0/8,queue.example,::1", ', because of "queue.example"'],
+    ["10.0.0.0/33", ', because of "10.0.0.0/33"'],
+    ["10.0.0.1,", ', because of ""'],
+    ['["10.0.0.1","*"]', ', because of "*"'],
+    ['["10.0.0.1"', ""],
+    ["[1]", ""],
+  ])("HEALTH_ALLOWLIST=%s stops, and names what is wrong", (text, why) => {
+    const allowed = "addresses and CIDRs, separated by commas or as a JSON array";
+    expect(() => readConfig({ HEALTH_ALLOWLIST: text })).toThrow(
+      expect.objectContaining({
+        code: "CONFIG_INVALID",
+        message: `HEALTH_ALLOWLIST=${text} is not allowed${why}: it must be ${allowed}.`,
       }),
     );
   });
@@ -74,11 +110,10 @@ describe("the environment", () => {
   test("has no two variables of one name, and no default that would not be allowed", () => {
     const names = Object.values(variables).flatMap(({ names: all }) => [...all]);
     expect(new Set(names).size).toBe(names.length);
-    for (const {
-      default: usual,
-      names: [name = ""],
-    } of Object.values(variables))
-      if (usual !== undefined) expect(() => readConfig({ [name]: String(usual) })).not.toThrow();
+    for (const variable of Object.values(variables)) {
+      const [name] = variable.names;
+      expect(() => readConfig({ [name as string]: defaultText(variable) })).not.toThrow();
+    }
   });
 });
 
@@ -103,9 +138,12 @@ test("a variable that looks like ours and is not is told, with the one that may 
 test("docs/reference/configuration.md lists every variable with its names, default, what is allowed, and what it is for", () => {
   const page = readFileSync(join(import.meta.dirname, "../../docs/reference/configuration.md"), "utf8");
   const rows = page.split("\n").filter((line) => line.startsWith("| `"));
-  const expected = Object.values(variables).map(({ names: [name, ...aliases], default: usual, kind, about }) => {
+  const expected = Object.values(variables).map((variable) => {
+    const { kind, about } = variable;
+    const [name, ...aliases] = variable.names;
+    const usual = defaultText(variable);
     const also = aliases.length === 0 ? "" : ` Also: ${aliases.map((alias) => `\`${alias}\``).join(", ")}.`;
-    return `| \`${name}\` | ${usual === undefined ? "–" : `\`${String(usual)}\``} | ${kind} | ${about}${also} |`;
+    return `| \`${name}\` | ${usual === undefined ? "–" : `\`${usual}\``} | ${kind} | ${about}${also} |`;
   });
   expect(rows).toEqual(expected);
 });

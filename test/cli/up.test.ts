@@ -55,7 +55,8 @@ test("up says where its data is, what runs, and what to try; then what came of t
   await up.says(/^app +.*app\.ts: hello, slow, steady$/);
   await up.says(/^try +curl http.*\/api\/queue\/stats$/);
   const [url = ""] = /http:\S+/.exec(await up.says(/^open/)) ?? [];
-  expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ok" });
+  expect(await (await fetch(`${url}/livez`)).json()).toEqual({ status: "ok" });
+  expect((await fetch(`${url}/health`)).status).toBe(200);
   await up.says(/hello from the task/);
   await up.says(/^All quiet after .*: 1 job completed, 0 failed\.$/);
   const enqueued = await place.run("enqueue", "hello", "--url", url);

@@ -52,7 +52,7 @@ test("without a command it says which there are, and that this was wrong", async
   await using place = await emptyPlace();
   const { code, stdout } = await place.run();
   expect(stdout).toContain(
-    "up|worker|enqueue|flow|emit|wait|result|steps|jobs|job|schedules|policy|explain|timeline|logs|events|cancel|replay|dlq|bulk|workers|drain|migrate|doctor|config",
+    "up|worker|enqueue|flow|emit|wait|result|steps|jobs|job|schedules|policy|explain|timeline|logs|events|cancel|replay|dlq|bulk|workers|drain|token|profile|audit|migrate|doctor|config",
   );
   expect(code).toBe(2);
 });

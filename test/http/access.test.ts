@@ -1,7 +1,6 @@
 import { beforeAll, expect, test } from "vitest";
-import { createApi } from "../../src/http/api.ts";
 import { useDatabase } from "../support/engine.ts";
-import { type Caller, callerOf, recorder } from "./caller.ts";
+import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 let call: Caller;

@@ -2,11 +2,10 @@
 import { type Millrace, task } from "millrace";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sql } from "../../src/db/sql.ts";
-import { createApi } from "../../src/http/api.ts";
 import { writeNotes } from "../../src/jobs/notes-store.ts";
 import { useDatabase } from "../support/engine.ts";
 import { StoreWorker } from "../support/store-worker.ts";
-import { type Caller, callerOf, recorder } from "./caller.ts";
+import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 
 const pay = task({ name: "pay", queue: "payments", maxAttempts: 2, run() {} });
 
@@ -202,4 +201,43 @@ test("GET /jobs/:id/logs is a page of lines; progress keeps the task's own names
     progress: { rowsDone: 1 },
     summary: 'Progress of attempt 1: {"rowsDone":1}.',
   });
+});
+
+test("the answers about jobs in every kind of place are as documented", async () => {
+  type Flow = { jobs: { first: string; second: string } };
+  const told = async (id: string) => {
+    const { because } = (await call<{ because: string }>(`/jobs/${id}/explain`)).body;
+    const { story } = (await call<{ story: { kind: string }[] }>(`/jobs/${id}/timeline`)).body;
+    return [because, ...story.map(({ kind }) => kind)];
+  };
+  const enqueued = async (options = {}) => (await mill.enqueue(pay, {}, { queue: "everywhere", ...options })).id;
+  const claimed = async () => worker.claim(1, "everywhere");
+  const jobs = { first: { task: "pay", delay: "1h" }, second: { task: "pay", after: ["first"] } };
+  const { first, second } = (await call<Flow>("/flows", { json: { jobs } })).body.jobs;
+  expect(await told(first)).toEqual(["NOT_DUE", "Enqueued"]);
+  expect(await told(second)).toEqual(["BLOCKED", "Enqueued"]);
+  await call(`/jobs/${first}`, { method: "PATCH", json: { delay: "2h", by: "ann" } });
+  expect(await told(first)).toEqual(["RESCHEDULED", "Enqueued", "Operation"]);
+  await call(`/jobs/${first}/cancel`, { method: "POST" });
+  expect((await told(first)).slice(0, 2)).toEqual(["CANCELLED", "Enqueued"]);
+
+  const done = await enqueued();
+  await worker.settle(await claimed(), { [done]: { next: "done" } });
+  expect(await told(done)).toEqual(["COMPLETED", "Enqueued", "Attempt"]);
+  await call(`/jobs/${done}/replay`, { json: { delay: "1h" } });
+  expect(await told(done)).toContain("Replayed");
+
+  const dead = await enqueued();
+  await worker.settle(await claimed(), { [dead]: { next: "dead", code: "NO_FUNDS", message: "No funds." } });
+  expect(await told(dead)).toEqual(["GAVE_UP", "Enqueued", "Attempt", "DeadLettered"]);
+
+  const running = await enqueued();
+  await claimed();
+  await call(`/jobs/${running}/cancel`, { json: { wait: 0, reason: "late" } });
+  expect(await told(running)).toEqual(["CANCEL_ASKED", "Enqueued", "Attempt", "CancelRequested"]);
+
+  const waiting = await enqueued();
+  expect((await told(waiting))[0]).toBe("IN_LINE");
+  await mill.pause("everywhere", { by: "ann" });
+  expect((await told(waiting))[0]).toBe("QUEUE_PAUSED");
 });

@@ -2,9 +2,8 @@
 import { type Millrace, NonRetryableError, type Worker, task } from "millrace";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
-import { createApi } from "../../src/http/api.ts";
 import { useDatabase } from "../support/engine.ts";
-import { type Caller, callerOf, recorder } from "./caller.ts";
+import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 
 const add = task({
   name: "add",

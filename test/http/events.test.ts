@@ -1,11 +1,11 @@
 import { describe, expect, test, vi } from "vitest";
 import { type Millrace, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
-import { createApi } from "../../src/http/api.ts";
-import { eventRoutes } from "../../src/http/events.ts";
+import { eventEndpoints } from "../../src/http/events.ts";
 import { serve } from "../../src/http/server.ts";
 import { useDatabase } from "../support/engine.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { callerOf, createApi, recorder } from "./caller.ts";
+import { mounted } from "./mounted.ts";
 
 const file = useDatabase();
 const patience = { timeout: 20_000, interval: 10 };
@@ -134,7 +134,7 @@ describe("GET /events", () => {
 
   test("beats while nothing happens, and moves the place of a client for whom nothing is on", async () => {
     await using mill = await file.open([ok]);
-    const response = await eventRoutes(mill, 50).request("/events?type=worker.lost");
+    const response = await mounted(eventEndpoints(mill, 50)).request("/events?type=worker.lost");
     const reader = (response.body as ReadableStream<Uint8Array>).getReader();
     const read = async () => new TextDecoder().decode((await reader.read()).value);
     const begin = await read();
@@ -145,7 +145,7 @@ describe("GET /events", () => {
 
   test("ends with a reason when the client does not read, and says from where to go on", async () => {
     await using mill = await file.open([ok]);
-    const response = await eventRoutes(mill).request("/events?type=audit.noted");
+    const response = await mounted(eventEndpoints(mill)).request("/events?type=audit.noted");
     const reader = (response.body as ReadableStream<Uint8Array>).getReader();
     const read = async () => new TextDecoder().decode((await reader.read()).value);
     expect(await read()).toContain("listening");
@@ -165,7 +165,7 @@ describe("GET /events", () => {
 
   test("says that it ends when the Millrace is closed", async () => {
     const mill = await file.open([ok]);
-    const response = await eventRoutes(mill).request("/events");
+    const response = await mounted(eventEndpoints(mill)).request("/events");
     const text = response.text();
     await new Promise((resolve) => setTimeout(resolve, 100));
     await mill.close();

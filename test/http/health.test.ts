@@ -1,16 +1,14 @@
 import { statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Hono } from "hono";
 import { Millrace, defineApp } from "millrace";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
-import { createApi } from "../../src/http/api.ts";
-import type { ApiEnv } from "../../src/http/env.ts";
-import { diskUsedPercent, readinessRoutes } from "../../src/http/health.ts";
+import { diskUsedPercent, readinessEndpoints } from "../../src/http/readiness.ts";
 import { useDatabase } from "../support/engine.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
+import { mounted } from "./mounted.ts";
 
 const file = useDatabase();
 afterEach(() => void vi.useRealTimers());
@@ -32,6 +30,13 @@ function millraceOn(db: Database): Millrace {
   });
 }
 
+function readinessOf(db: Database, usedPercent: number, diskThreshold = 0.9): Caller {
+  const diskUsed = async () => usedPercent;
+  return callerOf(
+    mounted(readinessEndpoints(db, { diskUsedPercent: diskUsed, diskThreshold, isKnown: async () => true })),
+  );
+}
+
 describe("liveness", () => {
   test.each(["/health", "/api/health"])("%s answers anyone, exactly, without asking the database", async (path) => {
     await using mill = await file.open();
@@ -48,12 +53,7 @@ describe("liveness", () => {
 describe("readiness", () => {
   test("is ok with a database that answers, its schema and room on the disk", async () => {
     await using mill = await file.open();
-    const readiness = callerOf(
-      new Hono<ApiEnv>().route(
-        "/",
-        readinessRoutes(mill.db, async () => 89),
-      ),
-    );
+    const readiness = readinessOf(mill.db, 89);
     expect(await readiness("/health/test")).toMatchObject({
       status: 200,
       body: {
@@ -65,12 +65,7 @@ describe("readiness", () => {
 
   test("is not ok, and says why, when the disk is 90 % full", async () => {
     await using mill = await file.open();
-    const readiness = callerOf(
-      new Hono<ApiEnv>().route(
-        "/",
-        readinessRoutes(mill.db, async () => 90),
-      ),
-    );
+    const readiness = readinessOf(mill.db, 90);
     const { status, headers, body } = await readiness("/health/test");
 
     expect(status).toBe(503);
@@ -85,7 +80,7 @@ describe("readiness", () => {
 
   test("is not ok when the schema is of another version", async () => {
     await using mill = await file.open();
-    const call = callerOf(createApi(mill, { log: recorder() }));
+    const call = readinessOf(mill.db, 10);
     await mill.db.query(sql`insert into millrace.migrations (version, name) values (9999, '9999_later.sql')`);
 
     expect(await call("/health/test")).toMatchObject({
@@ -96,8 +91,10 @@ describe("readiness", () => {
 
   test("is not ok when the database fails", async () => {
     await using mill = await file.open();
-    const failing = millraceOn(answeringWith(mill.db, () => Promise.reject(new Error("connection refused"))));
-    const call = callerOf(createApi(failing, { log: recorder() }));
+    const call = readinessOf(
+      answeringWith(mill.db, () => Promise.reject(new Error("connection refused"))),
+      10,
+    );
 
     expect(await call("/health/test")).toMatchObject({
       status: 503,
@@ -108,7 +105,7 @@ describe("readiness", () => {
   test("gives a database that hangs two seconds, and asks it once for any number of probes", async () => {
     await using mill = await file.open();
     const asked = vi.fn<() => Promise<never>>(() => new Promise(() => {}));
-    const call = callerOf(createApi(millraceOn(answeringWith(mill.db, asked)), { log: recorder() }));
+    const call = readinessOf(answeringWith(mill.db, asked), 10);
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
 
     const answers = [call("/health/test"), call("/health/test")];

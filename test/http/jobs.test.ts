@@ -1,9 +1,8 @@
 import { NonRetryableError, task } from "millrace";
 import { beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
-import { createApi } from "../../src/http/api.ts";
 import { gate, useDatabase } from "../support/engine.ts";
-import { type Caller, callerOf, recorder } from "./caller.ts";
+import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 
 const greet = task({
   name: "greet",

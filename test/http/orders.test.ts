@@ -2,10 +2,9 @@
 import { NonRetryableError, task } from "millrace";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Millrace } from "millrace";
-import { createApi } from "../../src/http/api.ts";
 import { useDatabase } from "../support/engine.ts";
 import { StoreWorker } from "../support/store-worker.ts";
-import { type Caller, callerOf, recorder } from "./caller.ts";
+import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 
 const plain = task({ name: "plain", run() {} });
 const broken = task({
@@ -42,6 +41,12 @@ describe("POST /jobs/:id/cancel", () => {
       last_error_code: "CANCELLED",
       last_error_message: "Cancelled by ann: not needed",
     });
+  });
+
+  test("that names nobody is done by the caller", async () => {
+    const id = await waiting();
+    await call(`/jobs/${id}/cancel`, { method: "POST", headers: { authorization: "Bearer token" } });
+    expect((await call(`/jobs/${id}`)).body).toMatchObject({ last_error_message: "Cancelled by runbook." });
   });
 
   test("needs no body; a second time is 409", async () => {
@@ -292,6 +297,33 @@ describe("dead letters and bulk operations", () => {
       expect((await call(`${path}/stop`, { method: "POST" })).status).toBe(404);
     }
   });
+});
+
+test("whoever only looks changes nothing", async () => {
+  const looks = createApi(mill, { log: recorder(), givenTokens: [{ token: "look", role: "viewer", name: "eve" }] });
+  const viewer = callerOf(looks);
+  const headers = { authorization: "Bearer look" };
+  const id = await waiting();
+  expect((await viewer(`/jobs/${id}/explain`, { headers })).status).toBe(200);
+  const changes: [string, string][] = [
+    ["POST", "/jobs"],
+    ["PATCH", `/jobs/${id}`],
+    ["DELETE", `/jobs/${id}`],
+    ["POST", `/jobs/${id}/cancel`],
+    ["POST", `/jobs/${id}/retry`],
+    ["POST", `/jobs/${id}/replay`],
+    ["POST", "/flows"],
+    ["POST", "/batches"],
+    ["POST", "/events"],
+    ["POST", "/dlq/retry"],
+    ["POST", "/dlq/replay"],
+    ["POST", "/dlq/purge"],
+    ["POST", "/api/bulk"],
+    ["POST", "/api/bulk/one/stop"],
+  ];
+  for (const [method, path] of changes)
+    expect([path, (await viewer(path, { method, headers })).status]).toEqual([path, 403]);
+  expect(await mill.job(id)).toMatchObject({ status: "waiting" });
 });
 
 test("a page of another site cannot cancel anything", async () => {

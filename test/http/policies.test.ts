@@ -1,8 +1,7 @@
 import { task } from "millrace";
 import { describe, expect, test } from "vitest";
-import { createApi } from "../../src/http/api.ts";
 import { useDatabase } from "../support/engine.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 const plain = task({ name: "plain", run: () => undefined });

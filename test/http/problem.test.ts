@@ -1,8 +1,7 @@
 import { Millrace, defineApp } from "millrace";
 import { beforeAll, describe, expect, test } from "vitest";
-import { createApi } from "../../src/http/api.ts";
 import { useDatabase } from "../support/engine.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 let mill: Millrace;

@@ -1,9 +1,8 @@
 import { NonRetryableError, task } from "millrace";
 import { describe, expect, test } from "vitest";
 import { sql } from "../../src/db/sql.ts";
-import { createApi } from "../../src/http/api.ts";
 import { tally, useDatabase } from "../support/engine.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 

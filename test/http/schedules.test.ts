@@ -1,9 +1,8 @@
 /** Schedules over HTTP: our own routes, and those that runbook 001 names, exactly as it calls them. */
 import { schedule, task } from "millrace";
 import { describe, expect, test } from "vitest";
-import { createApi } from "../../src/http/api.ts";
 import { useDatabase } from "../support/engine.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 const rank = task({ name: "ingest-rank", queue: "ingest", run: () => undefined });

@@ -5,11 +5,10 @@ import { networkInterfaces } from "node:os";
 import { Hono } from "hono";
 import { MillraceError } from "millrace";
 import { describe, expect, test } from "vitest";
-import { createApi } from "../../src/http/api.ts";
 import type { ApiEnv } from "../../src/http/env.ts";
 import { type ServeOptions, serve } from "../../src/http/server.ts";
 import { gate, useDatabase } from "../support/engine.ts";
-import { recorder } from "./caller.ts";
+import { createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 

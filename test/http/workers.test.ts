@@ -1,9 +1,8 @@
 import { task } from "millrace";
 import { expect, test, vi } from "vitest";
 import { sql } from "../../src/db/sql.ts";
-import { createApi } from "../../src/http/api.ts";
 import { gate, tally, useDatabase } from "../support/engine.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 

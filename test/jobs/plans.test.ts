@@ -43,6 +43,9 @@ import { prompt, readArrivals } from "../../src/events/arrivals-store.ts";
 import { readAttempts, readOperations, readSettled } from "../../src/events/events-store.ts";
 import { IdLine } from "../../src/events/id-line.ts";
 import { countQueues } from "../../src/jobs/stats-store.ts";
+import { anyUncounted, foldTotals } from "../../src/jobs/totals-store.ts";
+import { readDeadLetters, readQueues, readSchedules, readSystem } from "../../src/metrics/snapshot-store.ts";
+import { readLifecycle, readRates } from "../../src/metrics/window-store.ts";
 import { beat, reap } from "../../src/jobs/workers-store.ts";
 import { backend } from "../support/database.ts";
 import { freshSchema, useDatabase } from "../support/engine.ts";
@@ -319,6 +322,14 @@ const wide: readonly Statement[] = [
   ],
   ["list jobs by their input", (db) => listJobs(db, { input: '{"a":1}', search: "x", limit: 10 }), ["jobs_pkey"]],
   ["explain by the line", (db) => readLine(db, idOf(50_000), place), ["pending_pkey", "settled_recent"]],
+  ["fold", (db) => foldTotals(db, "2099-01-01 00:00:00+00"), ["settled_recent", "attempts_recent", "jobs_created"]],
+  ["look for what is uncounted", (db) => anyUncounted(db), ["settled_age", "attempts_recent"]],
+  ["metrics of queues", (db) => readQueues(db, 200), ["pending_pkey"]],
+  ["metrics of dead letters", (db) => readDeadLetters(db, 200), ["dead_letters_recent"]],
+  ["metrics of the system", (db) => readSystem(db), []],
+  ["metrics of schedules", (db) => readSchedules(db, 200), []],
+  ["rates", (db) => readRates(db), ["pending_pkey", "settled_recent", "attempts_recent"]],
+  ["ratios", (db) => readLifecycle(db, 24), ["pending_pkey", "attempts_recent", "jobs_replays"]],
   ["count", (db) => countQueues(db, "one"), ["pending_pkey", "settled_recent", "dead_letters_recent"]],
   ["clean", (db) => cleanQueue(db, 1, 0), ["settled_recent", "attempts_cancelled", "attempts_job", "jobs_pkey"]],
   ["events of batches", (db) => readSettled(db, recent, [idOf(3)]), ["settled_pkey", "jobs_pkey"]],

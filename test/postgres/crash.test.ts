@@ -11,6 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { defineApp, millrace } from "millrace";
 import { expect, test } from "vitest";
 import { testDatabase } from "../support/database.ts";
+import { foldAll } from "../support/engine.ts";
 import { chance } from "./fixtures/chance.ts";
 import { faultTables } from "./fixtures/tasks.ts";
 import { type Child, Crew } from "./support/children.ts";
@@ -182,6 +183,17 @@ test(
 
     const [queue] = await mill.stats("default");
     expect(queue).toMatchObject({ waiting: 0, delayed: 0, active: 0, failed: 0, completed: total });
+
+    // What metrics count was folded all along, by workers that were killed in the middle of it: each job once.
+    await foldAll(mill);
+    const counted = (kind: string): Promise<number> =>
+      observer.number("select coalesce(sum(n), 0) from millrace.totals where kind || ' ' || label = $1", [kind]);
+    expect(await counted("enqueued ")).toBe(total);
+    expect(await counted("attempt succeeded")).toBe(total);
+    expect(await counted("attempt lost")).toBe(
+      await observer.number("select count(*) from millrace.attempts where outcome = 'lost'"),
+    );
+    expect(await observer.number("select sum(n) from millrace.durations d, unnest(d.buckets) n")).toBe(total);
   },
   (seconds * 3 + 240) * 1_000,
 );

@@ -30,14 +30,17 @@ export async function describeSchema(db: Database): Promise<string> {
       from tables t join pg_index x on x.indrelid = t.oid join pg_class i on i.oid = x.indexrelid
       where not exists (select from pg_constraint c where c.conindid = i.oid)
       union all
-      select ty.typname, 4, '', format('type %s as range of %s', ty.typname, format_type(r.rngsubtype, null))
+      select t.relname, 4, tg.tgname, '  ' || pg_get_triggerdef(tg.oid)
+      from tables t join pg_trigger tg on tg.tgrelid = t.oid and not tg.tgisinternal
+      union all
+      select ty.typname, 5, '', format('type %s as range of %s', ty.typname, format_type(r.rngsubtype, null))
       from pg_type ty join here on here.oid = ty.typnamespace join pg_range r on r.rngtypid = ty.oid
       union all
-      select p.proname, 5, '', 'function ' || p.oid::regprocedure::text
+      select p.proname, 6, '', 'function ' || p.oid::regprocedure::text
       from pg_proc p join here on here.oid = p.pronamespace
       where not exists (select from pg_depend dep where dep.objid = p.oid and dep.deptype = 'i')
     )
-    select line from lines order by kind >= 4, thing, kind, name`);
+    select line from lines order by kind >= 5, thing, kind, name`);
   const quoted = new RegExp(`"?\\b${db.schema}\\b"?\\.`, "g");
   return `${lines.map(({ line }) => line.replaceAll(quoted, "")).join("\n")}\n`;
 }

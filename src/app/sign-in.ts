@@ -1,0 +1,34 @@
+/** How people sign in, from the variables. */
+import type { Role } from "../access/roles.ts";
+import type { SignInSettings } from "../access/sign-in.ts";
+import { MillraceError } from "../core/errors.ts";
+import type { Config } from "./config.ts";
+
+const minuteMs = 60_000;
+
+/** Undefined: they do not. Throws `CONFIG_INVALID` for half of it. */
+export function signInSettings(config: Config): SignInSettings | undefined {
+  const { oidcIssuer: issuer, oidcClientId: clientId, publicUrl: origin, oidcDefaultRole: defaultRole } = config;
+  if (issuer === undefined && clientId === undefined) return undefined;
+  if (issuer === undefined) throw missing("OIDC_ISSUER");
+  if (clientId === undefined) throw missing("OIDC_CLIENT_ID");
+  if (origin === undefined) throw missing("MILLRACE_PUBLIC_URL");
+  return {
+    issuer,
+    clientId,
+    clientSecret: config.oidcClientSecret,
+    origin,
+    roleClaim: config.oidcRoleClaim,
+    defaultRole: defaultRole === "none" ? null : (defaultRole as Role),
+    admins: config.opsAdmins ?? new Set(),
+    idleMs: config.sessionIdleMinutes * minuteMs,
+    absoluteMs: config.sessionAbsoluteHours * 60 * minuteMs,
+  };
+}
+
+function missing(name: string): MillraceError {
+  return new MillraceError(
+    "CONFIG_INVALID",
+    `${name} is not set: people sign in with OIDC_ISSUER, OIDC_CLIENT_ID and MILLRACE_PUBLIC_URL, or not at all.`,
+  );
+}

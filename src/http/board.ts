@@ -1,0 +1,52 @@
+/** Bull Board at `/admin/queues`, behind the gate: who may look, who may change. It is loaded when somebody first asks for it. */
+import { Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { reaches } from "../access/roles.ts";
+import type { Millrace } from "../app/millrace.ts";
+import { MillraceError } from "../core/errors.ts";
+import type { Log } from "../core/log.ts";
+import type { Board } from "../board/board.ts";
+import { foreignPage } from "./access.ts";
+import type { ApiContext, ApiEnv } from "./env.ts";
+import { requireRole } from "./gate.ts";
+import { problem } from "./problem.ts";
+import type { RateLimiter } from "./rate-limits.ts";
+import { bodyBytes } from "./read.ts";
+
+const path = "/admin/queues";
+
+export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hono<ApiEnv> {
+  const boards = new Map<boolean, Promise<Board>>();
+  const load = (readOnly: boolean): Promise<Board> => {
+    const failed = (err: Error): void => log.error({ err }, "board.failed");
+    const board =
+      boards.get(readOnly) ??
+      import("../board/board.ts").then(({ createBoard }) => createBoard(mill, { path, readOnly, failed }));
+    boards.set(readOnly, board);
+    return board;
+  };
+  const maxSize = bodyBytes(mill.maxPayloadBytes);
+  const tooLarge = (c: ApiContext): Response =>
+    problem(c, "PAYLOAD_TOO_LARGE", `The body is larger than ${maxSize} bytes.`);
+
+  return new Hono<ApiEnv>()
+    .get(`${path}/`, (c) => c.redirect(path))
+    .use(`${path}/*`, bodyLimit({ maxSize, onError: tooLarge }))
+    .on(["GET", "POST", "PUT", "PATCH"], [path, `${path}/*`], async (c) => {
+      const looks = c.req.method === "GET" || c.req.method === "HEAD";
+      if (!looks || c.req.header("sec-fetch-mode") !== "navigate") refuseForeignPages(c);
+      // Files of the page are many, and cost nothing.
+      if (!looks || c.req.path.startsWith(`${path}/api/`)) await limiter.count(c, looks ? "api" : "ops");
+      requireRole(c, looks ? "viewer" : "operator");
+      const caller = c.get("caller");
+      const board = await load(caller === undefined || !reaches(caller.role, "operator"));
+      const answer = await board(c.req.raw);
+      return c.newResponse(answer.body, answer);
+    });
+}
+
+/** For all but links, which may be followed from anywhere: nothing else may be asked for by pages of others, with whosever credentials. */
+function refuseForeignPages(c: ApiContext): void {
+  const why = foreignPage(c);
+  if (why !== undefined) throw new MillraceError("FORBIDDEN", `Bull Board answers its own page only, and ${why}.`);
+}

@@ -1,0 +1,120 @@
+/**
+ * One operation of the API, said once: its route, who may call it, what it takes and what it answers. The router, the roles, the
+ * OpenAPI document, the typed client and the tests are all made from it.
+ */
+import { z } from "zod";
+import type { Role } from "../access/roles.ts";
+import type { ErrorCode } from "../core/errors.ts";
+import type { ApiContext } from "./env.ts";
+import { type Fields, parse, readBody, readOptionalBody, readQuery } from "./read.ts";
+
+export type HttpMethod = "GET" | "POST" | "PATCH" | "DELETE";
+
+/** `ops` reads and steers; `enqueue` brings work in; `stream` has no end; `public` is for anybody. Limits and metrics go by it. */
+export type RouteClass = "api" | "ops" | "enqueue" | "stream" | "public";
+
+/** A body that is not JSON. */
+interface OtherAnswer {
+  readonly contentType: string;
+  readonly about: string;
+}
+
+/** Null: no body. Several: as the caller's `Accept` has it. */
+export type Answer = Body | readonly Body[] | null;
+type Body = z.ZodType | OtherAnswer;
+
+export interface Endpoint {
+  readonly method: HttpMethod;
+  /** As Hono has it: `/jobs/:id`. */
+  readonly path: string;
+  /** One sentence, without a dot at the end. */
+  readonly summary: string;
+  /** More, in Markdown. */
+  readonly about: string | undefined;
+  /** The heading it stands under. */
+  readonly group: string;
+  readonly role: Role | "public";
+  readonly routeClass: RouteClass;
+  readonly params: Fields | undefined;
+  readonly query: Fields | undefined;
+  readonly body: Fields | undefined;
+  readonly bodyOptional: boolean;
+  readonly answers: Readonly<Record<number, Answer>>;
+  /** Beside those that any call may end with. */
+  readonly errors: readonly ErrorCode[];
+  handle(c: ApiContext): Promise<Response>;
+}
+
+interface Call<Params extends Fields, Query extends Fields, Body extends Fields> {
+  readonly c: ApiContext;
+  readonly params: z.infer<Params>;
+  readonly query: z.infer<Query>;
+  readonly body: z.infer<Body>;
+}
+
+interface Definition<Params extends Fields, Query extends Fields, Body extends Fields> {
+  readonly summary: string;
+  readonly about?: string;
+  readonly role: Role | "public";
+  /** Default: `api` for a GET, `ops` for what changes something. */
+  readonly routeClass?: RouteClass;
+  readonly params?: Params;
+  readonly query?: Query;
+  readonly body?: Body;
+  /** The body may be left out: as if it were `{}`. */
+  readonly bodyOptional?: boolean;
+  /** Default 65 536. */
+  readonly maxBodyBytes?: number;
+  /** The first is the status of a value that `handle` returns. */
+  readonly answers: Readonly<Record<number, Answer>>;
+  readonly errors?: readonly ErrorCode[];
+  /** What it returns is sent as JSON, unless it is a response already; undefined: there is no body. */
+  handle(call: Call<Params, Query, Body>): unknown;
+}
+
+const defaultBodyBytes = 65_536;
+const none = z.strictObject({});
+
+/** `route`: method and path, as in `"POST /jobs/:id/cancel"`. `group`: the heading it stands under in the documents. */
+export function endpoint<
+  Params extends Fields = typeof none,
+  Query extends Fields = typeof none,
+  Body extends Fields = typeof none,
+>(group: string, route: `${HttpMethod} /${string}`, definition: Definition<Params, Query, Body>): Endpoint {
+  const [method, path] = route.split(" ") as [HttpMethod, string];
+  const { params, query, body, bodyOptional = false, maxBodyBytes = defaultBodyBytes, answers } = definition;
+  const [first = 200] = Object.keys(answers).map(Number);
+  return {
+    method,
+    path,
+    group,
+    summary: definition.summary,
+    about: definition.about,
+    role: definition.role,
+    routeClass: definition.routeClass ?? (method === "GET" ? "api" : "ops"),
+    params,
+    query,
+    body,
+    bodyOptional,
+    answers,
+    errors: definition.errors ?? [],
+    async handle(c) {
+      const call = {
+        c,
+        params: (params ? parse(params, c.req.param()) : {}) as z.infer<Params>,
+        // A parameter nobody knows is a mistake: where there is no query, every one is.
+        query: readQuery(c, query ?? (none as unknown as Query)),
+        body: (body === undefined
+          ? {}
+          : await (bodyOptional ? readOptionalBody : readBody)(c, body, maxBodyBytes)) as z.infer<Body>,
+      };
+      const value = await definition.handle(call);
+      if (value instanceof Response) return value;
+      if (value === undefined) return c.body(null, first as 204);
+      return c.json(value as object, first as 200);
+    },
+  };
+}
+
+/** Endpoints of one group. */
+export type Endpoints = readonly Endpoint[];

@@ -1,0 +1,120 @@
+/** Lets callers in: by a token, by a session, or as a program on this machine where that is trusted. What an endpoint asks for is checked here too. */
+import type { MiddlewareHandler } from "hono";
+import { RateLimiterMemory, RateLimiterRes } from "rate-limiter-flexible";
+import { type Addresses, nobody } from "../access/addresses.ts";
+import { type Caller, type Role, reaches } from "../access/roles.ts";
+import type { Sessions } from "../access/sessions.ts";
+import type { Tokens } from "../access/tokens.ts";
+import { MillraceError } from "../core/errors.ts";
+import { clientAddress, suspicion } from "./access.ts";
+import type { ApiContext, ApiEnv } from "./env.ts";
+import type { SessionDoor } from "./session-door.ts";
+
+export interface GateOptions {
+  readonly tokens: Tokens;
+  /** By which people come in. Default: cookies are not looked at. */
+  readonly door?: SessionDoor | undefined;
+  /** Programs on this machine may come in as operators without a token. */
+  readonly trustMachine: boolean;
+  /** Whose X-Forwarded-For is believed. Default: nobody's. */
+  readonly proxies?: Addresses | undefined;
+}
+
+/** Wrong credentials from one address in a minute; after that it is refused for as long again. */
+const guesses = 10;
+const guessSeconds = 60;
+
+const program: Caller = { kind: "program", name: null, role: "admin" };
+const machine: Caller = { kind: "machine", name: null, role: "operator" };
+
+export class Gate {
+  readonly #tokens: Tokens;
+  readonly #door: SessionDoor | undefined;
+  readonly #trustMachine: boolean;
+  readonly #proxies: Addresses;
+  readonly #failures = new RateLimiterMemory({ points: guesses, duration: guessSeconds, blockDuration: guessSeconds });
+
+  constructor({ tokens, door, trustMachine, proxies = nobody }: GateOptions) {
+    this.#tokens = tokens;
+    this.#door = door;
+    this.#trustMachine = trustMachine;
+    this.#proxies = proxies;
+  }
+
+  addressOf(c: ApiContext): string | undefined {
+    return clientAddress(c, this.#proxies);
+  }
+
+  /** Nobody passes whom it does not know. Throws `UNAUTHORIZED`, `TOO_MANY_REQUESTS`. */
+  readonly enter: MiddlewareHandler<ApiEnv> = async (c, next) => {
+    if (c.get("caller") === undefined) c.set("caller", await this.#identify(c));
+    await next();
+  };
+
+  /** The caller, of somebody who may as well be nobody. Credentials that are wrong are no credentials here. */
+  async known(c: ApiContext): Promise<Caller | undefined> {
+    try {
+      return await this.#identify(c);
+    } catch (error) {
+      if (error instanceof MillraceError && (error.code === "UNAUTHORIZED" || error.code === "TOO_MANY_REQUESTS"))
+        return undefined;
+      throw error;
+    }
+  }
+
+  async #identify(c: ApiContext): Promise<Caller> {
+    if (c.env?.inProcess) return program;
+    const token = tokenIn(c);
+    if (token !== undefined) return this.#holder(c, token);
+    const user = await this.#door?.callerOf(c);
+    if (user !== undefined) return user;
+    if (!this.#trustMachine) throw new MillraceError("UNAUTHORIZED", "This API asks for a token.");
+    const why = suspicion(c);
+    if (why === undefined) return machine;
+    throw new MillraceError("UNAUTHORIZED", `Without credentials only this machine is trusted, and ${why}.`);
+  }
+
+  /** Who guesses is kept waiting, also with a right token at last. */
+  async #holder(c: ApiContext, token: string): Promise<Caller> {
+    const from = this.addressOf(c) ?? "nowhere";
+    const failed = await this.#failures.get(from);
+    if (failed !== null && failed.consumedPoints > guesses) throw tooMany(failed.msBeforeNext);
+    const caller = await this.#tokens.callerOf(token);
+    if (caller !== undefined) return caller;
+    await this.#failures.consume(from).catch((refused: unknown) => {
+      throw refused instanceof RateLimiterRes ? tooMany(refused.msBeforeNext) : refused;
+    });
+    throw new MillraceError("UNAUTHORIZED", "This token is unknown, revoked or expired.");
+  }
+}
+
+function tooMany(waitMs: number): MillraceError {
+  const message = "Too many wrong credentials came from this address.";
+  return Object.assign(new MillraceError("TOO_MANY_REQUESTS", message), { retryAfterMs: waitMs });
+}
+
+/** Throws `FORBIDDEN` unless the caller's role reaches `needed`. */
+export function requireRole(c: ApiContext, needed: Role | "public"): void {
+  if (needed === "public") return;
+  const caller = c.get("caller");
+  if (caller === undefined) throw new MillraceError("UNAUTHORIZED", "Nobody has said who asks.");
+  if (reaches(caller.role, needed)) return;
+  throw new MillraceError("FORBIDDEN", `This takes the role ${needed}, and this caller is ${caller.role}.`);
+}
+
+/** Where OPS_ADMIN_EMAILS names people, other people do not see how the system does; tokens go by their role. */
+export function opsAdminsOnly(sessions: Sessions): MiddlewareHandler<ApiEnv> {
+  return async (c, next) => {
+    const caller = c.get("caller");
+    if (caller !== undefined && sessions.leavesOut(caller))
+      throw new MillraceError("FORBIDDEN", "Admin access required for operations diagnostics");
+    await next();
+  };
+}
+
+/** `Authorization: Bearer …`, or `x-api-key`. Never in the address, where logs would keep it. */
+function tokenIn(c: ApiContext): string | undefined {
+  const header = c.req.header("authorization");
+  if (header !== undefined) return /^(?:Bearer|Token)\s+(\S+)\s*$/i.exec(header)?.[1] ?? header;
+  return c.req.header("x-api-key");
+}

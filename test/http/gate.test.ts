@@ -1,0 +1,135 @@
+/** Who is let in, as whom, and how often. */
+import { beforeAll, describe, expect, test } from "vitest";
+import type { Millrace } from "millrace";
+import { readAddresses } from "../../src/access/addresses.ts";
+import { defaultRateLimits } from "../../src/access/rate-limits.ts";
+import { Tokens } from "../../src/access/tokens.ts";
+import { createApi } from "../../src/http/api.ts";
+import { useDatabase } from "../support/engine.ts";
+import { type Caller, callerOf, recorder } from "./caller.ts";
+
+const file = useDatabase();
+let mill: Millrace;
+const token = { viewer: "", operator: "", admin: "" };
+beforeAll(async () => {
+  mill = await file.open([]);
+  const tokens = new Tokens(mill.db, []);
+  for (const role of ["viewer", "operator", "admin"] as const)
+    token[role] = (await tokens.create({ name: `the ${role}`, role })).token;
+  return () => mill.close();
+});
+const bearer = (text: string): { headers: Record<string, string>; from: string } => ({
+  headers: { authorization: `Bearer ${text}` },
+  from: "192.0.2.9",
+});
+const apiOf = (options: Partial<Parameters<typeof createApi>[1]> = {}): Caller =>
+  callerOf(createApi(mill, { log: recorder(), trustMachine: false, ...options }));
+
+describe("a token", () => {
+  test("lets in from anywhere, under its name, by either header", async () => {
+    const call = apiOf();
+    expect((await call("/api/queue/stats", bearer(token.viewer))).status).toBe(200);
+    expect((await call("/api/queue/stats", { headers: { "x-api-key": token.viewer } })).status).toBe(200);
+    const { body } = await call("/api/tokens", { ...bearer(token.admin), json: { name: "made" } });
+    expect(body).toMatchObject({ name: "made", role: "viewer", created_by: "the admin" });
+    const listed = await call<{ items: object[] }>("/api/tokens", bearer(token.admin));
+    expect(JSON.stringify(listed.body)).not.toContain((body["token"] as string).slice(-43));
+    expect(
+      (await call(`/api/tokens/${body["id"] as string}`, { ...bearer(token.admin), method: "DELETE" })).status,
+    ).toBe(204);
+    expect((await call("/api/queue/stats", bearer(body["token"] as string))).status).toBe(401);
+  });
+
+  test("that is wrong is refused, also on a machine that would be trusted without", async () => {
+    const call = apiOf({ trustMachine: true });
+    for (const headers of [
+      { authorization: "Bearer nonsense" },
+      { authorization: "Basic YTpi" },
+      { "x-api-key": "x" },
+    ]) {
+      const { status, body } = await call("/api/queue/stats", { headers });
+      expect([status, body["code"]]).toEqual([401, "UNAUTHORIZED"]);
+    }
+    expect((await call("/api/queue/stats")).status).toBe(200);
+  });
+
+  test("in the address is none", async () => {
+    expect((await apiOf()(`/api/queue/stats?token=${token.admin}`)).status).toBe(401);
+  });
+
+  test("is asked for on this machine too, unless that is trusted", async () => {
+    const { status, body } = await apiOf()("/api/queue/stats");
+    expect([status, body["detail"]]).toEqual([401, "This API asks for a token."]);
+  });
+});
+
+describe("a role", () => {
+  test.each([
+    ["GET", "/api/queue/stats", "viewer"],
+    ["POST", "/api/queue/pause-all", "operator"],
+    ["POST", "/api/queue/clean-all", "operator"],
+    ["GET", "/api/tokens", "admin"],
+    ["POST", "/api/tokens", "admin"],
+    ["DELETE", "/api/tokens/000000000000", "admin"],
+  ] as const)("%s %s takes %s", async (method, path, needed) => {
+    const call = apiOf();
+    const may = ["viewer", "operator", "admin"] as const;
+    for (const role of may) {
+      const { status, body } = await call(path, { method, ...bearer(token[role]) });
+      if (may.indexOf(role) >= may.indexOf(needed)) expect([401, 403]).not.toContain(status);
+      else expect([status, body["code"]]).toEqual([403, "FORBIDDEN"]);
+    }
+  });
+
+  test("of a trusted machine is operator", async () => {
+    const call = apiOf({ trustMachine: true });
+    expect((await call("/api/queue/pause-all", { method: "POST" })).status).toBe(200);
+    expect((await call("/api/queue/resume-all", { method: "POST" })).status).toBe(200);
+    expect((await call("/api/tokens")).status).toBe(403);
+  });
+});
+
+describe("guessing", () => {
+  test("is stopped after ten tries from one address, for that address alone", async () => {
+    const call = apiOf();
+    const tries = [];
+    for (let n = 0; n < 12; n += 1) tries.push((await call("/jobs", bearer(`mr_guess_${n}`))).status);
+    expect(tries.slice(0, 10)).toEqual(Array.from({ length: 10 }, () => 401));
+    expect(tries.slice(10)).toEqual([429, 429]);
+    const late = await call("/jobs", bearer(token.admin));
+    expect(late.status).toBe(429);
+    expect(Number(late.headers.get("retry-after"))).toBeGreaterThan(0);
+    expect((await call("/api/queue/stats", { ...bearer(token.viewer), from: "192.0.2.10" })).status).toBe(200);
+    expect((await call("/health", { from: "192.0.2.9" })).status).toBe(200);
+  });
+
+  test("behind a trusted proxy is counted by the address that the proxy tells, and by the socket otherwise", async () => {
+    const call = apiOf({ proxies: readAddresses("192.0.2.0/24") });
+    const from = (forwarded: string): Parameters<Caller>[1] => ({
+      headers: { authorization: "Bearer wrong", "x-forwarded-for": forwarded },
+      from: "192.0.2.9",
+    });
+    for (let n = 0; n < 11; n += 1) await call("/jobs", from(`198.51.100.${n}, 203.0.113.7, 192.0.2.8`));
+    expect((await call("/jobs", from("203.0.113.7"))).status).toBe(429);
+    expect((await call("/jobs", from("203.0.113.8"))).status).toBe(401);
+
+    const direct = apiOf();
+    for (let n = 0; n < 11; n += 1) await direct("/jobs", from(`198.51.100.${n}`));
+    expect((await direct("/jobs", from("198.51.100.99"))).status).toBe(429);
+  });
+});
+
+test("who asks too often waits; it is told how much is left, and others are let in", async () => {
+  const call = apiOf({ rateLimits: { ...defaultRateLimits, api: 3, ops: 0 } });
+  const first = await call("/api/queue/stats", bearer(token.viewer));
+  expect(first.headers.get("ratelimit-policy")).toBe('"api";q=3;w=60');
+  expect(first.headers.get("ratelimit")).toMatch(/^"api";r=2;t=\d+$/);
+  for (let n = 0; n < 2; n += 1) await call("/api/queue/stats", bearer(token.viewer));
+  const refused = await call("/api/queue/stats", bearer(token.viewer));
+  expect([refused.status, refused.body["code"]]).toEqual([429, "TOO_MANY_REQUESTS"]);
+  expect(Number(refused.headers.get("retry-after"))).toBeGreaterThan(0);
+  expect((await call("/api/queue/stats", bearer(token.operator))).status).toBe(200);
+  expect(
+    (await call("/api/queue/resume-all", { method: "POST", ...bearer(token.operator) })).headers.get("ratelimit"),
+  ).toBeNull();
+});
