@@ -62,14 +62,14 @@ const storedFilter = z.object({
   tag: text.optional(),
   error_code: text.optional(),
   reason: text.optional(),
-  older_than: count.optional().describe("Milliseconds."),
+  older_than: z.number().min(0).optional().describe("Milliseconds."),
   ids: z.array(z.uuid()).optional(),
 });
 const storedOptions = z.object({
   priority: z.int().optional(),
   queue: text.optional(),
   run_at: time.optional(),
-  delay: count.optional().describe("Milliseconds."),
+  delay: z.number().min(0).optional().describe("Milliseconds."),
   reason: text.optional(),
 });
 const bulkAction = z.enum(bulkActions);

@@ -8,7 +8,7 @@ import { schedulerJobAnswer, schedulerJobView } from "./schedule-view.ts";
 import { listQuery, missing, runErrors, runsEndpoint } from "./schedules.ts";
 import { signature, signed } from "./signature.ts";
 
-const which = z.strictObject({ job_id: z.string().nullish(), config_id: z.number().int().nullish() });
+const which = z.strictObject({ job_id: z.string().nullish(), config_id: z.int().min(1).max(2_147_483_647).nullish() });
 
 export function schedulerEndpoints(mill: Millrace): Endpoints {
   const { schedules } = mill;

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { roles } from "../access/roles.ts";
 import type { Tokens } from "../access/tokens.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
-import { duration, given } from "./read.ts";
+import { duration, given, storable } from "./read.ts";
 import { snakeCased } from "./snake-case.ts";
 
 const time = z.iso.datetime();
@@ -36,7 +36,7 @@ export function tokenEndpoints(tokens: Tokens): Endpoints {
         name: z.string(),
         role: z.enum(roles).optional(),
         expires_in: duration.nullish(),
-        by: z.string().nullish(),
+        by: storable.max(200).nullish(),
       }),
       answers: { 201: tokenInfo.extend({ token: z.string() }) },
       async handle({ c, body }) {
@@ -49,8 +49,8 @@ export function tokenEndpoints(tokens: Tokens): Endpoints {
     endpoint("Access", "DELETE /api/tokens/:id", {
       summary: "Revoke a token: within five seconds nobody comes in with it",
       role: "admin",
-      params: z.strictObject({ id: z.string() }),
-      query: z.strictObject({ by: z.string().optional() }),
+      params: z.strictObject({ id: storable }),
+      query: z.strictObject({ by: storable.max(200).optional() }),
       answers: { 204: null },
       errors: ["TOKEN_NOT_FOUND"],
       async handle({ c, params, query }) {

@@ -137,7 +137,7 @@ export function timelineOf(job: Job, history: readonly HistoryRow[]): Timeline {
       const entry = entryOf(row, job);
       return entry === undefined ? [] : [{ atUs: row.atUs, entry }];
     })
-    .sort((a, b) => a.atUs - b.atUs || order[a.entry.kind] - order[b.entry.kind])
+    .sort((a, b) => a.atUs - b.atUs || order[a.entry.kind] - order[b.entry.kind] || placeOf(a.entry) - placeOf(b.entry))
     .map(({ entry }) => entry);
   const story = all.filter((entry, i) => entry.kind === "Enqueued" || i >= all.length - storyMax);
   const attempts = story.filter((entry) => entry.kind === "Attempt").map((entry) => only(entry));
@@ -167,6 +167,9 @@ export function timelineOf(job: Job, history: readonly HistoryRow[]): Timeline {
         : null,
   };
 }
+
+/** Steps of one moment are told in their order. */
+const placeOf = (entry: StoryEntry): number => (entry.kind === "Step" ? entry.place : 0);
 
 /** A cancel of a running job is an operation and, until it is answered, a request; that tells more. */
 function repeated({ told, atUs, body }: HistoryRow, history: readonly HistoryRow[]): boolean {

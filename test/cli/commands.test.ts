@@ -205,12 +205,12 @@ test("config masks passwords, names sources, and marks what is not allowed", asy
   await using empty = await emptyPlace();
   const { code, stdout } = await empty
     .with({
-      DATABASE_URL: "postgres://ada:secret@db/x?password=secret",
+      DATABASE_URL: "postgres://ada:opensesame@db/x?password=opensesame",
       PGFLOW_LEASE_SECONDS: "20",
       MILLRACE_POOLER: "maybe",
     })
     .run("config", "--json");
-  expect(stdout).not.toContain("secret");
+  expect(stdout).not.toContain("opensesame");
   const { settings } = JSON.parse(stdout) as { settings: { name: string }[] };
   const named = Object.fromEntries(settings.map((setting) => [setting.name, setting]));
   expect(named["DATABASE_URL"]).toMatchObject({

@@ -269,6 +269,19 @@ test("what happened in the same moment is told in one order: decisions before at
   expect(summaries(told)[3]).toBe("Attempt 1 failed: X.");
 });
 
+test("steps of one moment are told in their order", () => {
+  const job = { id: "x", queue: "q", task: "t", status: "waiting" } as Job;
+  const step = (place: number): HistoryRow => ({
+    told: "step",
+    at: new Date(0),
+    atUs: 0,
+    id: String(place),
+    body: { place, name: `step ${place}`, kind: "run", attempt: 1, started_at: 0, finished_at: 0, returned: false },
+  });
+  const { story } = timelineOf(job, [step(2), step(0), step(1)]);
+  expect(story.map((entry) => entry.kind === "Step" && entry.place)).toEqual([1, 2, 3]);
+});
+
 test("within a millisecond, microseconds decide", () => {
   const job = { id: "x", queue: "q", task: "t", status: "waiting" } as Job;
   const attempt = { at: new Date(0), id: "1", told: "attempt", body: { outcome: "snoozed", attempt: 1 } } as const;
