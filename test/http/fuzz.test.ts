@@ -91,7 +91,7 @@ function arbitraryOf(schema: Schema, depth = 0): fc.Arbitrary<unknown> {
   if (several !== undefined) return fc.oneof(...several.map((one) => arbitraryOf(one, depth)));
   const types = [type ?? []].flat() as string[];
   if (types.length > 1) return fc.oneof(...types.map((one) => arbitraryOf({ ...schema, type: one }, depth)));
-  switch (types[0]) {
+  switch (types[0] ?? "any") {
     case "null":
       return fc.constant(null);
     case "boolean":
