@@ -34,7 +34,6 @@ test("lists what was done, newest first, by pages and by conditions, and verifie
   expect((await place.run("audit")).stdout).toBe("Nothing in the audit.");
   expect((await place.run("audit", "verify")).stdout).toBe("The audit is whole: no rows.");
   await place.json("token", "create", "deploys", "--by", "ada");
-  await place.json("drain", "resume");
 
   const { code, stdout } = await place.run("audit");
   expect(code).toBe(0);
