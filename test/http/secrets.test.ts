@@ -61,7 +61,9 @@ test("nothing of them is in the log, the audit or the metrics, and nothing of a 
   const audit = await mill.db.query(sql`select * from millrace.audit`);
   const tokens = await mill.db.query(sql`select id, name, role, encode(hash, 'hex') from millrace.api_tokens`);
   const written = JSON.stringify([log.lines, audit, tokens, metrics.body], (_key, value: unknown) =>
-    value instanceof Error ? { ...value, message: value.message, stack: value.stack, cause: value.cause } : value,
+    value instanceof Error
+      ? Object.fromEntries(Reflect.ownKeys(value).map((name) => [name, Reflect.get(value, name)]))
+      : value,
   );
   expect(log.lines.length).toBeGreaterThan(10);
   expect(audit.length).toBeGreaterThan(3);
