@@ -341,9 +341,15 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   return Object.fromEntries(entries) as Config;
 }
 
+/** For commands that ask a server: docs/reference/cli.md. */
+const commandVariables = ["MILLRACE_TOKEN", "MILLRACE_PROFILE", "MILLRACE_PROFILES"];
+
 /** One sentence for each variable that begins like ours and is none of ours. */
 export function unknownVariables(env: Readonly<Record<string, string | undefined>>): string[] {
-  const known = Object.values(variables).flatMap((variable: Variable<unknown>) => [...variable.names]);
+  const known = [
+    ...Object.values(variables).flatMap((variable: Variable<unknown>) => [...variable.names]),
+    ...commandVariables,
+  ];
   return Object.keys(env)
     .filter(
       (name) =>

@@ -36,19 +36,22 @@ export function introduce({ mill, module, config, urls, terminal, log }: Introdu
       ["app", `${module.path}: ${module.app.tasks.map((task) => task.name).join(", ")}`],
       ["worker", `${counted(concurrency, "job")} at once, ${queues ? `queues ${queues.join(", ")}` : "every queue"}`],
       ["open", urls.join("\n")],
-      ["try", urls[0] && suggestions(urls[0], module).join("\n")],
+      ["try", urls[0] && suggestions(urls[0], module, embedded).join("\n")],
       ["stop", "Ctrl-C"],
     ])}\n`,
   );
 }
 
-function suggestions(url: string, { app }: AppModule): string[] {
+/** `trusting`: programs on this machine need no token. */
+function suggestions(url: string, { app }: AppModule, trusting: boolean): string[] {
   const simple = app.tasks.find((task) => task.schema === undefined) ?? app.tasks[0];
   const body = JSON.stringify({ job_type: simple?.name, payload_json: {} });
+  const token = trusting ? "" : ' -H "Authorization: Bearer $MILLRACE_TOKEN"';
   return [
-    `curl ${url}/api/queue/stats`,
-    `curl ${url}/dlq`,
-    ...(simple ? [`curl ${url}/jobs -H 'Content-Type: application/json' -d '${body}'`] : []),
+    ...(trusting ? [] : ["export MILLRACE_TOKEN=$(npx millrace token create me --role operator)"]),
+    `curl ${url}/api/queue/stats${token}`,
+    `curl ${url}/dlq${token}`,
+    ...(simple ? [`curl ${url}/jobs${token} -H 'Content-Type: application/json' -d '${body}'`] : []),
     "npx millrace jobs --status failed",
     "npx millrace doctor",
   ];

@@ -67,7 +67,10 @@ export async function cliPlace(): Promise<Place> {
   }
   const database = await testDatabase();
   const url = database.backend === "postgres" ? database.url : "";
-  return placeIn(folder, { DATABASE_URL: url }, async () => {
+  // An API over PostgreSQL asks for a token, also of this machine.
+  const token = "the-token-of-this-test";
+  const env = { DATABASE_URL: url, API_TOKENS: `test:admin:${token}`, MILLRACE_TOKEN: token };
+  return placeIn(folder, env, async () => {
     await rm(folder, { recursive: true, force: true });
     await database[Symbol.asyncDispose]();
   });

@@ -53,7 +53,7 @@ test("up says where its data is, what runs, and what to try; then what came of t
     backend === "pglite" ? /embedded: .*survives a killed process, not a power cut/ : /^data +postgres:.*:\*\*\*@/;
   await up.says(data);
   await up.says(/^app +.*app\.ts: hello, slow, steady$/);
-  await up.says(/^try +curl http.*\/api\/queue\/stats$/);
+  await up.says(backend === "pglite" ? /^try +curl http.*\/api\/queue\/stats$/ : /^try +export MILLRACE_TOKEN=/);
   const [url = ""] = /http:\S+/.exec(await up.says(/^open/)) ?? [];
   expect(await (await fetch(`${url}/livez`)).json()).toEqual({ status: "ok" });
   expect((await fetch(`${url}/health`)).status).toBe(200);

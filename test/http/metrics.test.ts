@@ -1,12 +1,11 @@
 /** `/metrics` as runbook 004 reads it and as Prometheus does, and the ratios of runbook 003. */
 import { describe, expect, test } from "vitest";
 import { task } from "millrace";
-import { createApi } from "../../src/http/api.ts";
 import { wantsText } from "../../src/http/metrics.ts";
 import { valuesOf } from "../metrics/scrape.ts";
 import { useDatabase } from "../support/engine.ts";
 import { StoreWorker, succeeded } from "../support/store-worker.ts";
-import { callerOf, recorder } from "./caller.ts";
+import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 const plain = task({ name: "plain", run: () => undefined });
