@@ -12,7 +12,8 @@ beforeAll(async () => {
 });
 afterAll(() => place[Symbol.asyncDispose]());
 
-const everywhere = { MILLRACE_HOST: "0.0.0.0", MILLRACE_PORTS: "0" };
+// No token of the place: who may come in is what is tested.
+const everywhere = { MILLRACE_HOST: "0.0.0.0", MILLRACE_PORTS: "0", API_TOKENS: "" };
 const provider = { OIDC_ISSUER: "http://localhost:1", OIDC_CLIENT_ID: "millrace" };
 
 test("others are let near once people can sign in, though the provider is away, and nobody comes in without", async () => {
