@@ -248,8 +248,8 @@ test("two deploys with other steps, side by side: a run ends well or says that i
       Array.from({ length: 20 }, (_, n) => n),
     );
   /** Until so many runs wait for the event, or were given up on their way there. */
-  const until = (count: number) =>
-    expect
+  const until = async (count: number): Promise<void> => {
+    await expect
       .poll(
         async () => {
           const [stats] = await old.stats("default");
@@ -260,6 +260,7 @@ test("two deploys with other steps, side by side: a run ends well or says that i
         { timeout: 20_000 },
       )
       .toBe(true);
+  };
 
   const oldWorker = old.work({ concurrency: 4 });
   jobs.push(...(await enqueue()));
