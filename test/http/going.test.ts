@@ -1,4 +1,4 @@
-import { Millrace, defineApp, schedule, task } from "millrace";
+import { type Millrace, schedule, task } from "millrace";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { readAddresses } from "../../src/access/addresses.ts";
 import type { Database } from "../../src/db/database.ts";
@@ -6,6 +6,7 @@ import { sql } from "../../src/db/sql.ts";
 import { type ApiOptions, createApi } from "../../src/http/api.ts";
 import { gate, tally, useDatabase } from "../support/engine.ts";
 import { type Caller, callerOf, recorder } from "./caller.ts";
+import { millraceOn } from "./millrace-on.ts";
 
 const file = useDatabase();
 const viewer = { token: "a-token-of-a-viewer", role: "viewer", name: "probe" } as const;
@@ -40,16 +41,7 @@ function known(call: Caller, path = "/health", how: Parameters<Caller>[1] = {}) 
 
 /** The same Millrace on a database that answers as `query` does. */
 function onDatabase(mill: Millrace, query: () => Promise<never>): Millrace {
-  const db: Database = { ...mill.db, query };
-  return new Millrace(defineApp({ tasks: [] }), db, {
-    log: recorder(),
-    now: Date.now,
-    random: Math.random,
-    maxPayloadBytes: 1_000,
-    maxEnqueuePerMinute: null,
-    scheduler: false,
-    maintenance: { everyMs: 0, archiveAfterMs: 0, pruneAfterMs: 0, keepFailedMs: 0 },
-  });
+  return millraceOn({ ...mill.db, query });
 }
 
 /** A worker that holds one job, with two more behind it, and a schedule of the code. */

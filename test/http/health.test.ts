@@ -1,7 +1,6 @@
 import { statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Millrace, defineApp } from "millrace";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
@@ -9,6 +8,7 @@ import { diskUsedPercent, readinessEndpoints } from "../../src/http/readiness.ts
 import { useDatabase } from "../support/engine.ts";
 import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 import { mounted } from "./mounted.ts";
+import { millraceOn } from "./millrace-on.ts";
 
 const file = useDatabase();
 afterEach(() => void vi.useRealTimers());
@@ -16,18 +16,6 @@ afterEach(() => void vi.useRealTimers());
 /** The same database, but what is asked of it is answered by `query`. */
 function answeringWith(db: Database, query: () => Promise<never>): Database {
   return { ...db, query };
-}
-
-function millraceOn(db: Database): Millrace {
-  return new Millrace(defineApp({ tasks: [] }), db, {
-    log: recorder(),
-    now: Date.now,
-    random: Math.random,
-    maxPayloadBytes: 1_000,
-    maxEnqueuePerMinute: null,
-    scheduler: false,
-    maintenance: { everyMs: 0, archiveAfterMs: 0, pruneAfterMs: 0, keepFailedMs: 0 },
-  });
 }
 
 function readinessOf(db: Database, usedPercent: number, diskThreshold = 0.9): Caller {
