@@ -2,7 +2,7 @@
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
-import { show } from "../core/options.ts";
+import { isText, show, textOrNull } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import { type Caller, type Role, checkedRole } from "./roles.ts";
 import { type TokenInfo, anyToken, findLiveToken, insertToken, listTokens, revokeToken } from "./tokens-store.ts";
@@ -44,7 +44,7 @@ export class Tokens {
 
   /** The one time that the token itself is told. Throws `OPTION_INVALID`. */
   async create({ name, role = "viewer", expiresIn, by }: CreateTokenOptions): Promise<TokenInfo & { token: string }> {
-    if (typeof name !== "string" || !/^[^\0\p{Surrogate}]{1,100}$/u.test(name))
+    if (!isText(name, 100, 1))
       throw new MillraceError("OPTION_INVALID", `name must be a text of 1 to 100 characters, not ${show(name)}.`);
     const id = randomBytes(6).toString("hex");
     const secret = randomBytes(32).toString("base64url");
@@ -54,7 +54,7 @@ export class Tokens {
       role: checkedRole(role),
       hash: digest(secret).toString("hex"),
       expiresMs: expiresIn === undefined ? null : durationMs(expiresIn, "expiresIn"),
-      by: by ?? null,
+      by: textOrNull(by, "by", 200),
     });
     return { ...made, token: `mr_${id}_${secret}` };
   }
@@ -65,7 +65,7 @@ export class Tokens {
 
   /** Throws `TOKEN_NOT_FOUND`. Processes that have seen it within five seconds let it in until those are over. */
   async revoke(id: string, options: { by?: string } = {}): Promise<void> {
-    if (!(await revokeToken(this.#db, id, options.by ?? null)))
+    if (!(await revokeToken(this.#db, id, textOrNull(options.by, "by", 200))))
       throw new MillraceError("TOKEN_NOT_FOUND", `There is no token ${show(id)} that could be revoked.`);
     this.#remembered.clear();
   }

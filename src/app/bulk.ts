@@ -1,7 +1,7 @@
 /** Reading what a bulk operation is to do, strictly: it may change a million jobs, so a word that is not understood stops it. */
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
-import { checkedName, didYouMean, refuseUnknown, show, wholeNumber } from "../core/options.ts";
+import { checkedName, didYouMean, isText, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { isUuid } from "../core/uuid.ts";
 import { type BulkAction, type StoredFilter, type StoredOptions, bulkActions } from "../jobs/bulk-walk-store.ts";
 import { readInstant } from "../jobs/enqueue-options.ts";
@@ -143,7 +143,7 @@ function readFilter(filter: BulkFilter, takes: readonly JobStatus[], action: Bul
 
 function checkedText(text: unknown, what: string): string | undefined {
   if (text === undefined) return undefined;
-  if (typeof text === "string" && text.length <= 200 && /^[^\0\p{Surrogate}]*$/u.test(text)) return text;
+  if (isText(text, 200)) return text;
   throw invalid(`filter: ${what} must be a text of at most 200 characters, not ${show(text)}.`);
 }
 

@@ -1,7 +1,7 @@
 /** Which jobs a list is to hold: the caller's options, read. */
 import { MillraceError } from "../core/errors.ts";
 import { storableJson } from "../core/json.ts";
-import { refuseUnknown, show, wholeNumber } from "../core/options.ts";
+import { isText, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { readInstant } from "../jobs/enqueue-options.ts";
 import type { JobFilter } from "../jobs/list-store.ts";
 import { jobStatuses } from "../jobs/read-store.ts";
@@ -10,6 +10,8 @@ import { type ListOptions, listNames } from "./options.ts";
 
 /** Longer texts are not looked for. */
 const searchMaxChars = 1_000;
+/** Tags, reasons and codes are shorter. */
+const filterMaxChars = 200;
 
 /** Queue and task are for the database to find. Throws `OPTION_INVALID`, `OPTION_UNKNOWN`. */
 export function readListOptions(options: ListOptions): Omit<JobFilter, "queue" | "task"> {
@@ -17,8 +19,11 @@ export function readListOptions(options: ListOptions): Omit<JobFilter, "queue" |
   const { status, tag, reason, errorCode, input, search, createdAfter, createdBefore, after } = options;
   if (status !== undefined && !jobStatuses.includes(status))
     throw invalid(`status must be one of ${jobStatuses.join(", ")}, not ${JSON.stringify(status)}.`);
-  if (tag !== undefined && !isText(tag)) throw invalid(`tag must be a text, not ${show(tag)}.`);
-  if (search !== undefined && (!isText(search) || search === "" || search.length > searchMaxChars))
+  for (const [name, text] of Object.entries({ tag, reason, errorCode })) {
+    if (text !== undefined && !isText(text, filterMaxChars))
+      throw invalid(`${name} must be a text of at most ${filterMaxChars} characters, not ${show(text)}.`);
+  }
+  if (search !== undefined && !isText(search, searchMaxChars, 1))
     throw invalid(`search must be a text of 1 to ${searchMaxChars} characters, not ${show(search)}.`);
   if (status !== "failed" && (reason !== undefined || errorCode !== undefined))
     throw invalid('reason and errorCode are of dead letters: give status "failed" too.');
@@ -35,7 +40,5 @@ export function readListOptions(options: ListOptions): Omit<JobFilter, "queue" |
     after: after === undefined ? undefined : readCursor(after, status),
   };
 }
-
-const isText = (value: unknown): value is string => typeof value === "string" && /^[^\0\p{Surrogate}]*$/u.test(value);
 
 const invalid = (message: string): MillraceError => new MillraceError("OPTION_INVALID", message);

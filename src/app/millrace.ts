@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
-import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
+import { checkedName, refuseUnknown, show, textOrNull, wholeNumber } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { explainJob, logsOfJob, timelineOfJob } from "../jobs/answers.ts";
@@ -263,7 +263,13 @@ export class Millrace extends Listener {
   async pause(queue: string, options: { by?: string; reason?: string } = {}): Promise<boolean> {
     this.mustBeOpen();
     const id = await this.names.queues.id(checkedName(queue, "queue"));
-    return pauseQueue(this.db, this.channel, id, options.by ?? null, options.reason ?? null);
+    return pauseQueue(
+      this.db,
+      this.channel,
+      id,
+      textOrNull(options.by, "by", 200),
+      textOrNull(options.reason, "reason", 1_000),
+    );
   }
 
   async resume(queue: string): Promise<boolean> {

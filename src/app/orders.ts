@@ -2,7 +2,7 @@
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { storableJson } from "../core/json.ts";
-import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
+import { checkedName, refuseUnknown, textOrNull, wholeNumber } from "../core/options.ts";
 import { isUuid, uuidv7 } from "../core/uuid.ts";
 import type { Database } from "../db/database.ts";
 import { type Cancelled, cancelJob } from "../jobs/cancel.ts";
@@ -253,14 +253,5 @@ export abstract class Orders {
 
 /** Who and why, checked. */
 export function signatureOf({ by, reason }: OrderOptions): Signature {
-  return { by: checkedText(by, "by", 200), reason: checkedText(reason, "reason", 1_000) };
-}
-
-function checkedText(text: unknown, what: string, longest: number): string | null {
-  if (text === undefined) return null;
-  if (typeof text === "string" && text.length <= longest && /^[^\0\p{Surrogate}]*$/u.test(text)) return text;
-  throw new MillraceError(
-    "OPTION_INVALID",
-    `${what} must be a text of at most ${longest} characters, not ${show(text)}.`,
-  );
+  return { by: textOrNull(by, "by", 200), reason: textOrNull(reason, "reason", 1_000) };
 }

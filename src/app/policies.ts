@@ -1,6 +1,6 @@
 /** The settings of queues: `mill.policies`. */
 import { MillraceError } from "../core/errors.ts";
-import { checkedName, wholeNumber } from "../core/options.ts";
+import { checkedName, textOrNull, wholeNumber } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import { type IngestDecision, readDenials } from "../jobs/admission-store.ts";
 import type { Names } from "../jobs/names.ts";
@@ -42,7 +42,7 @@ export class Policies {
   async set(queue: string, changes: PolicyChanges, options: { by?: string } = {}): Promise<Policy> {
     const stored = readChanges(changes);
     const id = await this.#names.queues.id(checkedName(queue, "queue"));
-    await writePolicy(this.#db, this.#channel, id, stored, options.by ?? null);
+    await writePolicy(this.#db, this.#channel, id, stored, textOrNull(options.by, "by", 200));
     const policy = await this.get(queue);
     if (policy !== undefined) return policy;
     throw new MillraceError("POLICY_NOT_FOUND", `The policy of queue "${queue}" was removed in the same moment.`);
@@ -50,7 +50,7 @@ export class Policies {
 
   /** Takes every limit away. False when there was no policy. */
   async remove(queue: string, options: { by?: string } = {}): Promise<boolean> {
-    return deletePolicy(this.#db, this.#channel, await this.#existing(queue), options.by ?? null);
+    return deletePolicy(this.#db, this.#channel, await this.#existing(queue), textOrNull(options.by, "by", 200));
   }
 
   /** What storm control decided, the newest first. `limit` 1 to 500, default 100. */

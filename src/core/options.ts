@@ -28,6 +28,23 @@ export function wholeNumber(value: unknown, what: string, min: number, max: numb
   );
 }
 
+/** A text PostgreSQL can hold as it is: no NUL, no half surrogate pairs. Lengths in UTF-16 units. */
+export function isText(value: unknown, most: number, least = 0): value is string {
+  return (
+    typeof value === "string" && value.length >= least && value.length <= most && !/[\0\p{Surrogate}]/u.test(value)
+  );
+}
+
+/** What somebody says of themselves or of why: a text of at most `most` characters, or null. Throws `OPTION_INVALID`. */
+export function textOrNull(value: unknown, what: string, most: number): string | null {
+  if (value === undefined) return null;
+  if (isText(value, most)) return value;
+  throw new MillraceError(
+    "OPTION_INVALID",
+    `${what} must be a text of at most ${most} characters, not ${show(value)}.`,
+  );
+}
+
 const namePattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
 
 const nameCodes = {

@@ -1,7 +1,7 @@
 /** Jobs that wait for other jobs: a graph by name, written as one transaction. */
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
-import { didYouMean, refuseUnknown, show } from "../core/options.ts";
+import { didYouMean, isText, refuseUnknown, show } from "../core/options.ts";
 import type { ForeignTransaction } from "../db/database.ts";
 import type { Asked, Enqueuer } from "../jobs/enqueue.ts";
 import { type EnqueueOptions, readInstant } from "../jobs/enqueue-options.ts";
@@ -60,7 +60,7 @@ export async function enqueueFlow<Name extends string>(
     throw new MillraceError("FLOW_INVALID", `A flow has 1 to ${flowMax} jobs; this one has ${names.length}.`);
   const needed = new Set<string>();
   for (const name of names) {
-    if (name.length > 128 || /[\0\p{Surrogate}]/u.test(name))
+    if (!isText(name, 128))
       throw new MillraceError("FLOW_INVALID", `A job's name is 1 to 128 characters, not ${show(name)}.`);
     for (const other of afterOf(flow.jobs, name)) needed.add(other);
   }

@@ -6,7 +6,7 @@ import { z } from "zod";
 import type { Role } from "../access/roles.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { ApiContext } from "./env.ts";
-import { type Fields, parse, readBody, readOptionalBody, readQuery } from "./read.ts";
+import { type Fields, readBody, readOptionalBody, readParams, readQuery } from "./read.ts";
 
 export type HttpMethod = "GET" | "POST" | "PATCH" | "DELETE";
 
@@ -101,7 +101,7 @@ export function endpoint<
     async handle(c) {
       const call = {
         c,
-        params: (params ? parse(params, c.req.param()) : {}) as z.infer<Params>,
+        params: (params ? readParams(c, params) : {}) as z.infer<Params>,
         // A parameter nobody knows is a mistake: where there is no query, every one is.
         query: readQuery(c, query ?? (none as unknown as Query)),
         body: (body === undefined

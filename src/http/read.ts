@@ -39,9 +39,26 @@ export async function readOptionalBody<Schema extends z.ZodObject>(
   return parse(schema, fromJson(text, "body"));
 }
 
+/** The parameters of the path. Throws `BAD_REQUEST`. */
+export function readParams<Schema extends z.ZodObject>(c: ApiContext, schema: Schema): z.infer<Schema> {
+  return parse(schema, withoutNul(c.req.param()));
+}
+
 /** The query string; a parameter without a value counts as left out. Throws `BAD_REQUEST`, `OPTION_UNKNOWN`. */
 export function readQuery<Schema extends z.ZodObject>(c: ApiContext, schema: Schema): z.infer<Schema> {
-  return parse(schema, Object.fromEntries(Object.entries(c.req.query()).filter(([, value]) => value !== "")));
+  return parse(
+    schema,
+    withoutNul(Object.fromEntries(Object.entries(c.req.query()).filter(([, value]) => value !== ""))),
+  );
+}
+
+/** Nothing in an address has a NUL, and PostgreSQL takes none: refused here, so that no handler need think of it. */
+function withoutNul(fields: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  for (const [name, value] of Object.entries(fields)) {
+    if (value.includes("\0"))
+      throw new MillraceError("BAD_REQUEST", `${name}: expected a text without NUL characters.`);
+  }
+  return fields;
 }
 
 /** The id of a job in a path. */

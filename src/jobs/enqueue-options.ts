@@ -1,7 +1,7 @@
 /** What may be said about a job when it is enqueued, and how it is read. */
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
-import { refuseUnknown, show } from "../core/options.ts";
+import { isText, refuseUnknown, show } from "../core/options.ts";
 import { type Backoff, backoffRule } from "../core/retry.ts";
 import type { ForeignTransaction } from "../db/database.ts";
 import type { IdempotencyKey, SpecialJob } from "./enqueue-store.ts";
@@ -131,10 +131,7 @@ export function readInstant(value: Date | string, name = "runAt"): Date {
 }
 
 export function checkedTags(tags: readonly string[]): readonly string[] {
-  const fine =
-    Array.isArray(tags) &&
-    tags.length <= 20 &&
-    tags.every((tag) => typeof tag === "string" && /^[^\0\p{Surrogate}]{1,100}$/u.test(tag));
+  const fine = Array.isArray(tags) && tags.length <= 20 && tags.every((tag) => isText(tag, 100, 1));
   if (fine) return tags;
   throw new MillraceError("OPTION_INVALID", "tags must be up to 20 texts of 1 to 100 characters.");
 }
@@ -148,8 +145,7 @@ export function readKey({
 }
 
 export function checkedKey(text: unknown, name: string): string {
-  // Half surrogate pairs would all be stored as the same replacement character.
-  if (typeof text === "string" && /^[^\0\p{Surrogate}]{1,255}$/u.test(text)) return text;
+  if (isText(text, 255, 1)) return text;
   throw new MillraceError("OPTION_INVALID", `${name} must be a text of 1 to 255 characters.`);
 }
 

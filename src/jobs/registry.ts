@@ -1,6 +1,6 @@
 /** Who runs jobs, and what an operator may order them to do. An order reaches its worker at once, or with its next heartbeat. */
 import { MillraceError } from "../core/errors.ts";
-import { wholeNumber } from "../core/options.ts";
+import { textOrNull, wholeNumber } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import {
   type Drained,
@@ -48,12 +48,12 @@ export class Registry {
    * them may be resumed alone.
    */
   drainAll(options: OrderOptions = {}): Promise<number[]> {
-    return orderSystemDrain(this.#db, this.#channel, true, options.by ?? null);
+    return orderSystemDrain(this.#db, this.#channel, true, textOrNull(options.by, "by", 200));
   }
 
   /** Lets every worker claim again, whoever drained it. */
   resumeAll(options: OrderOptions = {}): Promise<number[]> {
-    return orderSystemDrain(this.#db, this.#channel, false, options.by ?? null);
+    return orderSystemDrain(this.#db, this.#channel, false, textOrNull(options.by, "by", 200));
   }
 
   /** Since when every worker drains, and who wanted it; null: they do not. */
@@ -63,17 +63,19 @@ export class Registry {
 
   /** Drains it, waits 20 s for what runs, interrupts the rest; then it stops and, under the CLI, starts anew. */
   async recycle(worker: number, options: OrderOptions = {}): Promise<void> {
-    if (!(await orderRecycle(this.#db, this.#channel, worker, options.by ?? null))) throw notFound(worker);
+    if (!(await orderRecycle(this.#db, this.#channel, worker, textOrNull(options.by, "by", 200))))
+      throw notFound(worker);
   }
 
   /** How many jobs it runs at once, from now on until it ends. */
   async setConcurrency(worker: number, concurrency: number, options: OrderOptions = {}): Promise<void> {
     const wanted = wholeNumber(concurrency, "concurrency", 1, 10_000);
-    if (!(await orderConcurrency(this.#db, this.#channel, worker, wanted, options.by ?? null))) throw notFound(worker);
+    if (!(await orderConcurrency(this.#db, this.#channel, worker, wanted, textOrNull(options.by, "by", 200))))
+      throw notFound(worker);
   }
 
   async #setDraining(worker: number, draining: boolean, { by }: OrderOptions): Promise<boolean> {
-    const changed = await orderDrain(this.#db, this.#channel, worker, draining, by ?? null);
+    const changed = await orderDrain(this.#db, this.#channel, worker, draining, textOrNull(by, "by", 200));
     if (changed.length === 0 && !(await isAtWork(this.#db, worker))) throw notFound(worker);
     return changed.length > 0;
   }

@@ -2,7 +2,7 @@
 import type { Ending } from "../jobs/endings-store.ts";
 import { MillraceError } from "../core/errors.ts";
 import { storableJson } from "../core/json.ts";
-import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
+import { checkedName, refuseUnknown, show, textOrNull, wholeNumber } from "../core/options.ts";
 import type { Executor } from "../db/database.ts";
 import type { AnyTask, Task } from "../jobs/task.ts";
 import { setBack } from "./clock.ts";
@@ -71,7 +71,7 @@ export class Schedules {
       if (place.nextAt === null) throw invalid(`schedule "${name}": cron ${show(spec.cron)} never comes again.`);
       const numbers = await numbersOf(this.#desk, tx, spec);
       const row = { name, source: "operator", spec, defined: null, anchor, paused, ...numbers, ...place } as const;
-      const inserted = await insertSchedules(tx, [row], signed(by, "by", 200));
+      const inserted = await insertSchedules(tx, [row], textOrNull(by, "by", 200));
       await tellSchedulers(tx, this.#desk.channel);
       return inserted.length === 1;
     });
@@ -120,13 +120,13 @@ export class Schedules {
     await this.#locked(name, async (tx, row) => {
       if (row.source !== "operator" && row.retiredAt === null)
         throw new MillraceError("SCHEDULE_IN_CODE", `Schedule "${name}" is defined in the app's code.`);
-      await deleteSchedule(tx, row.id, signed(by, "by", 200));
+      await deleteSchedule(tx, row.id, textOrNull(by, "by", 200));
     });
   }
 
   /** It fires nothing, and begins nothing that is queued, until it is resumed. False when it was paused already. */
   async pause(name: string, { by, reason }: ByWhy = {}): Promise<boolean> {
-    const [who, why] = [signed(by, "by", 200), signed(reason, "reason", 1_000)];
+    const [who, why] = [textOrNull(by, "by", 200), textOrNull(reason, "reason", 1_000)];
     return this.#locked(name, async (tx, row) => {
       if (row.pausedAt !== null) return false;
       const rest = { pausedAt: row.now, pausedBy: who, pausedReason: why, nextAt: null, dueAt: null };
@@ -141,13 +141,14 @@ export class Schedules {
 
   /** It goes on with its next tick: those of the pause are not made up for. False when it was not paused. */
   async resume(name: string, { by }: By = {}): Promise<boolean> {
+    const who = textOrNull(by, "by", 200);
     let id = 0;
     const resumed = await this.#locked(name, async (tx, row) => {
       ({ id } = row);
       if (row.pausedAt === null) return false;
       const awake: SavedSchedule = { ...row, pausedAt: null, pausedBy: null, pausedReason: null };
       const place = row.retiredAt === null ? placeOf(this.#desk, row.spec, row) : {};
-      await saveSchedules(tx, [{ ...awake, ...place }], { action: "schedule.resumed", by: signed(by, "by", 200) });
+      await saveSchedules(tx, [{ ...awake, ...place }], { action: "schedule.resumed", by: who });
       return true;
     });
     if (resumed) await this.#firing.check([id]);
@@ -169,7 +170,7 @@ export class Schedules {
       const { spec } = (await readSchedules(this.#desk.db, { names: [name], limit: 1 }))[0] ?? {};
       if (spec) await checkInput(this.#taskOf(spec.task), { ...spec, input: said.input });
     }
-    const signature = { by: signed(by, "by", 200), reason: signed(reason, "reason", 1_000) };
+    const signature = { by: textOrNull(by, "by", 200), reason: textOrNull(reason, "reason", 1_000) };
     const run = await this.#firing.runNow(found.id, { ...signature, input: said.input });
     if (run === undefined)
       throw new MillraceError("SCHEDULE_BUSY", `Schedule "${name}" has as many runs as may be at once.`);
@@ -186,7 +187,8 @@ export class Schedules {
 
   /** By name. `limit` 1 to 1 000, default 100; `after` the last name of the page before. */
   async list({ limit = 100, after }: { limit?: number; after?: string } = {}): Promise<ScheduleInfo[]> {
-    const rows = await readSchedules(this.#desk.db, { limit: wholeNumber(limit, "limit", 1, 1_000), after });
+    const page = { limit: wholeNumber(limit, "limit", 1, 1_000), after: textOrNull(after, "after", 128) ?? undefined };
+    const rows = await readSchedules(this.#desk.db, page);
     return rows.map(infoOf);
   }
 
@@ -268,7 +270,7 @@ export class Schedules {
     details: object,
     change: (row: ScheduleRow) => Spec,
   ): Promise<void> {
-    const who = signed(by, "by", 200);
+    const who = textOrNull(by, "by", 200);
     const id = await this.#locked(name, async (tx, row) => {
       const spec = change(row);
       await checkInput(this.#taskOf(spec.task), spec);
@@ -315,13 +317,4 @@ function notFound(name: string): MillraceError {
 
 function invalid(message: string): MillraceError {
   return new MillraceError("SCHEDULE_INVALID", message);
-}
-
-function signed(text: unknown, what: string, longest: number): string | null {
-  if (text === undefined) return null;
-  if (typeof text === "string" && text.length <= longest && /^[^\0\p{Surrogate}]*$/u.test(text)) return text;
-  throw new MillraceError(
-    "OPTION_INVALID",
-    `${what} must be a text of at most ${longest} characters, not ${show(text)}.`,
-  );
 }

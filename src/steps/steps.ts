@@ -7,7 +7,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { storableJson } from "../core/json.ts";
-import { show } from "../core/options.ts";
+import { isText, show } from "../core/options.ts";
 
 export type StepKind = "run" | "sleep" | "event";
 
@@ -180,7 +180,7 @@ export class Steps<Transaction> implements StepContext<Transaction> {
     this.#next += 1;
     const outer = inside.getStore();
     const going = (async () => {
-      if (typeof name !== "string" || !/^[^\0\p{Surrogate}]{1,128}$/u.test(name))
+      if (!isText(name, 128, 1))
         throw new MillraceError("STEP_INVALID", `A step's name is 1 to 128 characters, not ${show(name)}.`);
       if (outer?.run === this)
         throw new MillraceError(
@@ -238,6 +238,6 @@ function changed({ place, name, kind }: StepRecord, what: string): MillraceError
 }
 
 export function checkedEvent(event: unknown): string {
-  if (typeof event === "string" && /^[^\0\p{Surrogate}]{1,255}$/u.test(event)) return event;
+  if (isText(event, 255, 1)) return event;
   throw new MillraceError("OPTION_INVALID", `An event's name is a text of 1 to 255 characters, not ${show(event)}.`);
 }

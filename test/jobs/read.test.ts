@@ -375,6 +375,8 @@ describe("a list", () => {
       "OPTION_INVALID",
     ],
     ["a tag with a NUL", { tag: "a\0" }, "OPTION_INVALID"],
+    ["a reason with a NUL", { status: "failed", reason: "a\0" }, "OPTION_INVALID"],
+    ["an error code with half a character", { status: "failed", errorCode: "\ud800" }, "OPTION_INVALID"],
     ["a tag that is no text", { tag: 7 }, "OPTION_INVALID"],
     ["a queue name that is none", { queue: "a\0" }, "QUEUE_NAME_INVALID"],
     ["a task name that is none", { task: "a\0" }, "TASK_NAME_INVALID"],
