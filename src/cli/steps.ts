@@ -7,7 +7,7 @@ import { command } from "./command.ts";
 import { pageArguments, pageLimit } from "./jobs.ts";
 import { fromNow, oneLine, paint, print, printJson, table } from "./print.ts";
 
-type Shown = Pick<Step, "place" | "name" | "kind" | "event" | "attempt" | "result"> & {
+type Shown = Pick<Step, "place" | "name" | "kind" | "event" | "attempt" | "result" | "failure"> & {
   readonly until: string | null;
   readonly finished_at: string | null;
 };
@@ -46,7 +46,11 @@ function tableOf(items: readonly Shown[]): string {
       step.attempt,
       fromNow(step.finished_at, now),
       step.until === null ? "" : fromNow(step.until, now),
-      step.result === null ? "" : oneLine(JSON.stringify(step.result), 60),
+      step.failure !== null
+        ? oneLine(`${step.failure.name}: ${step.failure.message}`, 60)
+        : step.result === null
+          ? ""
+          : oneLine(JSON.stringify(step.result), 60),
     ]),
   );
 }

@@ -61,6 +61,26 @@ export interface Failure {
   readonly retryAfterMs: number;
 }
 
+/** Thrown through the task to end its attempt and go on after a pause. */
+export class Snooze extends Error {
+  readonly pauseMs: number;
+  constructor(pauseMs: number) {
+    super("snoozed");
+    this.pauseMs = pauseMs;
+  }
+}
+
+/** An error that means here what the thrown one meant there. */
+export function errorOf({ code, message, stack, retryable, retryAfterMs }: Failure): Error {
+  const error = !retryable
+    ? new NonRetryableError(message, { code })
+    : code === "RATE_LIMIT"
+      ? new RateLimitError(message, { retryAfterMs })
+      : Object.assign(new Error(message), { code });
+  error.stack = stack ?? "";
+  return error;
+}
+
 const postgresCodes: ReadonlyMap<string, string> = new Map([
   ["40P01", "DB_DEADLOCK"],
   ["40001", "SERIALIZATION"],

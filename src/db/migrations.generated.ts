@@ -763,4 +763,7 @@ create table millrace.sign_ins (
 );
 create index sign_ins_expires on millrace.sign_ins (expires_at);
 `,
+  "0011_step_failures.sql": `-- What a step threw before its run went on to another one: whenever the run comes by again, it throws the same.
+alter table millrace.steps add column failure jsonb;
+`,
 };

@@ -43,6 +43,10 @@ const step = z
     until: time.nullable().describe("When a sleep, or a wait for an event, is over."),
     event: text.nullable(),
     result: z.unknown().describe("What it returned, or what came with the event."),
+    failure: z
+      .object({ name: text, code: text, message: text })
+      .nullable()
+      .describe("What it threw before the run went on to another step; the run finds it whenever it comes by again."),
     attempt: attemptNumber,
     started_at: time,
     finished_at: time.nullable(),

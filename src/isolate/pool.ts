@@ -4,10 +4,10 @@
  */
 import { type ErrorCode, MillraceError, NonRetryableError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
-import { type Failure, readFailure } from "../core/retry.ts";
+import { type Failure, errorOf, readFailure } from "../core/retry.ts";
 import type { StoredTrace } from "../telemetry/trace-context.ts";
 import type { IsolateRule } from "./options.ts";
-import { type Ask, type Ended, type FromIsolate, type JobFacts, errorOf } from "./protocol.ts";
+import { type Ask, type Ended, type FromIsolate, type JobFacts } from "./protocol.ts";
 import { type End, type Vessel, launch } from "./vessel.ts";
 
 /** One attempt. */

@@ -1,5 +1,4 @@
 /** What a worker and its threads or processes say to each other. One job at a time, so that a crash is that job's and nobody else's. */
-import { NonRetryableError, RateLimitError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { Failure } from "../core/retry.ts";
 import type { NewStep } from "../steps/steps.ts";
@@ -70,14 +69,3 @@ export type Ended =
   | { readonly as: "snoozed"; readonly pauseMs: number }
   /** It goes on in this step later. */
   | { readonly as: "suspended"; readonly step: NewStep; readonly pauseMs: number };
-
-/** An error that means here what the thrown one meant there. */
-export function errorOf({ code, message, stack, retryable, retryAfterMs }: Failure): Error {
-  const error = !retryable
-    ? new NonRetryableError(message, { code })
-    : code === "RATE_LIMIT"
-      ? new RateLimitError(message, { retryAfterMs })
-      : Object.assign(new Error(message), { code });
-  error.stack = stack ?? "";
-  return error;
-}

@@ -5,19 +5,11 @@ import { type ErrorCode, MillraceError, NonRetryableError, errorCodes } from "..
 import { storableJson } from "../core/json.ts";
 import type { Log } from "../core/log.ts";
 import { progressJson } from "../core/progress.ts";
-import { type Failure, readFailure } from "../core/retry.ts";
-import { type NewStep, type StepRecord, type StepStore, Steps } from "../steps/steps.ts";
-import { type Ask, type Ended, type FromIsolate, type ToIsolate, errorOf } from "./protocol.ts";
+import { type Failure, Snooze, errorOf, readFailure } from "../core/retry.ts";
+import { type NewStep, type StepRecord, type StepStore, Steps, Suspension } from "../steps/steps.ts";
+import { type Ask, type Ended, type FromIsolate, type ToIsolate } from "./protocol.ts";
 
 export type Handler = (context: object) => unknown;
-
-class Snooze extends Error {
-  readonly pauseMs: number;
-  constructor(pauseMs: number) {
-    super("snoozed");
-    this.pauseMs = pauseMs;
-  }
-}
 
 interface Waiting {
   readonly resolve: (value: unknown) => void;
@@ -50,15 +42,16 @@ export class Turn {
     }
   }
 
-  /** The same judgement as in the worker (jobs/running.ts): steps under way end first, and a run that is to wait does, whatever it threw. */
+  /** The same judgement as in the worker (jobs/running.ts): steps under way end first, and a run that must not go on does not, whatever it said. */
   async #run(handler: Handler): Promise<Ended> {
-    const thrown = await this.#handle(handler);
+    const said = await this.#handle(handler);
     for (let rest = this.#steps?.underWay; rest; rest = this.#steps?.underWay) await rest;
-    const suspension = this.#steps?.suspension;
-    if (suspension) return { as: "suspended", step: suspension.step, pauseMs: suspension.pauseMs };
-    if ("output" in thrown) return this.#done(thrown.output);
-    if (thrown.error instanceof Snooze) return { as: "snoozed", pauseMs: thrown.error.pauseMs };
-    return { as: "failed", failure: readFailure(thrown.error) };
+    const halted = this.#steps?.halted;
+    if (halted instanceof Suspension) return { as: "suspended", step: halted.step, pauseMs: halted.pauseMs };
+    if (halted === undefined && "output" in said) return this.#done(said.output);
+    const thrown = halted ?? ("error" in said ? said.error : undefined);
+    if (thrown instanceof Snooze) return { as: "snoozed", pauseMs: thrown.pauseMs };
+    return { as: "failed", failure: readFailure(thrown) };
   }
 
   async #handle(handler: Handler): Promise<{ output: unknown } | { error: unknown }> {
@@ -89,6 +82,7 @@ export class Turn {
   abort(reason: Failure["code"], message: string): void {
     this.#reason = codedError(reason, message);
     this.#abort?.abort(this.#reason);
+    this.#steps?.interrupt(this.#reason);
   }
 
   /** The worker's answer to a question of this turn. */
@@ -114,7 +108,11 @@ export class Turn {
 
   get #ownSteps(): Steps<never> {
     const { hasSteps, maxResultBytes } = this.#facts;
-    this.#steps ??= new Steps(this.#stepStore(), hasSteps, maxResultBytes);
+    this.#steps ??= new Steps(this.#stepStore(), {
+      hasRecords: hasSteps,
+      maxBytes: maxResultBytes,
+      interrupted: this.#reason,
+    });
     return this.#steps;
   }
 

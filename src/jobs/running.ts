@@ -3,7 +3,7 @@ import { type Duration, describeMs, durationMs, wholeMs } from "../core/duration
 import { MillraceError } from "../core/errors.ts";
 import { storableJson } from "../core/json.ts";
 import type { Log } from "../core/log.ts";
-import { type BackoffRule, readFailure, retryDelayMs } from "../core/retry.ts";
+import { type BackoffRule, Snooze, readFailure, retryDelayMs } from "../core/retry.ts";
 import type { ForeignTransaction } from "../db/database.ts";
 import type { ClaimedRow } from "./claim-store.ts";
 import type { Dependency } from "./dependencies-store.ts";
@@ -34,14 +34,6 @@ export interface Host {
 
 /** Why a running job was asked to end. */
 export type Interruption = "timeout" | "shutdown" | "lease_lost" | "cancelled";
-
-class Snooze extends Error {
-  readonly pauseMs: number;
-  constructor(pauseMs: number) {
-    super("snoozed");
-    this.pauseMs = pauseMs;
-  }
-}
 
 export class RunningJob implements JobContext {
   readonly id: string;
@@ -146,7 +138,7 @@ export class RunningJob implements JobContext {
     const underWay = this.#steps?.underWay;
     if (underWay !== undefined) return underWay.then(() => undefined);
     if (!this.hasSteps || this.definition?.isolate) return undefined;
-    const leftOut = ended === undefined && !this.completed && this.#steps?.suspension === undefined;
+    const leftOut = ended === undefined && !this.completed && this.halted === undefined;
     if (!leftOut || this.#compared) return undefined;
     this.#compared = true;
     return this.#ownSteps.ended().catch((error: unknown) => {
@@ -155,8 +147,17 @@ export class RunningJob implements JobContext {
   }
 
   get #ownSteps(): Steps<ForeignTransaction> {
-    this.#steps ??= new Steps(this.#host.stepsOf(this), this.hasSteps, this.#host.maxResultBytes);
+    this.#steps ??= new Steps(this.#host.stepsOf(this), {
+      hasRecords: this.hasSteps,
+      maxBytes: this.#host.maxResultBytes,
+      interrupted: this.#interrupted && interruption(this.#interrupted, this.timeoutMs),
+    });
     return this.#steps;
+  }
+
+  /** With what its steps ended the attempt, whatever the task made of that. */
+  get halted(): Error | undefined {
+    return this.#steps?.halted;
   }
 
   get timeoutMs(): number {
@@ -172,8 +173,10 @@ export class RunningJob implements JobContext {
     if (this.#interrupted !== undefined) return;
     this.#interrupted = why;
     this.interruptedAt = performance.now();
-    this.#abort?.abort(interruption(why, this.timeoutMs));
-    this.onInterrupt?.(interruption(why, this.timeoutMs));
+    const reason = interruption(why, this.timeoutMs);
+    this.#abort?.abort(reason);
+    this.#steps?.interrupt(reason);
+    this.onInterrupt?.(reason);
   }
 
   /** The task, which runs elsewhere, looked at its signal there. */
@@ -183,7 +186,7 @@ export class RunningJob implements JobContext {
 
   /** The result of an attempt that ended, normally (`thrown` absent) or by throwing. */
   result(now: number, how: { thrown: unknown } | undefined): Result {
-    const ended = how ?? this.#strayed;
+    const ended = this.halted === undefined ? (how ?? this.#strayed) : { thrown: this.halted };
     const base = {
       lease: this.lease.id,
       jobId: this.id,
@@ -212,8 +215,7 @@ export class RunningJob implements JobContext {
     // One that never looked at its signal and returned has done its work: the cancel came too late.
     if (this.#interrupted === "cancelled" && (ended !== undefined || this.#abort !== undefined))
       return { ...base, ...cancelledResult };
-    const suspension = ended?.thrown instanceof Suspension ? ended.thrown : this.#steps?.suspension;
-    if (suspension !== undefined && !this.completed) return { ...base, ...suspended(suspension) };
+    if (ended?.thrown instanceof Suspension && !this.completed) return { ...base, ...suspended(ended.thrown) };
     if (ended === undefined && this.completed) {
       // History knows whether it is done. If not, the task kept quiet about its transaction having been rolled back.
       const message = "The task completed this job inside a transaction that did not commit.";

@@ -1,7 +1,7 @@
 /** Steps and the events they wait for. A step is kept only while its worker holds the job: one that was declared dead keeps nothing. */
 import type { Database, Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
-import type { NewStep, StepKind, StepRecord } from "../steps/steps.ts";
+import type { NewStep, StepFailure, StepKind, StepRecord } from "../steps/steps.ts";
 import { moveJobs } from "./orders-store.ts";
 
 /** A step with whose it is. */
@@ -14,7 +14,7 @@ export interface OwnStep extends NewStep {
 }
 
 const columns = sql`
-  place, name, kind, finished_at is not null as finished, result, result is not null as returned,
+  place, name, kind, finished_at is not null as finished, result, result is not null as returned, failure, event,
   greatest(extract(epoch from until - now()) * 1000, 0)::float8 as "leftMs"`;
 
 export async function loadSteps(db: Executor, jobId: string): Promise<StepRecord[]> {
@@ -39,6 +39,7 @@ export async function keepSteps(
       name: step.name,
       kind: step.kind,
       result: step.result,
+      failure: step.failure,
       finished: step.finished,
       until_ms: step.untilMs,
       until_time: step.untilTime,
@@ -48,7 +49,7 @@ export async function keepSteps(
   const rows = await db.rows<[string, number]>(sql`
     with given as materialized (
       select * from jsonb_to_recordset(${given}::jsonb) as g (
-        lease bigint, job_id uuid, attempt smallint, first boolean, place int, name text, kind text, result text, finished boolean,
+        lease bigint, job_id uuid, attempt smallint, first boolean, place int, name text, kind text, result text, failure jsonb, finished boolean,
         until_ms float8, until_time timestamptz, event text)
     ),
     held as materialized (
@@ -62,8 +63,8 @@ export async function keepSteps(
       update millrace.jobs j set options = coalesce(j.options, '{}') || '{"steps": true}' from ours where ours.first and j.id = ours.job_id
     ),
     kept as (
-      insert into millrace.steps (job_id, place, name, kind, until, event, result, attempt, finished_at)
-      select job_id, place, name, kind, coalesce(until_time, now() + until_ms * interval '1 millisecond'), event, result::jsonb, attempt,
+      insert into millrace.steps (job_id, place, name, kind, until, event, result, failure, attempt, finished_at)
+      select job_id, place, name, kind, coalesce(until_time, now() + until_ms * interval '1 millisecond'), event, result::jsonb, failure, attempt,
              case when finished then now() end
       from ours on conflict (job_id, place) do nothing returning job_id, place, until
     )
@@ -149,6 +150,8 @@ export interface Step {
   readonly event: string | null;
   /** What it returned, or what came with the event. */
   readonly result: unknown;
+  /** What it threw, before the run went on to another step. */
+  readonly failure: Pick<StepFailure, "name" | "code" | "message"> | null;
   /** The attempt that began it. */
   readonly attempt: number;
   readonly startedAt: Date;
@@ -156,7 +159,7 @@ export interface Step {
   readonly finishedAt: Date | null;
 }
 
-const described = sql`place + 1 as place, name, kind, until, event, result, attempt::int, started_at as "startedAt", finished_at as "finishedAt"`;
+const described = sql`place + 1 as place, name, kind, until, event, result, failure - 'retryable' - 'retryAfterMs' as failure, attempt::int, started_at as "startedAt", finished_at as "finishedAt"`;
 
 /** In order, those behind the place `after`. */
 export function readSteps(db: Executor, jobId: string, limit: number, after: number): Promise<Step[]> {

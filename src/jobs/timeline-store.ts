@@ -107,7 +107,7 @@ export async function readHistory(db: Database, id: string, limit: number): Prom
       union all
       (select 'step', coalesce(s.finished_at, s.started_at), s.place::text, jsonb_build_object(
                 'place', s.place, 'name', s.name, 'kind', s.kind, 'attempt', s.attempt, 'until', s.until, 'event', s.event,
-                'started_at', s.started_at, 'finished_at', s.finished_at, 'returned', s.result is not null)
+                'started_at', s.started_at, 'finished_at', s.finished_at, 'returned', s.result is not null, 'failure', s.failure->>'message')
        from millrace.steps s where s.job_id = ${id}::uuid order by s.place desc limit ${stepsMax}::int)
       union all
       select 'result', r.at, r.job_id::text, jsonb_build_object('bytes', octet_length(r.result::text))

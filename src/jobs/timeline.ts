@@ -304,7 +304,9 @@ function stepEntry(at: Date, body: HistoryRow["body"]): StoryEntry {
     stepKind === "sleep"
       ? `sleeps${end}`
       : stepKind === "run"
-        ? `done in attempt ${attempt}`
+        ? typeof body["failure"] === "string"
+          ? `threw in attempt ${attempt}, and the run went on: ${body["failure"]}`
+          : `done in attempt ${attempt}`
         : finishedAt === null
           ? `waits for event "${event}"${end}`
           : body["returned"] === true

@@ -144,8 +144,9 @@ export async function attemptTask<Input, Output>(
   try {
     ended = { value: await job.execute() };
     job.output = ended.value;
+    if (job.halted) ended = { thrown: job.halted };
   } catch (thrown) {
-    ended = { thrown };
+    ended = { thrown: job.halted ?? thrown };
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", cancel);
@@ -197,6 +198,8 @@ function stepsInMemory(events: Readonly<Record<string, unknown>>): StepStore<For
     kind,
     finished: true,
     result: Object.hasOwn(events, event) ? events[event] : undefined,
+    failure: null,
+    event,
     leftMs: 0,
   });
   return {

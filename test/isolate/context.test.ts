@@ -109,11 +109,33 @@ describe.each(["thread", "process"] as const)("a task in a %s", (kind) => {
       lastErrorCode: "STEP_CHANGED",
       lastErrorMessage: expect.stringContaining('the code asks for step "other" in its place'),
     });
+    const forgiving = await mill.enqueue(act, { do: "forgiving" });
+    await until(mill, forgiving.id, "delayed");
+    await mill.db.query(
+      sql`update millrace.jobs set input = '{"do": "forgiving", "name": "other"}' where id = ${forgiving.id}::uuid`,
+    );
+    await mill.promote(forgiving.id);
+    expect(await until(mill, forgiving.id, "failed")).toMatchObject({ lastErrorCode: "STEP_CHANGED" });
+    expect(await said(mill, forgiving.id)).toEqual([]);
     const forgetful = await mill.enqueue(act, { do: "forgetful" });
     expect(await until(mill, forgetful.id, "failed")).toMatchObject({
       lastErrorCode: "STEP_CHANGED",
       lastErrorMessage: expect.stringContaining("the code has ended without it"),
     });
+  });
+
+  test("that goes on after a step that threw finds the same failure in the next attempt", async () => {
+    const { act, mill } = await open(kind);
+    await using _ = mill;
+    mill.work();
+    const { id } = await mill.enqueue(act, { do: "forgiving", name: "fails" });
+    await until(mill, id, "completed");
+    expect(await said(mill, id)).toEqual(["compensates CARD_DECLINED"]);
+    expect(await mill.steps(id)).toMatchObject([
+      { name: "fails", failure: { name: "Error", code: "CARD_DECLINED", message: "no" } },
+      { name: "compensate", failure: null },
+      { name: "rest" },
+    ]);
   });
 
   test("that is killed in the middle of a step keeps nothing of it, and does what was done before it no more", async () => {

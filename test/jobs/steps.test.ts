@@ -317,6 +317,220 @@ describe("what is wrong with a step", () => {
   });
 });
 
+describe("a task that catches", () => {
+  class Declined extends Error {
+    override readonly name = "Declined";
+    readonly code = "CARD_DECLINED";
+  }
+
+  test("what a step threw, and goes on to another step, finds the same failure whenever it runs again", async () => {
+    const did: string[] = [];
+    const told: unknown[] = [];
+    const saga = task({
+      name: "saga",
+      maxAttempts: 2,
+      backoff: { delay: "1ms" },
+      async run({ step, attempt }) {
+        try {
+          await step.run("charge", () => {
+            did.push(`charge ${attempt}`);
+            if (did.length === 1) throw new Declined("no money");
+            return "receipt";
+          });
+          return "paid";
+        } catch (error) {
+          const { name, code, message } = error as Declined;
+          told.push({ name, code, message, same: error instanceof Declined });
+          await step.run("undo", () => void did.push(`undo ${attempt}`));
+          await step.sleep("nap", "10ms");
+          if (attempt === 1) throw new Error("crash");
+          return "undone";
+        }
+      },
+    });
+    await using mill = await file.open([saga]);
+    const job = await mill.enqueue(saga, null);
+    mill.work();
+    expect(await mill.waitUntilFinished(job)).toBe("undone");
+    expect(did).toEqual(["charge 1", "undo 1"]);
+    const declined = { name: "Declined", code: "CARD_DECLINED", message: "no money", same: false };
+    expect(told).toEqual([declined, declined, declined]);
+    expect(await mill.steps(job.id)).toMatchObject([
+      { name: "charge", failure: { name: "Declined", code: "CARD_DECLINED", message: "no money" }, result: null },
+      { name: "undo", failure: null },
+      { name: "nap" },
+    ]);
+    const { story } = await mill.timeline(job.id);
+    expect(story.map(({ summary }) => summary)).toContain(
+      'Step 1, "charge": threw in attempt 1, and the run went on: no money.',
+    );
+  });
+
+  test("what a step threw, and throws it on, does that step again in the next attempt", async () => {
+    const did: number[] = [];
+    const again = task({
+      name: "again",
+      backoff: { delay: "1ms" },
+      async run({ step, attempt, log }) {
+        try {
+          return await step.run("fetch", () => {
+            did.push(attempt);
+            if (attempt === 1) throw new Declined("not yet");
+            return attempt;
+          });
+        } catch (error) {
+          log.info({}, "again later");
+          throw error;
+        }
+      },
+    });
+    await using mill = await file.open([again]);
+    const job = await mill.enqueue(again, null);
+    mill.work();
+    expect(await mill.waitUntilFinished(job)).toBe(2);
+    expect(did).toEqual([1, 2]);
+    const [failed] = await mill.db.query(sql`select error_code, error_message, error_stack from millrace.attempts`);
+    expect(failed).toMatchObject({
+      error_code: "CARD_DECLINED",
+      error_message: "not yet",
+      error_stack: expect.stringContaining("steps.test.ts") as string,
+    });
+  });
+
+  test("failures of steps side by side keeps them before the next step, in their places", async () => {
+    const did: string[] = [];
+    const both = task({
+      name: "both",
+      async run({ step }) {
+        const ends = await Promise.allSettled(
+          ["a", "b", "c"].map((name) =>
+            step.run(name, () => {
+              did.push(name);
+              if (name !== "b") throw new Error(`no ${name}`);
+              return name;
+            }),
+          ),
+        );
+        await step.sleep("nap", "10ms");
+        return ends.map((end) => (end.status === "fulfilled" ? end.value : (end.reason as Error).message));
+      },
+    });
+    await using mill = await file.open([both]);
+    const job = await mill.enqueue(both, null);
+    mill.work();
+    expect(await mill.waitUntilFinished(job)).toEqual(["no a", "b", "no c"]);
+    expect(did).toEqual(["a", "b", "c"]);
+  });
+
+  test.for([
+    ["that the code has changed", (isNew: boolean) => (isNew ? "other" : "one"), "STEP_CHANGED"],
+    ["that a result cannot be stored", () => "unstorable", "STEP_NOT_STORABLE"],
+  ] as const)("%s does nothing more, and is given up all the same", async ([, nameOf, code]) => {
+    const did: string[] = [];
+    let isNew = false;
+    const run = task({
+      name: "run",
+      async run({ step }) {
+        const name = nameOf(isNew);
+        try {
+          await step.run(name, () => {
+            did.push(name);
+            return name === "unstorable" ? 1n : 1;
+          });
+          await step.sleep("nap", "1h");
+        } catch {
+          await step.run("compensate", () => void did.push("compensate")).catch(() => undefined);
+        }
+        return "fine";
+      },
+    });
+    await using mill = await file.open([run]);
+    const job = await mill.enqueue(run, null);
+    mill.work();
+    if (code === "STEP_CHANGED") {
+      await expect.poll(async () => (await mill.job(job.id))?.status, { timeout: 10_000 }).toBe("delayed");
+      isNew = true;
+      await mill.promote(job.id);
+    }
+    await expect(mill.waitUntilFinished(job)).rejects.toMatchObject({ code: "JOB_FAILED" });
+    expect(await mill.job(job.id)).toMatchObject({ lastErrorCode: code, deadLetterReason: "NON_RETRYABLE" });
+    expect(did).toEqual([code === "STEP_CHANGED" ? "one" : "unstorable"]);
+  });
+
+  test("that the worker stops takes no step more: the next worker goes on, and nothing is compensated", async () => {
+    const did: string[] = [];
+    let began!: () => void;
+    const begun = new Promise<void>((resolve) => (began = resolve));
+    const long = task({
+      name: "long",
+      async run({ step, signal }) {
+        try {
+          await step.run("wait", async () => {
+            did.push("wait");
+            if (did.length > 1) return;
+            began();
+            await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason as Error)));
+          });
+          return "done";
+        } catch {
+          await step.run("compensate", () => void did.push("compensate"));
+          return "compensated";
+        }
+      },
+    });
+    await using mill = await file.open([long]);
+    const job = await mill.enqueue(long, null);
+    const first = mill.work();
+    await begun;
+    await first.stop({ within: "10ms" });
+    mill.work();
+    expect(await mill.waitUntilFinished(job)).toBe("done");
+    expect(did).toEqual(["wait", "wait"]);
+  });
+
+  test("that it was cancelled may still clean up in steps", async () => {
+    const did: string[] = [];
+    let began!: () => void;
+    const begun = new Promise<void>((resolve) => (began = resolve));
+    const long = task({
+      name: "long",
+      async run({ step, signal }) {
+        try {
+          await step.run("wait", async () => {
+            began();
+            await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason as Error)));
+          });
+        } catch {
+          await step.run("clean up", () => void did.push("clean up"));
+        }
+      },
+    });
+    await using mill = await file.open([long]);
+    const job = await mill.enqueue(long, null);
+    mill.work();
+    await begun;
+    await mill.cancel(job.id, { within: "10s" });
+    expect((await mill.job(job.id))?.status).toBe("cancelled");
+    expect(did).toEqual(["clean up"]);
+  });
+});
+
+test("a wait whose event has another name in new code is a change of the run", async () => {
+  let event = "a";
+  const waits = task({ name: "waits", run: ({ step }) => step.waitForEvent("go", { event }) });
+  await using mill = await file.open([waits]);
+  const job = await mill.enqueue(waits, null);
+  mill.work();
+  await expect.poll(async () => (await mill.job(job.id))?.status, { timeout: 10_000 }).toBe("delayed");
+  event = "b";
+  await mill.promote(job.id);
+  await expect(mill.waitUntilFinished(job)).rejects.toMatchObject({
+    message: expect.stringContaining(
+      'its step 1 was wait "go", and the code waits for event "b" instead of "a"',
+    ) as string,
+  });
+});
+
 test("a replay begins anew, with steps of its own", async () => {
   let did = 0;
   const once = task({ name: "once", run: ({ step }) => step.run("count", () => (did += 1)) });

@@ -86,6 +86,19 @@ const acts: Readonly<Record<string, (context: JobContext<Act>) => unknown>> = {
     await step.sleepUntil("past", new Date(0));
     return { paid, approval, never: never === undefined };
   },
+  /** Catches whatever its step throws, and would compensate. */
+  async forgiving({ step, input, log }) {
+    try {
+      await step.run(input.name ?? "one", () => {
+        if (input.name === "fails") throw Object.assign(new Error("no"), { code: "CARD_DECLINED" });
+      });
+      await step.sleep("nap", "1h");
+    } catch (error) {
+      await step.run("compensate", () => log.info({}, `compensates ${(error as { code?: string }).code}`));
+      await step.sleep("rest", "20ms");
+    }
+    return "fine";
+  },
   async stubborn({ step, log }) {
     await step.sleep("nap", "30ms").catch(() => log.info({}, "caught"));
     await step.run("after", () => log.info({}, "after")).catch(() => undefined);
