@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 /** `npm run bench`: makes sure of the peers and of a Node that they accept (22), then runs main.mjs under it. */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 const here = import.meta.dirname;
 const LEAST_NODE = 22;
 
-if (!existsSync(join(here, "node_modules", "@dbos-inc"))) {
+const { dependencies } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
+if (!Object.keys(dependencies).every((name) => existsSync(join(here, "node_modules", name)))) {
   console.log("bench: installing the peers (npm ci) …");
   const done = spawnSync("npm", ["--prefix", here, "ci", "--no-audit", "--no-fund", "--loglevel=error"], {
     stdio: "inherit",

@@ -5,6 +5,7 @@ export const CONTENDERS = {
   "pg-boss": { server: "postgres", package: "pg-boss", history: "kept" },
   bullmq: { server: "redis", package: "bullmq", history: "deleted" },
   dbos: { server: "postgres", package: "@dbos-inc/dbos-sdk", history: "kept" },
+  absurd: { server: "postgres", package: "absurd-sdk", history: "kept" },
   raw: { server: "postgres", history: "kept", ceiling: true },
 };
 

@@ -16,7 +16,8 @@ export const HELP = `Usage: node bench/run.mjs [options]
   --out file         where the results go, without .json and .md (default bench/results/<date>-<machine>)
 
   BENCH_DATABASE_URL, BENCH_REDIS_URL   running servers to use instead of own ones; the Redis database is emptied
-  BENCH_PG_BIN, BENCH_DATA_DIR          where PostgreSQL's programs are; where the servers put their data`;
+  BENCH_PG_BIN, BENCH_DATA_DIR          where PostgreSQL's programs are; where the servers put their data
+  BENCH_ABSURD_SQL                      absurd's sql/absurd.sql, which its npm package is without; if not set, absurd is left out`;
 
 function listed(what, text, known, byDefault) {
   const names = text ? text.split(",").filter(Boolean) : byDefault;
