@@ -1,7 +1,6 @@
 import { type Millrace, schedule, task } from "millrace";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { readAddresses } from "../../src/access/addresses.ts";
-import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
 import { type ApiOptions, createApi } from "../../src/http/api.ts";
 import { gate, tally, useDatabase } from "../support/engine.ts";
@@ -194,7 +193,7 @@ describe("GET /health", () => {
     expect((await call("/health")).body).toEqual(first.body);
     expect(query.mock.calls.length).toBe(enqueued);
     vi.spyOn(performance, "now").mockReturnValue(performance.now() + 2_001);
-    await vi.waitFor(async () => expect((await call<Health>("/health")).body.queue.queued).toBe(1));
+    await vi.waitFor(async () => expect((await call<Health>("/health")).body.queue.queued).toBe(1), 20_000);
     vi.restoreAllMocks();
   });
 });

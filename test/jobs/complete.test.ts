@@ -199,7 +199,10 @@ describe("completing inside a transaction", () => {
     await mill.db.query(sql`update millrace.workers set beat_at = now() - interval '2 hours'`);
     await reapNow(mill);
     const second = mill.work({ lease: "1h" });
-    await vi.waitFor(async () => expect(await mill.job(id)).toMatchObject({ status: "completed" }), { interval: 10 });
+    await vi.waitFor(async () => expect(await mill.job(id)).toMatchObject({ status: "completed" }), {
+      timeout: 20_000,
+      interval: 10,
+    });
     leaseTaken.open();
     expect(await outcome.opened).toMatchObject({
       code: "JOB_STATE",
