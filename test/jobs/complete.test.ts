@@ -114,7 +114,8 @@ describe("completing inside a transaction", () => {
           done.add(context.input);
           if (context.input === 1) throw new Error("too late to fail");
           if (context.input === 2) context.snooze(1);
-          if (context.input === 3) await new Promise((resolve) => context.signal.addEventListener("abort", resolve));
+          if (context.input === 3 && !context.signal.aborted)
+            await new Promise((resolve) => context.signal.addEventListener("abort", resolve));
         },
       }),
     );
