@@ -162,7 +162,7 @@ test("a worker whose jobs ignore the end is not signed off: they are taken over 
   await using scene = await Scene.set();
   const work = { concurrency: 5, lease: 1_000, reapEvery: 250 };
   const stubborn = await scene.worker({ work });
-  const ids = await scene.enqueue("watched", 2, () => 1_800);
+  const ids = await scene.enqueue("watched", 2, () => 4_000); // longer than another process takes to start
   for (const id of ids) await stubborn.hears("began", ({ job }) => job === id);
   const heir = await scene.worker({ work });
 
