@@ -15,20 +15,28 @@ const once = [
 // … and these start several processes on one database, which only a server can hold.
 const serverOnly = ["test/postgres/**"];
 
+const shared = {
+  pool: "forks" as const,
+  maxWorkers: "100%", // vitest would leave one core alone: half of a machine that has two
+  // Long enough for a machine that has other things to do: only a test that hangs gets here.
+  testTimeout: 60_000,
+  hookTimeout: 120_000,
+  expect: { poll: { timeout: 20_000 } },
+};
+
 export default defineConfig({
-  resolve: { tsconfigPaths: true }, // `millrace` is src/index.ts, as in tsconfig.json
   test: {
-    pool: "forks",
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    ...shared,
+    globalSetup: ["test/support/setup-build.ts"],
     projects: [project("pglite", serverOnly), project("postgres", once)],
   },
 });
 
 function project(backend: "pglite" | "postgres", exclude: string[]) {
   return {
-    extends: true as const,
+    resolve: { tsconfigPaths: true }, // `millrace` is src/index.ts, as in tsconfig.json
     test: {
+      ...shared,
       name: backend,
       include: ["test/**/*.test.ts", "test/**/*.test.tsx"],
       exclude: [...configDefaults.exclude, ...exclude],

@@ -1,5 +1,5 @@
 /**
- * The CLI as a process of its own, from source, in an empty folder:
+ * The CLI as a process of its own, built as it is published, in an empty folder:
  *
  *     await using place = await cliPlace();
  *     const { code, stdout } = await place.run("jobs", "--json");
@@ -10,13 +10,12 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { expect, inject } from "vitest";
+import { builtPackage } from "../support/build.ts";
 import { backend, testDatabase } from "../support/database.ts";
 import { openSnapshot } from "../support/pglite-snapshot.ts";
-
-const root = resolve(import.meta.dirname, "../..");
 
 interface Finished {
   readonly code: number | null;
@@ -89,7 +88,8 @@ function placeIn(
   started: Started[] = [],
 ): Place {
   const begin = (args: readonly string[], below: readonly string[] = []): Started => {
-    const one = start(folder, env, [...below, ...command, ...args]);
+    const { cli, env: forTsx } = builtPackage();
+    const one = start(folder, { ...forTsx, ...env }, [...below, process.execPath, cli, ...args]);
     started.push(one);
     return one;
   };
@@ -127,15 +127,12 @@ const inherited = Object.fromEntries(
   ),
 );
 
-const command = [process.execPath, "--import", import.meta.resolve("tsx"), join(root, "src/cli/main.ts")];
-
 function start(cwd: string, env: Readonly<Record<string, string>>, words: readonly string[]): Started {
   const [program = "", ...args] = words;
   const child = spawn(program, args, {
     cwd,
     env: {
       ...inherited,
-      TSX_TSCONFIG_PATH: join(root, "tsconfig.json"), // `millrace` is src/index.ts
       MILLRACE_PORTS: "0",
       ...env,
     },

@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { cliPlace } from "../cli/process.ts";
+import { builtPackage } from "../support/build.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 
@@ -21,7 +22,7 @@ test.for(Object.entries(programs))("examples/%s.ts", async ([name, printed]) => 
   const { stdout, stderr } = await promisify(execFile)(
     process.execPath,
     ["--import", import.meta.resolve("tsx"), program],
-    { cwd: place.folder, env: { ...process.env, ...place.env, TSX_TSCONFIG_PATH: resolve(root, "tsconfig.json") } },
+    { cwd: place.folder, env: { ...process.env, ...place.env, ...builtPackage().env } },
   );
   expect(stderr).toBe("");
   expect(stdout).toMatch(printed);

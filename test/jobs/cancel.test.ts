@@ -339,6 +339,7 @@ test("jobs cancelled while workers claim and settle them end in exactly one plac
     else expect(await mill.job(order[i] as string)).toMatchObject({ status: result.value.status });
   }
   await vi.waitFor(async () => expect((await mill.stats())[0]).toMatchObject({ waiting: 0, active: 0 }), {
+    timeout: 20_000,
     interval: 5,
   });
   await Promise.all(workers.map((worker) => worker.stop()));

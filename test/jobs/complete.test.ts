@@ -114,7 +114,8 @@ describe("completing inside a transaction", () => {
           done.add(context.input);
           if (context.input === 1) throw new Error("too late to fail");
           if (context.input === 2) context.snooze(1);
-          if (context.input === 3) await new Promise((resolve) => context.signal.addEventListener("abort", resolve));
+          if (context.input === 3 && !context.signal.aborted)
+            await new Promise((resolve) => context.signal.addEventListener("abort", resolve));
         },
       }),
     );
@@ -199,7 +200,10 @@ describe("completing inside a transaction", () => {
     await mill.db.query(sql`update millrace.workers set beat_at = now() - interval '2 hours'`);
     await reapNow(mill);
     const second = mill.work({ lease: "1h" });
-    await vi.waitFor(async () => expect(await mill.job(id)).toMatchObject({ status: "completed" }), { interval: 10 });
+    await vi.waitFor(async () => expect(await mill.job(id)).toMatchObject({ status: "completed" }), {
+      timeout: 20_000,
+      interval: 10,
+    });
     leaseTaken.open();
     expect(await outcome.opened).toMatchObject({
       code: "JOB_STATE",

@@ -84,6 +84,7 @@ describe("retry", () => {
     for (const n of [1, 2]) {
       await attempts.reached(n);
       await vi.waitFor(async () => expect(await mill.job(id)).toMatchObject({ status: "failed", attempt: n }), {
+        timeout: 20_000,
         interval: 5,
       });
       await mill.retry(id, { by: "ann" });
@@ -369,7 +370,7 @@ describe("clean", () => {
         expect(await mill.db.query(sql`select count(*)::int as n from pg_locks where not granted`)).not.toEqual([
           { n: 0 },
         ]),
-      { interval: 5 },
+      { timeout: 20_000, interval: 5 },
     );
     secondWaits.open();
     expect([await first, await second]).toEqual([
@@ -401,7 +402,7 @@ describe("clean", () => {
           expect(await mill.db.query(sql`select count(*)::int as n from pg_locks where not granted`)).not.toEqual([
             { n: 0 },
           ]),
-        { interval: 5 },
+        { timeout: 20_000, interval: 5 },
       ),
     ]);
     cleaning.open();

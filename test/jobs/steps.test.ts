@@ -147,7 +147,10 @@ describe("a step", () => {
         await Promise.all([
           step.sleep("nap", "20ms"),
           step.run("work", async () => {
-            await vi.waitFor(async () => expect(await mill.steps(id)).toMatchObject([{ name: "nap" }])); // it sleeps by now
+            await vi.waitFor(async () => expect(await mill.steps(id)).toMatchObject([{ name: "nap" }]), {
+              timeout: 20_000,
+              interval: 10,
+            }); // it sleeps by now
             did.push("work");
           }),
         ]);

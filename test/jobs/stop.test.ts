@@ -2,7 +2,7 @@
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { type Job, type Log, type Millrace, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
-import { freshSchema, gate, places, tally, useDatabase } from "../support/engine.ts";
+import { freshSchema, gate, measured, places, tally, useDatabase } from "../support/engine.ts";
 
 const file = useDatabase();
 
@@ -38,6 +38,7 @@ describe("a worker that stops", () => {
     const stopped = worker.stop();
     // The 27 others wait again although three still run.
     await vi.waitFor(async () => expect(await mill.stats("default")).toMatchObject([{ waiting: 27, active: 3 }]), {
+      timeout: 20_000,
       interval: 10,
     });
     letGo.open();
@@ -293,7 +294,7 @@ describe("a slow task does not strand the jobs behind it", () => {
     expect(by.get("second") ?? 0).toBeGreaterThan(50);
   });
 
-  test("nor an urgent one: it overtakes what was claimed at a faster pace", async () => {
+  test("nor an urgent one: it overtakes what was claimed at a faster pace", measured, async () => {
     const { open, slowStarted, slowDone, urgent, by } = await changeOfPace();
     await slowStarted;
     await using producer = await open("producer");
@@ -319,12 +320,12 @@ describe("a paused queue", () => {
     const late = await mill.enqueue(hold, "late");
     await vi.waitFor(
       async () => expect(await mill.stats("default")).toMatchObject([{ paused: true, waiting: 49, active: 2 }]),
-      { interval: 10 },
+      { timeout: 20_000, interval: 10 },
     );
     letGo.open();
     await vi.waitFor(
       async () => expect(await mill.stats("default")).toMatchObject([{ waiting: 49, active: 0, completed: 2 }]),
-      { interval: 10 },
+      { timeout: 20_000, interval: 10 },
     );
     // Another queue goes on meanwhile, and shows that the worker looks for work.
     const other = tally<string>();
@@ -427,7 +428,7 @@ describe("a worker", () => {
     await worker.ready();
     await vi.waitFor(
       async () => expect(await mill.db.query(sql`select idle from millrace.workers`)).toEqual([{ idle: true }]),
-      { interval: 10 },
+      { timeout: 20_000, interval: 10 },
     );
     expect(await places(mill.db)).toEqual({});
   });

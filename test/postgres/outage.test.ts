@@ -35,7 +35,7 @@ describe.concurrent("for long", () => {
         await expect(producer.enqueue("instant", null, { queue })).rejects.toMatchObject({
           code: "DATABASE_UNREACHABLE",
         });
-        expect(performance.now() - asked).toBeLessThan(1_000);
+        expect(performance.now() - asked).toBeLessThan(4_000); // it does not wait for a connection
         refusals += 1;
         await scene.mill.enqueue("brief", { ms: 1 });
         await sleep(2_000);
@@ -376,7 +376,7 @@ function began(workers: readonly Child[], ids: readonly string[]): number {
   return ids.filter((id) => jobs.has(id)).length;
 }
 
-/** Jobs enqueued while this worker, the only one, is idle. Polling would take a second on average. */
+/** Jobs enqueued while this worker, the only one, is idle. It has just looked: without a call it would take two seconds. */
 async function expectStartsAtOnce({ mill, observer }: Scene, worker: Child): Promise<void> {
   const delays: number[] = [];
   for (let n = 0; n < 5; n += 1) {
@@ -388,7 +388,7 @@ async function expectStartsAtOnce({ mill, observer }: Scene, worker: Child): Pro
     const { at } = await worker.hears("began", ({ job }) => job === id);
     delays.push(at - before);
   }
-  expect(delays.sort((a, b) => a - b)[2]).toBeLessThan(100);
+  expect(delays.sort((a, b) => a - b)[2]).toBeLessThan(500);
 }
 
 /**

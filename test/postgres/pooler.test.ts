@@ -12,6 +12,7 @@ import pg from "pg";
 import { type Millrace, defineApp, millrace, task } from "millrace";
 import { expect, test } from "vitest";
 import { testDatabase } from "../support/database.ts";
+import { measured } from "../support/engine.ts";
 import { type Message, Proxy, texts } from "./support/proxy.ts";
 import { Observer } from "./support/ledger-proof.ts";
 import { until } from "./support/until.ts";
@@ -121,28 +122,32 @@ test("with pooler: true nothing is prepared, set, listened to or locked beyond i
   ]);
 }, 60_000);
 
-test("without a listening connection a pooled worker polls; with one of its own it is called", async () => {
-  await using database = await testDatabase();
-  const { url } = database as { url: string };
-  await using pooled = await Proxy.to(url);
-  await using direct = await Proxy.to(url);
-  const listens: string[] = [];
-  const note = (where: string) => (message: Message) => {
-    if (message.type === "Q" && /^listen/i.test(texts(message, 1)[0] ?? "")) listens.push(where);
-  };
-  pooled.onClientMessage = note("pooled");
-  direct.onClientMessage = note("direct");
-  {
-    await using mill = await millrace(app, { databaseUrl: pooled.url, pooler: true });
-    expect(await startDelay(mill)).toBeLessThan(250);
-    expect(listens).toEqual([]);
-  }
-  await using mill = await millrace(app, { databaseUrl: pooled.url, pooler: true, listenUrl: direct.url });
-  expect(await startDelay(mill)).toBeLessThan(60);
-  expect(listens).toEqual(["direct"]);
-}, 60_000);
+test(
+  "without a listening connection a pooled worker polls; with one of its own it is called",
+  { ...measured, timeout: 60_000 },
+  async () => {
+    await using database = await testDatabase();
+    const { url } = database as { url: string };
+    await using pooled = await Proxy.to(url);
+    await using direct = await Proxy.to(url);
+    const listens: string[] = [];
+    const note = (where: string) => (message: Message) => {
+      if (message.type === "Q" && /^listen/i.test(texts(message, 1)[0] ?? "")) listens.push(where);
+    };
+    pooled.onClientMessage = note("pooled");
+    direct.onClientMessage = note("direct");
+    {
+      await using mill = await millrace(app, { databaseUrl: pooled.url, pooler: true });
+      expect(await startDelay(mill)).toBeLessThan(250);
+      expect(listens).toEqual([]);
+    }
+    await using mill = await millrace(app, { databaseUrl: pooled.url, pooler: true, listenUrl: direct.url });
+    expect(await startDelay(mill)).toBeLessThan(60);
+    expect(listens).toEqual(["direct"]);
+  },
+);
 
-test("everything works through PgBouncer in transaction mode", async ({ skip }) => {
+test("everything works through PgBouncer in transaction mode", { ...measured, timeout: 60_000 }, async ({ skip }) => {
   const found = spawnSync(pooler, ["--version"]);
   skip(found.error !== undefined, "PgBouncer is not on the PATH; the test above says what it would have been sent");
 
@@ -153,7 +158,7 @@ test("everything works through PgBouncer in transaction mode", async ({ skip }) 
   await using observer = await Observer.on(url);
   await useEverything(mill, observer);
   expect(await startDelay(mill)).toBeLessThan(60);
-}, 60_000);
+});
 
 /** PgBouncer in front of one database, with fewer server connections than clients. Gone when its scope is left. */
 async function startBouncer(url: string): Promise<AsyncDisposable & { readonly url: string }> {

@@ -2,6 +2,7 @@
 import { defineApp, millrace } from "millrace";
 import { expect, test } from "vitest";
 import { testDatabase } from "../support/database.ts";
+import { measured } from "../support/engine.ts";
 import { Crew } from "./support/children.ts";
 import { Observer } from "./support/ledger-proof.ts";
 import { Scene } from "./support/scene.ts";
@@ -35,37 +36,41 @@ test("eight processes migrate one empty database at once, one of them killed on 
   await until("it is done", async () => (await observer.completed()) === 1);
 });
 
-test("a pause from another process stops all workers within a second, and holds for those that start later", async () => {
-  await using scene = await Scene.set();
-  const { mill, observer } = scene;
-  const work = { concurrency: 10 };
-  const workers = [await scene.worker({ work }), await scene.worker({ work })];
-  await scene.enqueue("watched", 8_000, (n) => n % 20);
-  await until("work is under way", async () => (await observer.completed()) > 300);
+test(
+  "a pause from another process stops all workers within a second, and holds for those that start later",
+  measured,
+  async () => {
+    await using scene = await Scene.set();
+    const { mill, observer } = scene;
+    const work = { concurrency: 10 };
+    const workers = [await scene.worker({ work }), await scene.worker({ work })];
+    await scene.enqueue("watched", 8_000, (n) => n % 20);
+    await until("work is under way", async () => (await observer.completed()) > 300);
 
-  expect(await mill.pause("default", { by: "the test", reason: "to see it stop" })).toBe(true);
-  const pausedAt = Date.now();
-  const leased = "select coalesce(sum(cardinality(job_ids) - cardinality(done)), 0) from millrace.leases";
-  await until("nothing is held", async () => (await observer.number(leased)) === 0, { within: 2_000 });
-  const stopped = await observer.completed();
-  expect(stopped).toBeLessThan(8_000);
+    expect(await mill.pause("default", { by: "the test", reason: "to see it stop" })).toBe(true);
+    const pausedAt = Date.now();
+    const leased = "select coalesce(sum(cardinality(job_ids) - cardinality(done)), 0) from millrace.leases";
+    await until("nothing is held", async () => (await observer.number(leased)) === 0, { within: 2_000 });
+    const stopped = await observer.completed();
+    expect(stopped).toBeLessThan(8_000);
 
-  // Through a restart, and for longer than any sweep or poll takes.
-  await workers[1]?.stop();
-  const late = await scene.worker({ work });
-  await until("three seconds have passed", () => Date.now() - pausedAt > 3_000, { every: 200 });
-  expect(late.all("began")).toEqual([]);
-  expect(await observer.completed()).toBe(stopped);
-  const starts = workers.flatMap((worker) => worker.all("began").map(({ at }) => at));
-  expect(Math.max(...starts)).toBeLessThan(pausedAt + 1_000);
-  expect(await observer.rows("select * from millrace.attempts")).toEqual([]);
+    // Through a restart, and for longer than any sweep or poll takes.
+    await workers[1]?.stop();
+    const late = await scene.worker({ work });
+    await until("three seconds have passed", () => Date.now() - pausedAt > 3_000, { every: 200 });
+    expect(late.all("began")).toEqual([]);
+    expect(await observer.completed()).toBe(stopped);
+    const starts = workers.flatMap((worker) => worker.all("began").map(({ at }) => at));
+    expect(Math.max(...starts)).toBeLessThan(pausedAt + 1_000);
+    expect(await observer.rows("select * from millrace.attempts")).toEqual([]);
 
-  expect(await mill.resume("default")).toBe(true);
-  expect(await until("work goes on", async () => (await observer.completed()) > stopped)).toBeLessThan(1_000);
-  await until("everything is done", finished(scene));
-  expect(await observer.completed()).toBe(8_000);
-  expect(await observer.succeededTwice()).toEqual([]);
-});
+    expect(await mill.resume("default")).toBe(true);
+    expect(await until("work goes on", async () => (await observer.completed()) > stopped)).toBeLessThan(1_000);
+    await until("everything is done", finished(scene));
+    expect(await observer.completed()).toBe(8_000);
+    expect(await observer.succeededTwice()).toEqual([]);
+  },
+);
 
 test("a worker told to stop gives back everything it holds, every time, and no attempt is used up", async () => {
   await using scene = await Scene.set();
@@ -90,7 +95,7 @@ test("a worker told to stop gives back everything it holds, every time, and no a
   expect(await scene.observer.inconsistentWorkers()).toEqual([]);
 }, 90_000);
 
-test("what a stopping worker interrupts starts at once on another that is idle", async () => {
+test("what a stopping worker interrupts starts at once on another that is idle", measured, async () => {
   await using scene = await Scene.set();
   const leaving = await scene.worker({ work: { concurrency: 10 } });
   const ids = await scene.enqueue("obedient", 10, () => 20_000);
@@ -157,7 +162,7 @@ test("a worker whose jobs ignore the end is not signed off: they are taken over 
   await using scene = await Scene.set();
   const work = { concurrency: 5, lease: 1_000, reapEvery: 250 };
   const stubborn = await scene.worker({ work });
-  const ids = await scene.enqueue("watched", 2, () => 1_800);
+  const ids = await scene.enqueue("watched", 2, () => 4_000); // longer than another process takes to start
   for (const id of ids) await stubborn.hears("began", ({ job }) => job === id);
   const heir = await scene.worker({ work });
 
@@ -176,31 +181,35 @@ test("a worker whose jobs ignore the end is not signed off: they are taken over 
   expect(await scene.observer.misplaced()).toEqual([]);
 });
 
-test("a job of a transaction that stays open for five seconds is found soon after its commit, in the middle of a long backlog", async () => {
-  await using scene = await Scene.set();
-  const worker = await scene.worker({ work: { concurrency: 10 } });
-  await using writer = await Observer.on(scene.url);
-  await writer.client.query("begin");
-  const { id } = await scene.mill.enqueue("watched", {}, { tx: writer.client });
-  const open = performance.now();
+test(
+  "a job of a transaction that stays open for five seconds is found soon after its commit, in the middle of a long backlog",
+  measured,
+  async () => {
+    await using scene = await Scene.set();
+    const worker = await scene.worker({ work: { concurrency: 10 } });
+    await using writer = await Observer.on(scene.url);
+    await writer.client.query("begin");
+    const { id } = await scene.mill.enqueue("watched", {}, { tx: writer.client });
+    const open = performance.now();
 
-  // The backlog comes later and is being worked on all the time: the job lies behind the worker's mark.
-  let delay: number | undefined;
-  while (delay === undefined) {
-    if ((await scene.observer.number("select count(*) from millrace.pending")) < 4_000)
-      await scene.enqueue("brief", 4_000, () => 1);
-    if (performance.now() - open < 5_000) continue;
-    await writer.client.query("commit");
-    const committed = Date.now();
-    delay = (await worker.hears("began", ({ job }) => job === id)).at - committed;
-  }
-  const backlog = await scene.observer.number("select count(*) from millrace.pending");
-  console.log(JSON.stringify({ foundAfterMs: delay, backlog }));
-  expect(backlog).toBeGreaterThan(100);
-  expect(delay).toBeLessThan(1_000);
-  await until("everything is done", finished(scene));
-  expect(await scene.observer.misplaced()).toEqual([]);
-});
+    // The backlog comes later and is being worked on all the time: the job lies behind the worker's mark.
+    let delay: number | undefined;
+    while (delay === undefined) {
+      if ((await scene.observer.number("select count(*) from millrace.pending")) < 4_000)
+        await scene.enqueue("brief", 4_000, () => 1);
+      if (performance.now() - open < 5_000) continue;
+      await writer.client.query("commit");
+      const committed = Date.now();
+      delay = (await worker.hears("began", ({ job }) => job === id)).at - committed;
+    }
+    const backlog = await scene.observer.number("select count(*) from millrace.pending");
+    console.log(JSON.stringify({ foundAfterMs: delay, backlog }));
+    expect(backlog).toBeGreaterThan(100);
+    expect(delay).toBeLessThan(1_000);
+    await until("everything is done", finished(scene));
+    expect(await scene.observer.misplaced()).toEqual([]);
+  },
+);
 
 test("two hundred thousand jobs pass through one worker, and its memory stays where it was", async () => {
   await using scene = await Scene.set();
@@ -218,7 +227,7 @@ test("two hundred thousand jobs pass through one worker, and its memory stays wh
   expect((megabytes.at(-1) ?? 0) - (megabytes[2] ?? 0)).toBeLessThan(80);
 }, 120_000);
 
-test("two workers on one queue share the work", async () => {
+test("two workers on one queue share the work", measured, async () => {
   await using scene = await Scene.set();
   const work = { concurrency: 10 };
   const workers = [await scene.worker({ work }), await scene.worker({ work })];

@@ -7,38 +7,14 @@
  * They run compiled: a worker that is killed and started a hundred times a minute has no time to be translated each time. Should
  * this process be killed itself, they see the pipe close and exit.
  */
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { copyFileSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
-import { afterAll } from "vitest";
+import { join } from "node:path";
+import { builtFixtures } from "../../support/build.ts";
 import type { ProducerOrders } from "../fixtures/producer.ts";
 import type { ServerOrders } from "../fixtures/server.ts";
 import type { Told } from "../fixtures/tell.ts";
 import type { WorkerAsk, WorkerOrders } from "../fixtures/worker.ts";
-
-const root = resolve(import.meta.dirname, "../../..");
-let folder: string | undefined;
-
-/** The folder of the fixtures as JavaScript, beside what they import; made once per test file. */
-function compile(): string {
-  if (folder === undefined) compileTo((folder = mkdtempSync(join(tmpdir(), "millrace-fixtures-"))));
-  return join(folder, "test/postgres/fixtures");
-}
-
-afterAll(() => {
-  if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
-});
-
-function compileTo(folder: string): void {
-  const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin/tsc");
-  const project = join(root, "test/postgres/fixtures");
-  execFileSync(process.execPath, [tsc, "-p", project, "--outDir", folder], { stdio: ["ignore", "inherit", "inherit"] });
-  copyFileSync(join(root, "package.json"), join(folder, "package.json"));
-  symlinkSync(join(root, "node_modules"), join(folder, "node_modules"), "junction");
-}
 
 interface Orders {
   readonly worker: WorkerOrders;
@@ -51,7 +27,7 @@ export class Crew implements AsyncDisposable {
 
   start<Kind extends keyof Orders>(kind: Kind, orders: Orders[Kind]): Child {
     const child = new Child(
-      spawn(process.execPath, ["--enable-source-maps", join(compile(), `${kind}.js`), JSON.stringify(orders)], {
+      spawn(process.execPath, ["--enable-source-maps", join(builtFixtures(), `${kind}.js`), JSON.stringify(orders)], {
         stdio: ["ignore", "inherit", "inherit", "ipc"],
       }),
     );
