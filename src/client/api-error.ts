@@ -38,22 +38,33 @@ export class ApiError extends Error {
   }
 }
 
-/** Undefined: it is an answer of the API. */
-export async function refusalOf(response: Response): Promise<ApiError | undefined> {
+/** What the API answered to a request to `url`. Throws what it refused. */
+export async function answerOf(response: Response, url: string): Promise<unknown> {
   const type = response.headers.get("content-type") ?? "";
-  // Some proxies refuse with a page and the status of a success.
-  if (response.ok && !type.startsWith("text/html")) return undefined;
-  const body = await response.text();
-  if (type.startsWith("application/problem+json")) {
-    const problem = JSON.parse(body) as Problem;
-    return new ApiError({ code: problem.code, message: problem.detail, action: problem.action, problem, response });
+  if (response.ok && type.startsWith("text/event-stream")) return response.body;
+  const text = await response.text();
+  const body = /^application\/(problem\+)?json\b/.test(type) ? jsonOf(text) : text;
+  // No program is answered with a page: some proxies refuse with one, and with the status of a success.
+  if (response.ok && body !== undefined && !type.startsWith("text/html")) return body === "" ? undefined : body;
+  if (type.startsWith("application/problem+json") && body !== undefined) {
+    const problem = body as Problem;
+    throw new ApiError({ code: problem.code, message: problem.detail, action: problem.action, problem, response });
   }
-  return new ApiError({
+  throw new ApiError({
     code: "API_ANSWER_INVALID",
-    message: `What answers at ${response.url} is not Millrace: status ${response.status}, ${type || "no content type"}.`,
+    message: `What answers at ${new URL(url).origin} is not Millrace: status ${response.status}, ${type || "no content type"}.`,
     action: "Check the url, and what stands between here and there, such as a proxy.",
     response,
   });
+}
+
+/** Undefined: it is none. */
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 export function unreachable(url: string, cause: unknown): ApiError {

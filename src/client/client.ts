@@ -2,7 +2,7 @@
  * A client of the API for programs and browsers. Its paths, parameters, bodies and answers are those of the OpenAPI document; whatever
  * is not an answer is thrown, as an `ApiError` with a code. It brings in nothing: not the server, no package, no module of Node.
  */
-import { ApiError, refusalOf, unreachable } from "./api-error.ts";
+import { ApiError, answerOf, unreachable } from "./api-error.ts";
 import type { paths } from "./openapi.generated.ts";
 
 export interface ClientOptions {
@@ -10,7 +10,7 @@ export interface ClientOptions {
   readonly url: string;
   /** Made by `millrace token create`. Pages of the same server need none: the session of whoever has signed in goes along. */
   readonly token?: string | undefined;
-  /** Default: the global one. What yours throws, calls throw. */
+  /** Default: the global one. */
   readonly fetch?: ((request: Request) => Promise<Response>) | undefined;
 }
 
@@ -81,18 +81,17 @@ interface AnyOptions {
 }
 
 /** Throws `OPTION_INVALID` for what is no address. */
-export function createClient({ url, token, fetch = reach }: ClientOptions): Client {
+export function createClient({ url, token, fetch = globalThis.fetch }: ClientOptions): Client {
   const base = baseOf(url);
   const call =
     (method: string) =>
-    async (path: string, options: AnyOptions = {}): Promise<unknown> => {
-      const response = await fetch(requestOf(method, base, path, options, token));
-      const refusal = await refusalOf(response);
-      if (refusal !== undefined) throw refusal;
-      const type = response.headers.get("content-type") ?? "";
-      if (type.startsWith("application/json")) return response.json();
-      if (type.startsWith("text/event-stream")) return response.body;
-      return (await response.text()) || undefined;
+    async (path: string, options?: AnyOptions): Promise<unknown> => {
+      const request = requestOf(method, base, path, options, token);
+      try {
+        return await answerOf(await fetch(request), request.url);
+      } catch (cause) {
+        throw cause instanceof ApiError || request.signal.aborted ? cause : unreachable(request.url, cause);
+      }
     };
   return { get: call("GET"), post: call("POST"), patch: call("PATCH"), delete: call("DELETE") } as Client;
 }
@@ -101,14 +100,14 @@ function requestOf(
   method: string,
   base: string,
   path: string,
-  { params, body, signal, headers: more }: AnyOptions,
+  { params, body, signal, headers: more }: AnyOptions = {},
   token: string | undefined,
 ): Request {
   const filled = path.replaceAll(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(params?.path?.[name] ?? ""));
   const query = new URLSearchParams(entriesOf(params?.query)).toString();
   const headers = new Headers({ Accept: "application/json, */*;q=0.5" });
   // Only a page of the server's own can add it, which is how a session is told from a forgery.
-  if (token === undefined) headers.set("X-Millrace-CSRF", "1");
+  if (!token) headers.set("X-Millrace-CSRF", "1");
   else headers.set("Authorization", `Bearer ${token}`);
   if (body !== undefined) headers.set("Content-Type", "application/json");
   for (const [name, value] of entriesOf({ ...more, ...params?.header })) headers.set(name, value);
@@ -137,12 +136,4 @@ function baseOf(url: string): string {
     message: `url must be an address such as http://localhost:3003, not ${JSON.stringify(url)}.`,
     action: "Give a value of the kind the message asks for.",
   });
-}
-
-async function reach(request: Request): Promise<Response> {
-  try {
-    return await globalThis.fetch(request);
-  } catch (cause) {
-    throw request.signal.aborted ? cause : unreachable(request.url, cause);
-  }
 }

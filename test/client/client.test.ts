@@ -151,6 +151,21 @@ describe("without an answer of Millrace", () => {
     expect(error).toMatchObject({ code: "API_ANSWER_INVALID", status, action: errorCodes.API_ANSWER_INVALID.action });
   });
 
+  test("JSON that is none is API_ANSWER_INVALID too", async () => {
+    await using proxy = await answering((_, response) => {
+      response.writeHead(200, { "content-type": "application/json" }).end("{");
+    });
+    expect(await errorOf(proxy.api.get("/jobs"))).toMatchObject({ code: "API_ANSWER_INVALID", status: 200 });
+  });
+
+  test("one that breaks off is API_UNREACHABLE", async () => {
+    await using lost = await answering((_, response) => {
+      response.writeHead(200, { "content-type": "application/json", "content-length": "100" });
+      response.write("{", () => response.destroy());
+    });
+    expect(await errorOf(lost.api.get("/jobs"))).toMatchObject({ code: "API_UNREACHABLE" });
+  });
+
   test("a redirect takes the token nowhere", async () => {
     const seen: string[] = [];
     await using elsewhere = await answering((request, response) => {
