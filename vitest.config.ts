@@ -8,6 +8,7 @@ const once = [
   "test/schedules/{ticks,plan}.test.ts",
   "test/events/{id-line,types}.test.ts",
   "test/cli/{usage,arguments,api-address}.test.ts",
+  "test/client/types.test.ts",
   "test/testing/**",
   "test/examples/invoices.test.ts",
   "test/board/page.test.ts",

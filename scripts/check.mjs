@@ -10,6 +10,7 @@ const ci = process.argv.includes("--ci");
 
 const checks = [
   ["generated files are fresh", "node scripts/embed.mjs --check"],
+  ["the client's types are fresh", "tsx scripts/client/generate.mjs --check"],
   ["format", "oxfmt --check"],
   ["lint", "oxlint --deny-warnings"],
   ["types", "tsc --noEmit"],

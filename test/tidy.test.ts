@@ -15,6 +15,7 @@ interface Room {
 }
 
 const rooms: Readonly<Record<string, Room>> = {
+  client: { floor: 0 }, // for browsers too: it has nothing
   core: { floor: 0, types: ["@standard-schema/spec"] },
   db: { floor: 1, packages: ["pg", "@electric-sql/pglite"] },
   steps: { floor: 1 },
@@ -136,6 +137,14 @@ describe("imports", () => {
       .map(({ from, target }) => `${from} imports ${target}`);
     expect(stray).toEqual([]);
   });
+});
+
+test("the client runs where there is no Node", () => {
+  const modules = imports.filter(({ room, target }) => room === "client" && !target.startsWith("."));
+  expect(modules).toEqual([]);
+  expect(
+    files.filter(({ room, text }) => room === "client" && /\b(process|Buffer)\b/.test(withoutComments(text))),
+  ).toEqual([]);
 });
 
 describe("files", () => {

@@ -5,15 +5,6 @@ const answerWithinMs = 30_000;
 
 export type Method = "GET" | "POST" | "PATCH" | "DELETE";
 
-/** A view of the API as it arrives: JSON has no Dates. */
-export type Wire<View> = View extends Date
-  ? string
-  : View extends readonly (infer Each)[]
-    ? readonly Wire<Each>[]
-    : View extends object
-      ? { readonly [Key in keyof View]: Wire<View[Key]> }
-      : View;
-
 /** `extraMs`: what the answer may take beyond the usual. Throws what the API says, and `OPTION_INVALID` when nothing answers there. */
 export async function ask<Answer>(
   { url, headers }: { readonly url: string; readonly headers: Readonly<Record<string, string>> },

@@ -1,16 +1,14 @@
 /** `millrace audit [verify]`: who did what, and whether the record of that is whole. */
-import type { Verification } from "../audit/verify.ts";
-import type { auditPage } from "../http/audit.ts";
+import type { AuditPage, AuditVerification } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { invalid, wordOption } from "./arguments.ts";
-import { type Wire, withQuery } from "./ask-api.ts";
+import { withQuery } from "./ask-api.ts";
 import { command } from "./command.ts";
 import { exitCodes } from "./exit-codes.ts";
 import { pageArguments, pageLimit } from "./jobs.ts";
 import { counted, fromNow, oneLine, paint, print, printJson, table } from "./print.ts";
 
 const verbs = ["list", "verify"] as const;
-type Page = Wire<ReturnType<typeof auditPage>>;
 
 /** A long record takes its time. */
 const verifyExtraMs = 600_000;
@@ -36,10 +34,10 @@ export const audit = command({
     const door = await openApi(args);
     try {
       if (verb === "list") {
-        const page = await door.ask<Page>("GET", path);
+        const page = await door.ask<AuditPage>("GET", path);
         return json ? printJson(page) : show(page);
       }
-      const found = await door.ask<Verification>("GET", "/api/audit/verify", undefined, verifyExtraMs);
+      const found = await door.ask<AuditVerification>("GET", "/api/audit/verify", undefined, verifyExtraMs);
       if (!found.whole) process.exitCode = exitCodes.failed;
       return json ? printJson(found) : print(sentence(found));
     } finally {
@@ -48,7 +46,7 @@ export const audit = command({
   },
 });
 
-function show({ items, next }: Page): void {
+function show({ items, next }: AuditPage): void {
   const now = Date.now();
   const rows = items.map((entry) => [
     entry.id,
@@ -65,7 +63,7 @@ function show({ items, next }: Page): void {
   if (next !== null) print(paint("dim", `\nMore: --after ${next}`));
 }
 
-function sentence({ verified, last, break: broken }: Verification): string {
+function sentence({ verified, last, break: broken }: AuditVerification): string {
   if (broken !== null)
     return `The audit is broken (${broken.kind}): ${broken.message} ${counted(verified, "row")} before it verified.`;
   const rows = `${counted(verified, "row")} verified`;

@@ -1,11 +1,10 @@
 /** `millrace bulk <action>`: one action on many jobs; counts them, begins, shows and stops it. */
 import type { ArgsDef } from "citty";
-import type { begunView, bulkView } from "../http/bulk-view.ts";
+import type { BulkOperation, BulkOperationPage, BulkPreview } from "../client/index.ts";
 import { type BulkAction, bulkActions } from "../jobs/bulk-walk-store.ts";
 import { jobStatuses } from "../jobs/read-store.ts";
 import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
 import { durationOption, given, invalid, signature, signatureArguments, wholeOption, wordOption } from "./arguments.ts";
-import type { Wire } from "./ask-api.ts";
 import { command } from "./command.ts";
 import { counted, facts, fromNow, paint, print, printJson, table } from "./print.ts";
 
@@ -28,7 +27,6 @@ export const paceArguments = {
   "per-second": { type: "string", valueHint: "number", description: "Jobs per second; default 1000" },
 } as const satisfies ArgsDef;
 
-type BulkItem = Wire<ReturnType<typeof bulkView>>;
 type Texts<Name extends string> = { readonly [Each in Name]?: string | undefined };
 
 /** The conditions as the API takes them. */
@@ -63,7 +61,7 @@ export const bulk = command({
     const door = await openApi(args);
     try {
       if (action === "list") {
-        const { items } = await door.ask<{ items: BulkItem[] }>("GET", "/api/bulk");
+        const { items } = await door.ask<BulkOperationPage>("GET", "/api/bulk");
         if (args.json) return printJson({ items });
         return print(items.length === 0 ? "No bulk operations." : tableOf(items));
       }
@@ -71,8 +69,8 @@ export const bulk = command({
         if (args.id === undefined) throw invalid(`bulk ${action} needs the id of an operation.`);
         const path = `/api/bulk/${encodeURIComponent(args.id)}`;
         const item = await (action === "show"
-          ? door.ask<BulkItem>("GET", path)
-          : door.ask<BulkItem>("POST", `${path}/stop`, signature({ by: args.by })));
+          ? door.ask<BulkOperation>("GET", path)
+          : door.ask<BulkOperation>("POST", `${path}/stop`, signature({ by: args.by })));
         return args.json ? printJson(item) : print(describe(item));
       }
       if (args.id !== undefined) throw invalid(`"${args.id}" is one argument too many; --ids names jobs.`);
@@ -113,14 +111,14 @@ export async function begin(
   options: object,
   asJson: boolean | undefined,
 ): Promise<void> {
-  const begun = await door.ask<Wire<ReturnType<typeof begunView>>>("POST", "/api/bulk", { action, filter, ...options });
+  const begun = await door.ask<BulkOperation | BulkPreview>("POST", "/api/bulk", { action, filter, ...options });
   if (asJson) return printJson(begun);
   const number = `${begun.more_than_expected ? "more than " : ""}${counted(begun.expected, "job")}`;
   if (!("id" in begun)) return print(`${begun.action} would look at ${number}. Nothing was changed.`);
   print(`Begun: ${begun.action} of ${number}.\n${paint("dim", `millrace bulk show ${begun.id}`)}`);
 }
 
-function tableOf(items: readonly BulkItem[]): string {
+function tableOf(items: readonly BulkOperation[]): string {
   const now = Date.now();
   return table(
     ["id", "action", "status", "expected", "looked at", "changed", "begun"],
@@ -136,7 +134,7 @@ function tableOf(items: readonly BulkItem[]): string {
   );
 }
 
-function describe(item: BulkItem): string {
+function describe(item: BulkOperation): string {
   const now = Date.now();
   const when = (time: string | null): string | null =>
     time === null ? null : `${new Date(time).toISOString()}  (${fromNow(time, now)})`;

@@ -1,4 +1,5 @@
 /** `millrace dlq [action]`: the jobs that were given up: one by one, counted, and what is done to many of them. */
+import type { DeadLetterGroups } from "../client/index.ts";
 import { type DeadLetterGroup, deadLetterGroups } from "../jobs/dead-letters-store.ts";
 import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
 import { invalid, signatureArguments, wordOption } from "./arguments.ts";
@@ -71,17 +72,13 @@ function refuseOthers(action: string, args: Readonly<Record<string, unknown>>): 
       throw invalid(`millrace dlq: --${option} is for the list, and --group counts.`);
 }
 
-interface Counted {
-  readonly groups: readonly { value: string; count: number; oldest: string; newest: string }[];
-}
-
 async function count(
   door: ApiDoor,
   group: DeadLetterGroup,
   filter: ReturnType<typeof filterOf>,
   asJson: boolean | undefined,
 ): Promise<void> {
-  const found = await door.ask<Counted>("GET", withQuery("/dlq", { group, ...filter }));
+  const found = await door.ask<DeadLetterGroups>("GET", withQuery("/dlq", { group, ...filter }));
   if (asJson) return printJson(found);
   const now = Date.now();
   const rows = found.groups.map((one) => [one.value, one.count, fromNow(one.oldest, now), fromNow(one.newest, now)]);

@@ -1,12 +1,12 @@
 /** `millrace drain`: every worker, also one that starts later, ends what it runs and claims nothing more, until `millrace drain resume`. */
 import { setTimeout as pause } from "node:timers/promises";
 import { untilEmpty } from "../app/drain.ts";
-import type { QueueStats } from "../jobs/stats-store.ts";
+import type { QueueStats, QueueStatsList, WorkerList } from "../client/index.ts";
 import { type ApiDoor, openApi } from "./api-door.ts";
 import { invalid, wordOption } from "./arguments.ts";
 import { command } from "./command.ts";
 import { counted, print, printJson } from "./print.ts";
-import { type WorkerList, orderArguments, orderer } from "./workers.ts";
+import { orderArguments, orderer } from "./workers.ts";
 
 const lookEveryMs = 1_000;
 
@@ -71,7 +71,7 @@ async function untilNothingRuns(door: ApiDoor, show: (sizes: Sizes) => void): Pr
 
 async function look(door: ApiDoor): Promise<Sizes> {
   const { workers, drained } = await door.ask<WorkerList>("GET", "/api/workers");
-  const { stats: queues } = await door.ask<{ stats: QueueStats[] }>("GET", "/api/queue/stats");
+  const { stats: queues } = await door.ask<QueueStatsList>("GET", "/api/queue/stats");
   const alive = workers.filter(({ state }) => state !== "stopped" && state !== "lost");
   const active = alive.reduce((sum, worker) => sum + worker.active, 0);
   return { active, workers: alive.length, queues, drained };

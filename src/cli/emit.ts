@@ -1,5 +1,5 @@
 /** `millrace emit <event> [payload]`: wakes the runs that wait for an event. */
-import type { Emitted } from "../jobs/steps-store.ts";
+import type { EmittedEvent } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { readJson, signature, signatureArguments } from "./arguments.ts";
 import { command } from "./command.ts";
@@ -18,7 +18,7 @@ export const emit = command({
     const door = await openApi(args);
     try {
       const body = { event: args.event, payload, ...signature({ by: args.by }) };
-      const emitted = await door.ask<Emitted>("POST", "/events", body);
+      const emitted = await door.ask<EmittedEvent>("POST", "/events", body);
       if (args.json) return printJson(emitted);
       print(
         emitted.duplicate

@@ -1,7 +1,7 @@
 /** `millrace enqueue <task> [input]`: one job. */
 import { text } from "node:stream/consumers";
 import { checkedName } from "../core/options.ts";
-import type { Enqueued } from "../jobs/enqueue.ts";
+import type { EnqueuedJob } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { durationOption, given, instantOption, invalid, readJson, wholeOption } from "./arguments.ts";
 import { command } from "./command.ts";
@@ -72,7 +72,7 @@ export const enqueue = command({
     });
     const door = await openApi(args);
     try {
-      const job = await door.ask<Enqueued>("POST", "/jobs", body);
+      const job = await door.ask<EnqueuedJob>("POST", "/jobs", body);
       if (args.json) return printJson(job);
       print(job.duplicate ? `There already is job ${job.id} with this key.` : `Enqueued job ${job.id}.`);
     } finally {

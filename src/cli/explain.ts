@@ -1,6 +1,5 @@
 /** `millrace explain <id>`: why a job is where it is, and what would move it. */
-import type { explanationView } from "../http/answers-view.ts";
-import type { Wire } from "./ask-api.ts";
+import type { Explanation } from "../client/index.ts";
 import { facts, fromNow, oneLine } from "./print.ts";
 import { showJob } from "./show-job.ts";
 
@@ -9,7 +8,7 @@ export const explain = showJob("explain", "Say why a job is where it is, and wha
 /** Longest sentence on a terminal: an error message may have 8 KiB. */
 const longest = 1_000;
 
-function describe(found: Wire<ReturnType<typeof explanationView>>): string {
+function describe(found: Explanation): string {
   const due = found.next_run_at;
   const error = found.last_error;
   return facts([

@@ -1,7 +1,7 @@
 /** `millrace flow <file>`: jobs that wait for each other, from a file. */
 import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
-import type { EnqueuedFlow } from "../flows/flow.ts";
+import type { EnqueuedFlow } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { invalid, readJson } from "./arguments.ts";
 import { command } from "./command.ts";

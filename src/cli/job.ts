@@ -1,18 +1,12 @@
 /** `millrace job <id>`: everything about one job. */
-import type { jobDetail } from "../http/job-view.ts";
+import type { JobDetail } from "../client/index.ts";
 import { progressText } from "../core/progress.ts";
-import type { Wire } from "./ask-api.ts";
 import { counted, facts, fromNow } from "./print.ts";
 import { showJob } from "./show-job.ts";
 
 export const job = showJob("job", "Show one job", "", describe);
 
-interface Composed {
-  readonly result?: unknown;
-  readonly dependencies?: { readonly total: number; readonly open: number; readonly failed: number };
-}
-
-function describe(found: Wire<ReturnType<typeof jobDetail>> & Composed): string {
+function describe(found: JobDetail): string {
   const now = Date.now();
   const when = (time: string | null): string | null =>
     time === null ? null : `${new Date(time).toISOString()}  (${fromNow(time, now)})`;

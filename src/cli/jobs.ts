@@ -1,15 +1,13 @@
 /** `millrace jobs`: lists jobs, newest first or in the order of work. */
 import type { ArgsDef } from "citty";
+import type { JobPage } from "../client/index.ts";
 import { wholeNumber } from "../core/options.ts";
-import type { pageOf } from "../http/job-view.ts";
 import { jobStatuses } from "../jobs/read-store.ts";
 import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
 import { instantOption, wholeOption, wordOption } from "./arguments.ts";
-import { type Wire, withQuery } from "./ask-api.ts";
+import { withQuery } from "./ask-api.ts";
 import { command } from "./command.ts";
 import { fromNow, oneLine, paint, print, printJson, table } from "./print.ts";
-
-type Page = Wire<ReturnType<typeof pageOf>>;
 
 /** Which page of jobs, for this command and for `dlq`. */
 export const pageArguments = {
@@ -66,13 +64,13 @@ export async function printPage(
   asJson: boolean | undefined,
   nothing: string,
 ): Promise<void> {
-  const { items, next, looked } = await door.ask<Page>("GET", path);
+  const { items, next, looked } = await door.ask<JobPage>("GET", path);
   if (asJson) return printJson({ items, next });
   print(items.length > 0 ? tableOf(items) : next === null ? nothing : `None among the first ${looked} jobs.`);
   if (next !== null) print(paint("dim", `\nMore: --after ${next}`));
 }
 
-function tableOf(items: Page["items"]): string {
+function tableOf(items: JobPage["items"]): string {
   const now = Date.now();
   return table(
     ["id", "queue", "task", "status", "attempt", "created", "due", "error"],

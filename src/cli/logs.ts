@@ -1,15 +1,13 @@
 /** `millrace logs <id>`: what a job's task has said, and, with --follow, what it says until the job has ended. */
 import { setTimeout as pause } from "node:timers/promises";
-import type { logsView } from "../http/answers-view.ts";
-import type { jobDetail } from "../http/job-view.ts";
+import type { JobDetail, Logs } from "../client/index.ts";
 import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
 import { jobId } from "./arguments.ts";
-import { type Wire, withQuery } from "./ask-api.ts";
+import { withQuery } from "./ask-api.ts";
 import { command } from "./command.ts";
 import { oneLine, paint, print, printJson } from "./print.ts";
 
-type Page = Wire<ReturnType<typeof logsView>>;
-type Line = Page["items"][number];
+type Line = Logs["items"][number];
 
 const lookEveryMs = 500;
 const pageSize = 1_000;
@@ -44,7 +42,7 @@ export const logs = command({
 async function follow(door: ApiDoor, id: string, show: (line: Line) => void): Promise<void> {
   for (let after = 0; ; await pause(lookEveryMs)) {
     // Asked first: what was said before the end is there by then.
-    const { status } = await door.ask<Wire<ReturnType<typeof jobDetail>>>("GET", `/jobs/${id}`);
+    const { status } = await door.ask<JobDetail>("GET", `/jobs/${id}`);
     const over = ends.has(status);
     const lines = await linesAfter(door, id, after);
     // The last line may be a count of what is not kept, which goes on growing.
@@ -58,7 +56,7 @@ async function follow(door: ApiDoor, id: string, show: (line: Line) => void): Pr
 async function linesAfter(door: ApiDoor, id: string, after: number): Promise<Line[]> {
   const lines: Line[] = [];
   for (let next: number | null = after; next !== null;) {
-    const page: Page = await door.ask<Page>("GET", withQuery(`/jobs/${id}/logs`, { after: next, limit: pageSize }));
+    const page: Logs = await door.ask<Logs>("GET", withQuery(`/jobs/${id}/logs`, { after: next, limit: pageSize }));
     lines.push(...page.items);
     ({ next } = page);
   }

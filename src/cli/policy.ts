@@ -1,18 +1,10 @@
 /** `millrace policy`: the limits of queues; shows them, changes them, takes them away. */
+import type { Policy, PolicyList } from "../client/index.ts";
 import { describeMs } from "../core/duration.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { given, invalid, wholeOption } from "./arguments.ts";
 import { command } from "./command.ts";
 import { facts, print, printJson, table } from "./print.ts";
-
-interface PolicyView {
-  readonly queue: string;
-  readonly rate: { max: number; per_ms: number } | null;
-  readonly key_rate: { max: number; per_ms: number } | null;
-  readonly updated_by: string | null;
-  readonly updated_at: string;
-  readonly [setting: string]: unknown;
-}
 
 const numbers = {
   concurrency: "Jobs running at once, over all workers",
@@ -62,7 +54,7 @@ export const policy = command({
     const path = `/api/queue/${encodeURIComponent(queue ?? "")}/policy`;
     try {
       if (queue === undefined) {
-        const { items } = await door.ask<{ items: PolicyView[] }>("GET", "/api/policies");
+        const { items } = await door.ask<PolicyList>("GET", "/api/policies");
         return args.json ? printJson({ items }) : print(items.length === 0 ? "No queue has limits." : tableOf(items));
       }
       if (args.remove) {
@@ -70,8 +62,8 @@ export const policy = command({
         return args.json ? printJson({ queue, removed: true }) : print(`Queue ${queue} has no limits any more.`);
       }
       const found = changing
-        ? await door.ask<PolicyView>("PATCH", path, { ...changes, ...given({ by }) })
-        : await door.ask<PolicyView>("GET", path);
+        ? await door.ask<Policy>("PATCH", path, { ...changes, ...given({ by }) })
+        : await door.ask<Policy>("GET", path);
       if (args.json) printJson(found);
       else print(factsOf(found));
     } finally {
@@ -123,7 +115,7 @@ const columns = [
   "keep_failed_ms",
 ] as const;
 
-function tableOf(items: readonly PolicyView[]): string {
+function tableOf(items: readonly Policy[]): string {
   const used = columns.filter((name) => items.some((item) => item[name] !== null));
   return table(
     ["queue", ...used],
@@ -131,7 +123,7 @@ function tableOf(items: readonly PolicyView[]): string {
   );
 }
 
-function factsOf(found: PolicyView): string {
+function factsOf(found: Policy): string {
   return facts([
     ["queue", found.queue],
     ...columns.map((name) => [name, textOf(found[name], name)] as const),

@@ -1,4 +1,5 @@
 /** `millrace replay <id>`: a new job like an old one. */
+import type { ReplayedJob } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { durationOption, given, instantOption, jobId, readJson, signature, signatureArguments } from "./arguments.ts";
 import { command } from "./command.ts";
@@ -26,7 +27,7 @@ export const replay = command({
     });
     const door = await openApi(args);
     try {
-      const fresh = await door.ask<{ new_job_id: string }>("POST", `/jobs/${id}/replay`, changes);
+      const fresh = await door.ask<ReplayedJob>("POST", `/jobs/${id}/replay`, changes);
       if (args.json) printJson(fresh);
       else print(`Enqueued job ${fresh.new_job_id}, a replay of ${id}.`);
     } finally {

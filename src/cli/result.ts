@@ -1,13 +1,7 @@
 /** `millrace result <id>`: what a job's task returned. */
+import type { JobResult } from "../client/index.ts";
 import { MillraceError } from "../core/errors.ts";
 import { showJob } from "./show-job.ts";
-
-export interface JobResult {
-  readonly id: string;
-  readonly status: string;
-  /** Absent: it returned nothing. */
-  readonly result?: unknown;
-}
 
 export const result = showJob<JobResult>("result", "Show what a job's task returned", "/result", (found) => {
   if (found.status !== "completed")
@@ -19,6 +13,6 @@ export const result = showJob<JobResult>("result", "Show what a job's task retur
 });
 
 /** The result alone, for other programs; undefined for a task that returned nothing. */
-export function resultText({ result }: JobResult): string | undefined {
+export function resultText({ result }: Pick<JobResult, "result">): string | undefined {
   return result === undefined ? undefined : JSON.stringify(result, undefined, 2);
 }

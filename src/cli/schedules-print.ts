@@ -1,15 +1,9 @@
 /** How schedules, their runs and their next ticks look. */
 import { describeMs } from "../core/duration.ts";
-import type { PreviewedTick } from "../schedules/preview.ts";
-import type { scheduleView, runView } from "../http/schedule-view.ts";
-import type { Wire } from "./ask-api.ts";
+import type { PreviewedTick, Schedule, ScheduleRun } from "../client/index.ts";
 import { facts, fromNow, oneLine, table } from "./print.ts";
 
-export type ScheduleItem = Wire<ReturnType<typeof scheduleView>>;
-export type RunItem = Wire<ReturnType<typeof runView>>;
-export type TickItem = Wire<PreviewedTick>;
-
-export function schedulesTable(items: readonly ScheduleItem[]): string {
+export function schedulesTable(items: readonly Schedule[]): string {
   const now = Date.now();
   return table(
     ["name", "when", "task", "queue", "next", "last", "state"],
@@ -27,12 +21,12 @@ export function schedulesTable(items: readonly ScheduleItem[]): string {
   );
 }
 
-function whenOf({ cron, every_ms: every, zone }: ScheduleItem): string {
+function whenOf({ cron, every_ms: every, zone }: Schedule): string {
   if (cron === null) return `every ${describeMs(every ?? 0)}`;
   return zone === "UTC" ? cron : `${cron} ${zone}`;
 }
 
-function stateOf(item: ScheduleItem): string {
+function stateOf(item: Schedule): string {
   const states = [
     item.retired_at === null ? "" : "retired",
     item.paused === null ? "" : `paused${item.paused.by === null ? "" : ` by ${item.paused.by}`}`,
@@ -44,7 +38,7 @@ function stateOf(item: ScheduleItem): string {
   return states.filter((state) => state !== "").join(", ") || "waits";
 }
 
-export function factsOf(item: ScheduleItem): string {
+export function factsOf(item: Schedule): string {
   const now = Date.now();
   const ms = (value: number | null): string | null => (value === null ? null : describeMs(value));
   const moment = (at: Date | string | null): string | null =>
@@ -85,7 +79,7 @@ export function factsOf(item: ScheduleItem): string {
   ]);
 }
 
-export function runsTable(items: readonly RunItem[]): string {
+export function runsTable(items: readonly ScheduleRun[]): string {
   return table(
     ["run", "tick", "status", "late", "took", "job"],
     items.map((run) => [
@@ -106,7 +100,7 @@ export function runsTable(items: readonly RunItem[]): string {
   );
 }
 
-export function previewTable(items: readonly TickItem[]): string {
+export function previewTable(items: readonly PreviewedTick[]): string {
   return table(
     ["at", "local", ""],
     items.map(({ at, local, remark }) => [new Date(at).toISOString(), local, remark ?? ""]),

@@ -1,10 +1,10 @@
 /** `millrace schedules`: what comes again and again; shows, makes, changes, pauses and runs it, and looks ahead and back. */
+import type { PreviewedTick, Schedule, SchedulePage, ScheduleRunPage } from "../client/index.ts";
 import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
 import { given, invalid, readJson, signature, signatureArguments, wholeOption, wordOption } from "./arguments.ts";
 import { command } from "./command.ts";
 import { print, printJson } from "./print.ts";
-import { type ScheduleItem, factsOf, previewTable, runsTable, schedulesTable } from "./schedules-print.ts";
-import type { RunItem, TickItem } from "./schedules-print.ts";
+import { factsOf, previewTable, runsTable, schedulesTable } from "./schedules-print.ts";
 
 const verbs = [
   "list",
@@ -99,23 +99,23 @@ function orderOf(verb: Verb, args: Words): Order {
   switch (verb) {
     case "list":
       return order(
-        (door) => door.ask<{ items: ScheduleItem[] }>("GET", `/api/schedules${query(args, "limit", "after")}`),
+        (door) => door.ask<SchedulePage>("GET", `/api/schedules${query(args, "limit", "after")}`),
         ({ items }) => (items.length === 0 ? "No schedules." : schedulesTable(items)),
       );
     case "show": {
       const to = path();
-      return order((door) => door.ask<ScheduleItem>("GET", to), factsOf);
+      return order((door) => door.ask<Schedule>("GET", to), factsOf);
     }
     case "runs": {
       const to = path(`/runs${query({ ...args, before: args["after"] }, "limit", "before", "status")}`);
       return order(
-        (door) => door.ask<{ items: RunItem[] }>("GET", to),
+        (door) => door.ask<ScheduleRunPage>("GET", to),
         ({ items }) => (items.length === 0 ? "Nothing has come of it yet." : runsTable(items)),
       );
     }
     case "preview": {
       const count = wholeOption(args["count"] as string | undefined, "count");
-      const tell = ({ items }: { items: TickItem[] }): string =>
+      const tell = ({ items }: { items: PreviewedTick[] }): string =>
         items.length === 0 ? "It never comes." : previewTable(items);
       if (timing && !changing) throw invalid("millrace schedules preview: name a schedule, or give --cron or --every.");
       if (timing)
@@ -144,16 +144,16 @@ function orderOf(verb: Verb, args: Words): Order {
       path();
       const { name, paused } = args;
       const body = { name, ...said, ...given({ by, paused: paused === true ? true : undefined }) };
-      return order((door) => door.ask<ScheduleItem>("POST", "/api/schedules", body), factsOf);
+      return order((door) => door.ask<Schedule>("POST", "/api/schedules", body), factsOf);
     }
     case "update": {
       const to = path();
       if (!changing) throw invalid("millrace schedules update: there is nothing to change.");
-      return order((door) => door.ask<ScheduleItem>("PATCH", to, { ...said, ...given({ by }) }), factsOf);
+      return order((door) => door.ask<Schedule>("PATCH", to, { ...said, ...given({ by }) }), factsOf);
     }
     case "reset": {
       const to = path("/reset");
-      return order((door) => door.ask<ScheduleItem>("POST", to, given({ by })), factsOf);
+      return order((door) => door.ask<Schedule>("POST", to, given({ by })), factsOf);
     }
     case "delete": {
       const to = path(by === undefined ? "" : `?by=${encodeURIComponent(by)}`);

@@ -1,16 +1,11 @@
 /** `millrace steps <id>`: what a job's run has done step by step. */
-import type { Step } from "../jobs/steps-store.ts";
+import type { Step, StepPage } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { jobId } from "./arguments.ts";
 import { withQuery } from "./ask-api.ts";
 import { command } from "./command.ts";
 import { pageArguments, pageLimit } from "./jobs.ts";
 import { fromNow, oneLine, paint, print, printJson, table } from "./print.ts";
-
-type Shown = Pick<Step, "place" | "name" | "kind" | "event" | "attempt" | "result" | "failure"> & {
-  readonly until: string | null;
-  readonly finished_at: string | null;
-};
 
 export const steps = command({
   meta: { name: "steps", description: "Show what a job's run has done step by step" },
@@ -25,7 +20,7 @@ export const steps = command({
     const door = await openApi(args);
     try {
       const path = withQuery(`/jobs/${id}/steps`, { limit, after: args.after });
-      const found = await door.ask<{ items: Shown[]; next: string | null }>("GET", path);
+      const found = await door.ask<StepPage>("GET", path);
       if (args.json) return printJson(found);
       print(found.items.length === 0 ? "No steps." : tableOf(found.items));
       if (found.next !== null) print(paint("dim", `\nMore: --after ${found.next}`));
@@ -35,7 +30,7 @@ export const steps = command({
   },
 });
 
-function tableOf(items: readonly Shown[]): string {
+function tableOf(items: readonly Step[]): string {
   const now = Date.now();
   return table(
     ["step", "name", "kind", "attempt", "done", "until", "result"],

@@ -1,6 +1,5 @@
 /** `millrace timeline <id>`: everything that happened to a job, a line each, in order. */
-import type { timelineView } from "../http/answers-view.ts";
-import type { Wire } from "./ask-api.ts";
+import type { Timeline } from "../client/index.ts";
 import { oneLine, paint } from "./print.ts";
 import { showJob } from "./show-job.ts";
 
@@ -9,7 +8,7 @@ export const timeline = showJob("timeline", "Show everything that happened to a 
 /** Longest line: an error message may have 8 KiB. */
 const longest = 500;
 
-function describe(found: Wire<ReturnType<typeof timelineView>>): string {
+function describe(found: Timeline): string {
   const head = `${found.job_id}: task ${found.task} in queue ${found.queue}, ${found.status}`;
   const story = found.story.map(
     ({ at, summary }) => `${paint("dim", new Date(at).toISOString())}  ${oneLine(summary, longest)}`,

@@ -1,6 +1,6 @@
 /** `millrace token`: who may come in through the API. */
-import type { Role } from "../access/roles.ts";
 import { roles } from "../access/roles.ts";
+import type { Token, TokenList } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { durationOption, given, invalid, wordOption } from "./arguments.ts";
 import { withQuery } from "./ask-api.ts";
@@ -8,16 +8,6 @@ import { command } from "./command.ts";
 import { fromNow, paint, print, printJson, table } from "./print.ts";
 
 const actions = ["create", "revoke"] as const;
-
-interface Token {
-  readonly id: string;
-  readonly name: string;
-  readonly role: Role;
-  readonly created_at: string;
-  readonly expires_at: string | null;
-  readonly last_used_at: string | null;
-  readonly revoked_at: string | null;
-}
 
 export const token = command({
   meta: { name: "token", description: "List the tokens of the API, make one, or revoke one" },
@@ -49,7 +39,7 @@ export const token = command({
     const door = await openApi(args);
     try {
       if (action === undefined) {
-        const { items } = await door.ask<{ items: Token[] }>("GET", "/api/tokens");
+        const { items } = await door.ask<TokenList>("GET", "/api/tokens");
         return json ? printJson({ items }) : print(items.length === 0 ? "No tokens." : tableOf(items));
       }
       if (action === "revoke") {

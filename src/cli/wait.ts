@@ -1,11 +1,12 @@
 /** `millrace wait <id>`: until a job has ended; then what its task returned. */
+import type { CompletedJob } from "../client/index.ts";
 import { MillraceError } from "../core/errors.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { durationOption, jobId } from "./arguments.ts";
 import { withQuery } from "./ask-api.ts";
 import { command } from "./command.ts";
 import { print, printJson } from "./print.ts";
-import { type JobResult, resultText } from "./result.ts";
+import { resultText } from "./result.ts";
 
 const defaultWithinMs = 3_600_000;
 /** A server holds no request longer than a minute, so a longer wait is asked for in pieces. */
@@ -28,7 +29,12 @@ export const wait = command({
         const leftMs = Math.max(Math.ceil(until - performance.now()), 0);
         const within = Math.min(leftMs, pieceMs);
         try {
-          const found = await door.ask<JobResult>("GET", withQuery(`/jobs/${id}/wait`, { within }), undefined, within);
+          const found = await door.ask<CompletedJob>(
+            "GET",
+            withQuery(`/jobs/${id}/wait`, { within }),
+            undefined,
+            within,
+          );
           const text = resultText(found);
           if (args.json) printJson(found);
           else if (text !== undefined) print(text);

@@ -1,10 +1,9 @@
 /** `millrace workers`: who runs jobs, and the orders for one of them. */
 import type { ArgsDef } from "citty";
 import { describeMs } from "../core/duration.ts";
-import type { workersView } from "../http/worker-view.ts";
+import type { WorkerList } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { given, invalid, wholeOption, wordOption } from "./arguments.ts";
-import type { Wire } from "./ask-api.ts";
 import { command } from "./command.ts";
 
 import { counted, fromNow, print, printJson, table } from "./print.ts";
@@ -12,8 +11,6 @@ import { counted, fromNow, print, printJson, table } from "./print.ts";
 const orders = ["drain", "resume", "recycle", "concurrency"] as const;
 
 type Order = "drain" | "resume" | "recycle" | { readonly concurrency: number };
-
-export type WorkerList = Wire<ReturnType<typeof workersView>>;
 
 /** For this command and for `drain`. */
 export const orderArguments = {

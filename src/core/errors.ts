@@ -114,6 +114,11 @@ export const errorCodes = {
     action:
       "Try again; meanwhile tokens work. If it lasts, check OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET; the log says what is wrong.",
   },
+  API_UNREACHABLE: { status: 503, action: "Check the url, and that `millrace up` runs there." },
+  API_ANSWER_INVALID: {
+    status: 502,
+    action: "Check the url, and what stands between here and there, such as a proxy.",
+  },
   TOO_MANY_REQUESTS: { status: 429, action: "Wait as long as Retry-After says; `RateLimit` says how much is left." },
   INTERNAL: { status: 500, action: "Read the server log under the request id; please report it." },
   // The ground we stand on

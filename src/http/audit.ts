@@ -57,7 +57,7 @@ export function auditEndpoints(db: Database): Endpoints {
       summary: "What people and programs did, the newest first",
       role: "admin",
       query: listQuery,
-      answers: { 200: z.object({ items: z.array(auditEntry), next: text }) },
+      answers: { 200: z.object({ items: z.array(auditEntry), next: text }).meta({ id: "AuditPage" }) },
       async handle({ query }) {
         const { limit, after, ...filter } = query;
         return auditPage(await listAudit(db, filter, { limit, after }), limit);
@@ -73,7 +73,7 @@ export function auditEndpoints(db: Database): Endpoints {
 }
 
 /** `next` is the `after` of the page that follows, null at the end. */
-export function auditPage(entries: readonly AuditEntry[], limit: number) {
+function auditPage(entries: readonly AuditEntry[], limit: number) {
   const items = entries.map(({ actorKind, requestId, ...rest }) => ({
     ...rest,
     actor_kind: actorKind,

@@ -47,7 +47,9 @@ export function bulkEndpoints(mill: Millrace): Endpoints {
       summary: "Bulk operations, newest first",
       role: "viewer",
       query: listQuery,
-      answers: { 200: z.object({ items: z.array(bulkSchema), next: text.nullable() }) },
+      answers: {
+        200: z.object({ items: z.array(bulkSchema), next: text.nullable() }).meta({ id: "BulkOperationPage" }),
+      },
       async handle({ query: { limit = 100, after } }) {
         const found = await mill.bulkOperations(given({ limit, after }));
         return { items: found.map(bulkView), next: found.length === limit ? (found.at(-1)?.id ?? null) : null };

@@ -6,11 +6,13 @@ import { bodyBytes } from "./read.ts";
 import { signature, signed } from "./signature.ts";
 import { count, text } from "./wire.ts";
 
-const emitted = z.object({
-  event: text,
-  duplicate: z.boolean().describe("It had come before: only the first of a name counts."),
-  woken: count.describe("Runs that waited for it and go on."),
-});
+const emitted = z
+  .object({
+    event: text,
+    duplicate: z.boolean().describe("It had come before: only the first of a name counts."),
+    woken: count.describe("Runs that waited for it and go on."),
+  })
+  .meta({ id: "EmittedEvent" });
 
 export function emitEndpoints(mill: Millrace): Endpoints {
   return [

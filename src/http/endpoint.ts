@@ -37,6 +37,8 @@ export interface Endpoint {
   readonly routeClass: RouteClass;
   readonly params: Fields | undefined;
   readonly query: Fields | undefined;
+  /** For the document only: headers are read by whoever wants them. */
+  readonly headers: Fields | undefined;
   readonly body: Fields | undefined;
   readonly bodyOptional: boolean;
   readonly answers: Readonly<Record<number, Answer>>;
@@ -60,6 +62,7 @@ interface Definition<Params extends Fields, Query extends Fields, Body extends F
   readonly routeClass?: RouteClass;
   readonly params?: Params;
   readonly query?: Query;
+  readonly headers?: Fields;
   readonly body?: Body;
   /** The body may be left out: as if it were `{}`. */
   readonly bodyOptional?: boolean;
@@ -94,6 +97,7 @@ export function endpoint<
     routeClass: definition.routeClass ?? (method === "GET" ? "api" : "ops"),
     params,
     query,
+    headers: definition.headers,
     body,
     bodyOptional,
     answers,

@@ -14,9 +14,9 @@ const eventsQuery = z.strictObject({
   queue: z.string().optional(),
   type: z.string().optional(),
   job: z.string().optional(),
-  /** For clients that cannot send the header. */
-  after: z.string().optional(),
+  after: z.string().optional().describe("The same as `Last-Event-ID`, for clients that cannot send it."),
 });
+const place = z.string().optional().describe("The `id` of the last event that was read: they go on from there.");
 
 /** Proxies close what says nothing for long, and a client that is gone is only noticed by writing to it. */
 const heartbeatMs = 15_000;
@@ -32,6 +32,7 @@ export function eventEndpoints(mill: Millrace, beatMs = heartbeatMs): Endpoints 
       role: "viewer",
       routeClass: "stream",
       query: eventsQuery,
+      headers: z.strictObject({ "Last-Event-ID": place }),
       answers: { 200: { contentType: "text/event-stream", about: "Events, until the client or the server ends it." } },
       errors: ["QUEUE_NAME_INVALID"],
       handle({ c, query: { queue, type, job, after } }) {

@@ -7,17 +7,26 @@ import { enqueueErrors, jobFields, jobOptions, taskReader } from "./job-fields.t
 import { bodyBytes, either, given } from "./read.ts";
 
 const policy = z.enum(["fail", "ignore", "continue"]).nullish();
-const flowJob = z.strictObject({
-  ...jobFields,
-  after: z.array(z.string()).nullish(),
-  onFailure: policy,
-  on_failure: policy,
-});
-const flowBody = z.strictObject({ jobs: z.record(z.string(), flowJob) });
+const flowJob = z
+  .strictObject({ ...jobFields, after: z.array(z.string()).nullish(), onFailure: policy, on_failure: policy })
+  .meta({ id: "NewFlowJob" });
+const flowBody = z.strictObject({ jobs: z.record(z.string(), flowJob) }).meta({ id: "NewFlow" });
 /** The callback may say `after` only to be told why not. */
 const batchBody = z
   .strictObject({ ...jobFields, inputs: z.array(z.unknown()), callback: flowJob })
-  .omit({ input: true, payload_json: true });
+  .omit({ input: true, payload_json: true })
+  .meta({ id: "NewBatch" });
+
+const enqueuedFlow = z
+  .object({ jobs: z.record(z.string(), z.uuid()).describe("The id of each job by its name.") })
+  .meta({ id: "EnqueuedFlow" });
+const enqueuedBatch = z
+  .object({
+    ids: z.array(z.uuid()),
+    callback: z.uuid(),
+    callback_job_id: z.uuid().describe("The same as `callback`."),
+  })
+  .meta({ id: "EnqueuedBatch" });
 
 /** Many jobs in one body. Whoever has more enqueues them in parts, or in the library. */
 const manyBytes = 16_000_000;
@@ -40,7 +49,7 @@ export function flowEndpoints(mill: Millrace): Endpoints {
       routeClass: "enqueue",
       body: flowBody,
       maxBodyBytes,
-      answers: { 200: z.object({ jobs: z.record(z.string(), z.uuid()).describe("The id of each job by its name.") }) },
+      answers: { 200: enqueuedFlow },
       errors: ["FLOW_INVALID", "FLOW_CYCLE", ...enqueueErrors],
       async handle({ body: { jobs } }) {
         const named = Object.entries(jobs).map(([name, job]) => [name, jobOf(job)] as const);
@@ -53,7 +62,7 @@ export function flowEndpoints(mill: Millrace): Endpoints {
       routeClass: "enqueue",
       body: batchBody,
       maxBodyBytes,
-      answers: { 200: z.object({ ids: z.array(z.uuid()), callback: z.uuid(), callback_job_id: z.uuid() }) },
+      answers: { 200: enqueuedBatch },
       errors: ["FLOW_INVALID", ...enqueueErrors],
       async handle({ body: { inputs, callback, ...job } }) {
         const options = { ...jobOptions(job), callback: jobOf(callback) };

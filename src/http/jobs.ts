@@ -14,7 +14,7 @@ import { bodyBytes, either, fromJson, given, instant, jobIdParams } from "./read
 import { signature, signed } from "./signature.ts";
 import { success } from "./wire.ts";
 
-const enqueueBody = z.strictObject({ ...jobFields, ...keyFields });
+const enqueueBody = z.strictObject({ ...jobFields, ...keyFields }).meta({ id: "NewJob" });
 const listQuery = z.strictObject({
   queue: z.string().optional(),
   task: z.string().optional(),
@@ -45,9 +45,10 @@ export function jobEndpoints(mill: Millrace): Endpoints {
     endpoint("Jobs", "POST /jobs", {
       summary: "Enqueue a job",
       about:
-        "`task` (or `job_type`) names what runs, `input` (or `payload_json`) is what it gets. The header `Idempotency-Key` does what `idempotencyKey` does: asked again, it is answered with the first job.",
+        "`task` (or `job_type`) names what runs, `input` (or `payload_json`) is what it gets. Asked again with the same `idempotencyKey`, it is answered with the first job.",
       role: "operator",
       routeClass: "enqueue",
+      headers: z.strictObject({ "Idempotency-Key": z.string().optional().describe("The same as `idempotencyKey`.") }),
       body: enqueueBody,
       maxBodyBytes: bodyBytes(mill.maxPayloadBytes),
       answers: { 200: enqueued },

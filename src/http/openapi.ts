@@ -48,7 +48,7 @@ export function openApiDocument(endpoints: Endpoints, version: string): Json {
           description: "Set when somebody signs in. Changes also take the header `X-Millrace-CSRF: 1` or a JSON body.",
         },
       },
-      schemas: { ...schemas.shared, Problem: schemas.of(problemSchema, "output") },
+      schemas: schemas.shared,
     },
   };
 }
@@ -65,6 +65,7 @@ function operation(one: Endpoint, schemas: Schemas): Json {
     parameters: [
       ...parametersOf(one.params ?? pathParams(one.path), "path", schemas),
       ...parametersOf(one.query, "query", schemas),
+      ...parametersOf(one.headers, "header", schemas),
     ],
     ...(one.body === undefined
       ? {}
@@ -76,7 +77,7 @@ function operation(one: Endpoint, schemas: Schemas): Json {
         }),
     responses: {
       ...Object.fromEntries(Object.entries(one.answers).map(([status, answer]) => [status, answerOf(answer, schemas)])),
-      ...problemsOf(one),
+      ...problemsOf(one, schemas),
     },
   };
 }
@@ -93,7 +94,7 @@ const capital = (word: string): string => word.charAt(0).toUpperCase() + word.sl
 const pathParams = (path: string): Fields =>
   z.strictObject(Object.fromEntries([...path.matchAll(/:(\w+)/g)].map(([, name]) => [name, z.string()])));
 
-function parametersOf(fields: Fields | undefined, place: "path" | "query", schemas: Schemas): Json[] {
+function parametersOf(fields: Fields | undefined, place: "path" | "query" | "header", schemas: Schemas): Json[] {
   if (fields === undefined) return [];
   return Object.entries(fields.shape).map(([name, schema]) => ({
     name,
@@ -116,7 +117,7 @@ function answerOf(answer: Answer, schemas: Schemas): Json {
   return { description, content };
 }
 
-function problemsOf(one: Endpoint): Json {
+function problemsOf(one: Endpoint, schemas: Schemas): Json {
   const codes: ErrorCode[] = [
     ...always,
     ...(one.role === "public" ? [] : guarded),
@@ -132,7 +133,7 @@ function problemsOf(one: Endpoint): Json {
     status,
     {
       description: [...found].map((code) => `\`${code}\``).join(", "),
-      content: { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } },
+      content: { "application/problem+json": { schema: schemas.refusal } },
     },
   ]);
   return Object.fromEntries(entries) as Json;
@@ -141,6 +142,7 @@ function problemsOf(one: Endpoint): Json {
 /** JSON Schemas of Zod's; those with an id of their own (`meta({ id })`) stand once, among the components. */
 class Schemas {
   readonly shared: Record<string, unknown> = {};
+  readonly refusal = this.of(problemSchema, "output");
 
   of(schema: z.ZodType, io: "input" | "output"): Json {
     const made = z.toJSONSchema(schema, { target: "draft-2020-12", io, unrepresentable: "any", override: refine });
@@ -150,10 +152,12 @@ class Schemas {
   }
 }
 
-/** A format says it all: Zod's pattern of a time is as long as this file is wide, three times. */
+/** A format says it all: Zod's pattern of a time is as long as this file is wide, three times. And no number here is that large. */
 function refine({ jsonSchema }: { jsonSchema: Record<string, unknown> }): void {
   delete jsonSchema["~standard"];
   if (jsonSchema["format"] !== undefined) delete jsonSchema["pattern"];
+  if (jsonSchema["minimum"] === Number.MIN_SAFE_INTEGER) delete jsonSchema["minimum"];
+  if (jsonSchema["maximum"] === Number.MAX_SAFE_INTEGER) delete jsonSchema["maximum"];
 }
 
 function relocated(value: unknown): unknown {

@@ -81,7 +81,11 @@ export function orderEndpoints(mill: Millrace): Endpoints {
       body: replayBody,
       bodyOptional: true,
       maxBodyBytes: bodyBytes(mill.maxPayloadBytes),
-      answers: { 200: z.object({ new_job_id: z.uuid(), replay_of_job_id: z.uuid(), job_id: z.uuid() }) },
+      answers: {
+        200: z
+          .object({ new_job_id: z.uuid(), replay_of_job_id: z.uuid(), job_id: z.uuid() })
+          .meta({ id: "ReplayedJob" }),
+      },
       errors: ["JOB_NOT_FOUND", ...enqueueErrors],
       async handle({ c, params: { id }, body }) {
         const { queue, priority, delay } = body;

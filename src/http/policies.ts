@@ -70,7 +70,7 @@ export function policyEndpoints(mill: Millrace): Endpoints {
     endpoint("Limits", "GET /api/policies", {
       summary: "The policies of all queues that have one",
       role: "viewer",
-      answers: { 200: z.object({ items: z.array(policyAnswer) }) },
+      answers: { 200: z.object({ items: z.array(policyAnswer) }).meta({ id: "PolicyList" }) },
       handle: async () => ({ items: (await policies.list()).map(view) }),
     }),
     endpoint("Limits", "GET /api/queue/:name/policy", {

@@ -14,17 +14,22 @@ interface Extras {
   readonly members?: Readonly<Record<string, unknown>>;
 }
 
-/** What every refusal looks like (RFC 9457). */
-export const problemSchema = z.looseObject({
-  type: z.string(),
-  title: z.string(),
-  status: z.int(),
-  detail: z.string(),
-  /** Stable; the list is docs/reference/errors.md. */
-  code: z.string(),
-  action: z.string(),
-  instance: z.string().optional(),
+const errorCode = z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]).meta({
+  id: "ErrorCode",
+  description: "Stable: a code keeps its meaning. Later versions have more of them.",
 });
+/** What every refusal looks like (RFC 9457). */
+export const problemSchema = z
+  .looseObject({
+    type: z.string().describe("A name for `code` that is a URI."),
+    title: z.string().describe("`code` in words."),
+    status: z.int(),
+    detail: z.string().describe("What happened, in a sentence."),
+    code: errorCode,
+    action: z.string().describe("What to do about it, in a sentence."),
+    instance: z.string().optional().describe("The id of the request: the server's log has it as `request_id`."),
+  })
+  .meta({ id: "Problem" });
 
 export function problem(c: ApiContext, code: ErrorCode, detail: string, extras: Extras = {}): Response {
   const { status, action } = errorCodes[code];

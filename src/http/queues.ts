@@ -25,7 +25,9 @@ const queueStats = z
     paused: z.boolean(),
   })
   .meta({ id: "QueueStats" });
-const statsAnswer = z.object({ success: z.literal(true), stats: z.array(queueStats), timestamp: z.iso.datetime() });
+const statsAnswer = z
+  .object({ success: z.literal(true), stats: z.array(queueStats), timestamp: z.iso.datetime() })
+  .meta({ id: "QueueStatsList" });
 const done = { success: z.literal(true), message: z.string() };
 const changed = z.object({ ...done, queue: z.string(), changed: z.boolean() });
 const allChanged = z.object({ ...done, queues: z.array(z.string()), changed: z.array(z.string()) });

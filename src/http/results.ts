@@ -65,7 +65,7 @@ export function resultEndpoints(mill: Millrace): Endpoints {
       summary: "What a job's task returned",
       role: "viewer",
       params: jobIdParams,
-      answers: { 200: z.object({ ...outcome, status: jobStatus }) },
+      answers: { 200: z.object({ ...outcome, status: jobStatus }).meta({ id: "JobResult" }) },
       errors: ["JOB_NOT_FOUND"],
       async handle({ params }) {
         const { id, status } = await existing(params.id);
@@ -79,7 +79,7 @@ export function resultEndpoints(mill: Millrace): Endpoints {
       routeClass: "stream",
       params: jobIdParams,
       query: waitQuery,
-      answers: { 200: z.object({ ...outcome, status: z.literal("completed") }) },
+      answers: { 200: z.object({ ...outcome, status: z.literal("completed") }).meta({ id: "CompletedJob" }) },
       errors: ["JOB_NOT_FOUND", "JOB_FAILED", "JOB_CANCELLED", "WAIT_TIMEOUT"],
       async handle({ c, params: { id }, query: { within } }) {
         const longest = c.env?.inProcess ? Number.POSITIVE_INFINITY : longestWaitMs;
@@ -92,7 +92,9 @@ export function resultEndpoints(mill: Millrace): Endpoints {
       role: "viewer",
       params: jobIdParams,
       query: pageQuery,
-      answers: { 200: z.object({ items: z.array(dependency), next, ...dependencyCounts }) },
+      answers: {
+        200: z.object({ items: z.array(dependency), next, ...dependencyCounts }).meta({ id: "DependencyPage" }),
+      },
       errors: ["JOB_NOT_FOUND"],
       async handle({ params, query: { limit, after } }) {
         const { id } = await existing(params.id);
@@ -105,7 +107,7 @@ export function resultEndpoints(mill: Millrace): Endpoints {
       role: "viewer",
       params: jobIdParams,
       query: pageQuery,
-      answers: { 200: z.object({ items: z.array(step), next }) },
+      answers: { 200: z.object({ items: z.array(step), next }).meta({ id: "StepPage" }) },
       errors: ["JOB_NOT_FOUND"],
       async handle({ params, query: { limit, after } }) {
         const { id } = await existing(params.id);

@@ -42,13 +42,9 @@ const fields = {
   run_grace: duration.nullable().optional(),
 };
 const nameParams = z.strictObject({ name: z.string() });
-const createBody = z.strictObject({
-  name: z.string(),
-  ...fields,
-  task: z.string(),
-  paused: z.boolean().optional(),
-  by,
-});
+const createBody = z
+  .strictObject({ name: z.string(), ...fields, task: z.string(), paused: z.boolean().optional(), by })
+  .meta({ id: "NewSchedule" });
 const previewBody = z.strictObject({
   cron: z.string().optional(),
   every: duration.optional(),
@@ -101,7 +97,7 @@ export function scheduleEndpoints(mill: Millrace): Endpoints {
       summary: "Schedules, by name",
       role: "viewer",
       query: listQuery,
-      answers: { 200: z.object({ items: z.array(scheduleAnswer), next }) },
+      answers: { 200: z.object({ items: z.array(scheduleAnswer), next }).meta({ id: "SchedulePage" }) },
       async handle({ query: { limit = 100, after } }) {
         const found = await schedules.list({ limit, ...given({ after }) });
         return {
@@ -147,7 +143,7 @@ export function scheduleEndpoints(mill: Millrace): Endpoints {
       about: "Of a schedule that code defines, the change stays until it is reset, whatever the code says meanwhile.",
       role: "operator",
       params: nameParams,
-      body: z.strictObject({ ...fields, by }),
+      body: z.strictObject({ ...fields, by }).meta({ id: "ScheduleChanges" }),
       maxBodyBytes,
       answers: { 200: scheduleAnswer },
       errors: ["SCHEDULE_NOT_FOUND", ...invalid],
@@ -240,7 +236,7 @@ export function runsEndpoint({ schedules }: Millrace, route: `GET /${string}`): 
     role: "viewer",
     params: nameParams,
     query: runsQuery,
-    answers: { 200: z.object({ items: z.array(runAnswer), next }) },
+    answers: { 200: z.object({ items: z.array(runAnswer), next }).meta({ id: "ScheduleRunPage" }) },
     errors: missing,
     async handle({ params, query: { limit = 100, ...rest } }) {
       const found = await schedules.runs(params.name, { limit, ...given(rest) });

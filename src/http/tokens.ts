@@ -26,7 +26,7 @@ export function tokenEndpoints(tokens: Tokens): Endpoints {
     endpoint("Access", "GET /api/tokens", {
       summary: "The tokens of the database, newest first; never what would let somebody in",
       role: "admin",
-      answers: { 200: z.object({ items: z.array(tokenInfo) }) },
+      answers: { 200: z.object({ items: z.array(tokenInfo) }).meta({ id: "TokenList" }) },
       handle: async () => ({ items: (await tokens.list()).map(snakeCased) }),
     }),
     endpoint("Access", "POST /api/tokens", {

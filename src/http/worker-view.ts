@@ -28,7 +28,9 @@ const workerAnswer = z
 
 /** Since when, and by whom, the whole system is drained; null when it is not. */
 export const drainedAnswer = z.object({ since: time, by: z.string().nullable() }).nullable();
-export const workersAnswer = z.object({ workers: z.array(workerAnswer), drained: drainedAnswer });
+export const workersAnswer = z
+  .object({ workers: z.array(workerAnswer), drained: drainedAnswer })
+  .meta({ id: "WorkerList" });
 
 export function workersView(workers: readonly WorkerInfo[], drained: Drained | null) {
   return { workers: workers.map(workerItem), drained };

@@ -46,7 +46,7 @@ const operation = exactly(
     "x-route-class": { enum: ["api", "ops", "enqueue", "stream", "public"] },
     parameters: {
       type: "array",
-      items: exactly({ name: word, in: { enum: ["path", "query"] }, required: { type: "boolean" }, schema }, [
+      items: exactly({ name: word, in: { enum: ["path", "query", "header"] }, required: { type: "boolean" }, schema }, [
         "name",
         "in",
         "required",
