@@ -1,11 +1,21 @@
-/** `millrace flow <file>`: jobs that wait for each other, from a file. */
+/** `millrace flow <file>` and `millrace batch <file>`: jobs that wait for each other, from a file. */
+import type { ArgsDef } from "citty";
 import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
-import type { EnqueuedFlow } from "../client/index.ts";
+import type { EnqueuedBatch, EnqueuedFlow } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
 import { invalid, readJson } from "./arguments.ts";
 import { command } from "./command.ts";
-import { print, printJson, table } from "./print.ts";
+import { counted, print, printJson, table } from "./print.ts";
+
+const appArguments = {
+  app: {
+    type: "string",
+    valueHint: "file",
+    description: "App module whose tasks bring queue, attempts and input schema",
+  },
+  ...doorArguments,
+} as const satisfies ArgsDef;
 
 export const flow = command({
   meta: { name: "flow", description: "Enqueue jobs that wait for each other, all or none" },
@@ -15,20 +25,13 @@ export const flow = command({
       required: true,
       description: 'JSON: {"jobs":{"name":{"task","input","after":["other"],…}}}, or - for standard input',
     },
-    app: {
-      type: "string",
-      valueHint: "file",
-      description: "App module whose tasks bring queue, attempts and input schema",
-    },
-    ...doorArguments,
+    ...appArguments,
   },
   async run({ args }) {
-    const source = args.file === "-" ? await text(process.stdin) : await contentOf(args.file);
-    const given = readJson(source, args.file === "-" ? "The flow" : args.file);
-    if (typeof given !== "object" || given === null) throw invalid("A flow is an object with jobs by name.");
+    const asked = await contentOf(args.file, "A flow is an object with jobs by name.");
     const door = await openApi(args);
     try {
-      const made = await door.ask<EnqueuedFlow>("POST", "/flows", given);
+      const made = await door.ask<EnqueuedFlow>("POST", "/flows", asked);
       if (args.json) printJson(made);
       else print(table(["job", "id"], Object.entries(made.jobs)));
     } finally {
@@ -37,7 +40,40 @@ export const flow = command({
   },
 });
 
-async function contentOf(path: string): Promise<string> {
+export const batch = command({
+  meta: { name: "batch", description: "Enqueue many jobs of one task, and a last one that runs when all have ended" },
+  args: {
+    file: {
+      type: "positional",
+      required: true,
+      description: 'JSON: {"task","inputs":[…],"callback":{"task","input"},…}, or - for standard input',
+    },
+    ...appArguments,
+  },
+  async run({ args }) {
+    const asked = await contentOf(args.file, "A batch is an object with task, inputs and callback.");
+    const door = await openApi(args);
+    try {
+      const made = await door.ask<EnqueuedBatch>("POST", "/batches", asked);
+      if (args.json) printJson(made);
+      else print(`Enqueued ${counted(made.ids.length, "job")}; ${made.callback} runs when they have ended.`);
+    } finally {
+      await door.close();
+    }
+  },
+});
+
+/** The JSON object in a file, or on standard input. */
+async function contentOf(file: string, expected: string): Promise<object> {
+  const given = readJson(
+    file === "-" ? await text(process.stdin) : await read(file),
+    file === "-" ? "The input" : file,
+  );
+  if (typeof given === "object" && given !== null && !Array.isArray(given)) return given;
+  throw invalid(expected);
+}
+
+async function read(path: string): Promise<string> {
   try {
     return await readFile(path, "utf8");
   } catch (error) {
