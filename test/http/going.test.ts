@@ -1,7 +1,6 @@
 import { type Millrace, schedule, task } from "millrace";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { readAddresses } from "../../src/access/addresses.ts";
-import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
 import { type ApiOptions, createApi } from "../../src/http/api.ts";
 import { gate, tally, useDatabase } from "../support/engine.ts";
