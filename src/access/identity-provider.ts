@@ -141,7 +141,7 @@ function refusal(error: unknown): MillraceError {
   }
   const expired = error instanceof oidc.ResponseBodyError && error.error === "invalid_grant";
   if (!expired && isTheirs(error)) return unavailable(error);
-  const message = "What came back from the identity provider does not fit this sign-in: begin again.";
+  const message = "What came back from the identity provider does not fit this sign-in.";
   return new MillraceError("SIGN_IN_INVALID", message, { cause: error });
 }
 

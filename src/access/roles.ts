@@ -23,7 +23,7 @@ export interface Caller {
   /** For the audit log; null for those without a name. */
   readonly name: string | null;
   readonly role: Role;
-  /** Of a user: the session that it came by, and who it is. */
+  /** Of somebody at a browser: the session that they came by, and who it is. */
   readonly session?: CallerSession;
 }
 

@@ -44,7 +44,7 @@ export interface NewSession extends Person {
   /** Sessions of one person; the oldest end. */
   readonly most: number;
   /** As whom the audit knows them. */
-  readonly by: string;
+  readonly by: string | null;
 }
 
 export async function insertSession(db: Executor, session: NewSession): Promise<void> {

@@ -9,11 +9,10 @@ import type { Database } from "../db/database.ts";
 import { claimedRole, personOf } from "./claims.ts";
 import { IdentityProvider, type ProviderSettings, type Secrets } from "./identity-provider.ts";
 import type { Role } from "./roles.ts";
-import { type SessionSettings, Sessions } from "./sessions.ts";
+import type { SessionSettings, Sessions } from "./sessions.ts";
 import { insertSignIn, takeSignIn } from "./sessions-store.ts";
 
 export interface SignInSettings extends SessionSettings, Omit<ProviderSettings, "redirectUri"> {
-  /** Where browsers find this server: `https://millrace.example`. */
   readonly origin: string;
   /** The claim whose values name a role. */
   readonly roleClaim: string | undefined;
@@ -27,15 +26,15 @@ const callbackPath = "/auth/callback";
 export const signInMs = 10 * 60_000;
 
 export class SignIn {
-  readonly sessions: Sessions;
   readonly settings: SignInSettings;
   readonly #db: Database;
+  readonly #sessions: Sessions;
   readonly #provider: IdentityProvider;
 
-  constructor(db: Database, settings: SignInSettings, log: Log) {
+  constructor(db: Database, settings: SignInSettings, sessions: Sessions, log: Log) {
     this.#db = db;
     this.settings = settings;
-    this.sessions = new Sessions(db, settings);
+    this.#sessions = sessions;
     this.#provider = new IdentityProvider({ ...settings, redirectUri: settings.origin + callbackPath }, log);
   }
 
@@ -46,7 +45,9 @@ export class SignIn {
 
   /** `secret` is for this browser alone. Throws `SIGN_IN_UNAVAILABLE`, `BAD_REQUEST` for a `returnTo` that leads elsewhere. */
   async begin(returnTo: string): Promise<{ readonly url: URL; readonly secret: string }> {
-    const there = this.#localUrl(returnTo);
+    const there = localUrl(returnTo, this.settings.origin);
+    if (there === undefined)
+      throw new MillraceError("BAD_REQUEST", "return_to must be a path of this server, such as /jobs.");
     const secret = randomBytes(32).toString("base64url");
     const url = await this.#provider.authorizationUrl(secretsOf(secret));
     await insertSignIn(this.#db, hashOf(secret), there, signInMs);
@@ -69,7 +70,7 @@ export class SignIn {
     if (taken === undefined)
       throw new MillraceError(
         "SIGN_IN_INVALID",
-        "This sign-in was not begun in this browser, took longer than ten minutes, or is over already: begin again.",
+        "This sign-in was not begun in this browser, took longer than ten minutes, or is over already.",
       );
     const { idToken, userInfo } = await this.#provider.identify(query, secrets);
     const person = personOf(idToken, userInfo);
@@ -77,18 +78,16 @@ export class SignIn {
       throw new MillraceError("SIGN_IN_INVALID", "The identity provider did not say who this is.");
     const { roleClaim, defaultRole } = this.settings;
     const claimed = roleClaim === undefined ? undefined : claimedRole({ ...userInfo, ...idToken }, roleClaim);
-    const session = await this.sessions.open(person, claimed ?? defaultRole, instead);
+    const session = await this.#sessions.open(person, claimed ?? defaultRole, instead);
     return { session, returnTo: taken.returnTo };
   }
+}
 
-  /** The whole address of a path of ours. */
-  #localUrl(path: string): string {
-    const { origin } = this.settings;
-    const isPath = /^\/(?![/\\])[^\\\p{Cc}\p{Surrogate}]{0,2000}$/u.test(path) && URL.canParse(path, origin);
-    const url = isPath ? new URL(path, origin) : undefined;
-    if (url?.origin === origin && !url.pathname.startsWith("/auth/")) return url.href;
-    throw new MillraceError("BAD_REQUEST", "return_to must be a path of this server, such as /jobs.");
-  }
+/** The whole address of a path of ours to go to after the sign-in; undefined for whatever leads elsewhere. */
+export function localUrl(path: string, origin: string): string | undefined {
+  const isPath = /^\/(?![/\\])[^\\\p{Cc}\p{Surrogate}]{0,2000}$/u.test(path) && URL.canParse(path, origin);
+  const url = isPath ? new URL(path, origin) : undefined;
+  return url?.origin === origin && !url.pathname.startsWith("/auth/") ? url.href : undefined;
 }
 
 const hashOf = (secret: string): string => createHash("sha256").update(secret).digest("hex");

@@ -1,5 +1,6 @@
 /** Tokens of the API: `mr_<id>_<secret>`, shown once, kept as hashes, and those that the environment gives. */
-import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
+import { createHash, randomBytes, scrypt, timingSafeEqual } from "node:crypto";
+import { promisify } from "node:util";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { isText, show, textOrNull } from "../core/options.ts";
@@ -28,15 +29,26 @@ const rememberedMs = 5_000;
 const rememberedMax = 10_000;
 
 const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
+/** Of a token that somebody thought up, and that whoever reads it must not find by trying. */
+const slowDigest = async (text: string): Promise<string> =>
+  ((await promisify(scrypt)(text, "millrace token", 16)) as Buffer).toString("hex");
+
+interface Given {
+  readonly token: string;
+  readonly hash: Buffer;
+  readonly caller: Caller;
+  key?: Promise<string>;
+}
 
 export class Tokens {
   readonly #db: Database;
-  readonly #given: readonly { readonly hash: Buffer; readonly caller: Caller }[];
+  readonly #given: readonly Given[];
   readonly #remembered = new Map<string, { readonly until: number; readonly found: Promise<Found> }>();
 
   constructor(db: Database, given: readonly GivenToken[]) {
     this.#db = db;
     this.#given = given.map(({ token, role, name }) => ({
+      token,
       hash: digest(token),
       caller: { kind: "token", name, role },
     }));
@@ -77,15 +89,35 @@ export class Tokens {
 
   /** Who holds this token; undefined when it is none that counts. */
   async callerOf(token: string): Promise<Caller | undefined> {
-    const hash = digest(token);
-    const given = this.#given.find((one) => timingSafeEqual(one.hash, hash));
+    const given = this.#givenAs(token);
     if (given) return given.caller;
-    const parts = /^mr_([0-9a-f]{12})_([A-Za-z0-9_-]{43})$/.exec(token);
-    if (parts === null) return undefined;
-    const [, id = "", secret = ""] = parts;
+    const parts = partsOf(token);
+    if (parts === undefined) return undefined;
+    const { id, secret } = parts;
     const found = await this.#find(id);
     if (found === undefined || !timingSafeEqual(Buffer.from(found.hash, "hex"), digest(secret))) return undefined;
     return { kind: "token", name: found.name, role: found.role };
+  }
+
+  /** By what a session remembers a token. It lets nobody in: an id, or, of a token of the environment, what is made of it slowly. */
+  async keyOf(token: string): Promise<string> {
+    const given = this.#givenAs(token);
+    return given === undefined ? (partsOf(token)?.id ?? "") : keyOfGiven(given);
+  }
+
+  /** Who holds the token that has this key; undefined when it is none that counts, or not any more. */
+  async holderOf(key: string): Promise<Caller | undefined> {
+    if (key.startsWith(givenPrefix)) {
+      const keys = await Promise.all(this.#given.map(keyOfGiven));
+      return this.#given[keys.indexOf(key)]?.caller;
+    }
+    const found = await this.#find(key);
+    return found && { kind: "token", name: found.name, role: found.role };
+  }
+
+  #givenAs(token: string): Given | undefined {
+    const hash = digest(token);
+    return this.#given.find((one) => timingSafeEqual(one.hash, hash));
   }
 
   #find(id: string): Promise<Found> {
@@ -101,6 +133,18 @@ export class Tokens {
 }
 
 type Found = Awaited<ReturnType<typeof findLiveToken>>;
+
+const givenPrefix = "env:";
+
+async function keyOfGiven(given: Given): Promise<string> {
+  given.key ??= slowDigest(given.token);
+  return givenPrefix + (await given.key);
+}
+
+function partsOf(token: string): { readonly id: string; readonly secret: string } | undefined {
+  const [, id, secret] = /^mr_([0-9a-f]{12})_([A-Za-z0-9_-]{43})$/.exec(token) ?? [];
+  return id === undefined || secret === undefined ? undefined : { id, secret };
+}
 
 /**
  * `API_TOKENS`: a JSON array of `{token, roles or role, name}`, or `name:role:token` by commas, several roles as `viewer|admin`. Undefined when it is neither, or a

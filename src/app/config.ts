@@ -128,7 +128,8 @@ const publicUrl: Variable<string | undefined> = {
   names: ["MILLRACE_PUBLIC_URL"],
   kind: "https URL without a path; http only on this machine",
   default: undefined,
-  about: "Where browsers find this server; the provider sends people back to its /auth/callback.",
+  about:
+    "Where browsers find this server; the provider sends people back to its /auth/callback. With https, cookies are for https alone.",
   read: readSafeOrigin,
 };
 const opsAdmins: Variable<Emails | undefined> = {

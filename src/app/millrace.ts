@@ -272,9 +272,10 @@ export class Millrace extends Listener {
     );
   }
 
-  async resume(queue: string): Promise<boolean> {
+  /** False when it was not paused. */
+  async resume(queue: string, options: { by?: string } = {}): Promise<boolean> {
     this.mustBeOpen();
-    return resumeQueue(this.db, this.channel, await this.#queueId(queue));
+    return resumeQueue(this.db, this.channel, await this.#queueId(queue), options.by ?? null);
   }
 
   /** Deletes jobs that completed, failed or were cancelled longer than `grace` ago. Default 24 hours. */

@@ -13,11 +13,13 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { Millrace } from "../app/millrace.ts";
 import { MillraceError, errorCodes } from "../core/errors.ts";
 import { isTransient } from "../db/database.ts";
+import { asked } from "./asker.ts";
 import { Look } from "./look.ts";
 import { QueueAdapter } from "./queue-adapter.ts";
 import { readQueues } from "./store.ts";
 
-export type Board = (request: Request) => Promise<Response>;
+/** `name`: who asks; null for those without one. */
+export type Board = (request: Request, name: string | null) => Promise<Response>;
 
 /**
  * Scripts, pictures and calls are the server's own. Styles are also written into the page, by attributes and by the editor of jobs' data,
@@ -41,13 +43,15 @@ const foreignFonts = /<link[^>]*fonts\.googleapis\.com[^>]*>/g;
 export interface BoardOptions {
   /** Where it is mounted, without a slash at the end. */
   readonly path: string;
+  /** In its menu. */
+  readonly links: readonly { readonly text: string; readonly url: string }[];
   /** It offers nothing that changes something. */
   readonly readOnly: boolean;
   /** Hears of what nobody expected. */
   readonly failed: (error: Error) => void;
 }
 
-export function createBoard(mill: Millrace, { path, readOnly, failed }: BoardOptions): Board {
+export function createBoard(mill: Millrace, { path, links, readOnly, failed }: BoardOptions): Board {
   const uiFolder = dirname(createRequire(import.meta.url).resolve("@bull-board/ui/package.json"));
   // Its own root is relative to the working folder of the moment.
   const server = new HonoAdapter((options?: ServeStaticOptions<Env>) =>
@@ -57,7 +61,7 @@ export function createBoard(mill: Millrace, { path, readOnly, failed }: BoardOpt
   const shown = createBullBoard({
     queues: [],
     serverAdapter: server,
-    options: { uiBasePath: uiFolder, uiConfig: { boardTitle: "Millrace", hideDocsLink: true } },
+    options: { uiBasePath: uiFolder, uiConfig: { boardTitle: "Millrace", hideDocsLink: true, miscLinks: [...links] } },
   });
   server.setErrorHandler((error) => refused(error, failed));
 
@@ -82,8 +86,8 @@ export function createBoard(mill: Millrace, { path, readOnly, failed }: BoardOpt
     return c.json(body as object, status as ContentfulStatusCode);
   });
 
-  return async (request) => {
-    const answer = await app.fetch(request);
+  return async (request, name) => {
+    const answer = await asked(name, async () => app.fetch(request));
     const isPage = answer.headers.get("Content-Type")?.startsWith("text/html") ?? false;
     const body = isPage ? (await answer.text()).replaceAll(foreignFonts, "") : answer.body;
     const response = new Response(body, answer);

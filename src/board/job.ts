@@ -4,13 +4,11 @@ import type { Millrace } from "../app/millrace.ts";
 import { type Job as Words, storedJob } from "../bullmq/job.ts";
 import { MillraceError } from "../core/errors.ts";
 import { type Job, type JobStatus, findJobs } from "../jobs/read-store.ts";
+import { by } from "./asker.ts";
 import { readResults } from "./store.ts";
 
 /** Bull Board's words for where a job is. It has none for `cancelled`. */
 export type BoardState = "waiting" | "delayed" | "waiting-children" | "active" | "completed" | "failed";
-
-/** Who the history of jobs and queues names. */
-export const by = "bull-board";
 
 interface BoardOptions {
   readonly attempts?: number;
@@ -81,7 +79,7 @@ export class BoardJob implements QueueJob {
   }
 
   async retry(): Promise<void> {
-    await this.#mill.retry(this.id, { by });
+    await this.#mill.retry(this.id, { by: by() });
   }
 
   async remove(): Promise<void> {
@@ -89,17 +87,17 @@ export class BoardJob implements QueueJob {
   }
 
   async promote(): Promise<void> {
-    await this.#mill.promote(this.id, { by });
+    await this.#mill.promote(this.id, { by: by() });
   }
 
   /** `delay`: ms from now. */
   async changeDelay(delay: number): Promise<void> {
-    await this.#mill.reschedule(this.id, delay, { by });
+    await this.#mill.reschedule(this.id, delay, { by: by() });
   }
 
   /** As BullMQ counts: 1 before 2, and those without before both. */
   async changePriority({ priority = 0 }: { priority?: number }): Promise<void> {
-    await this.#mill.reprioritise(this.id, 0 - priority, { by });
+    await this.#mill.reprioritise(this.id, 0 - priority, { by: by() });
   }
 
   /** There, or Bull Board would say that it was done. */

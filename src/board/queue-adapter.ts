@@ -24,8 +24,9 @@ import { moveJobs } from "../jobs/orders-store.ts";
 import type { JobStatus as OwnStatus } from "../jobs/read-store.ts";
 import type { QueueStats } from "../jobs/stats-store.ts";
 import { readOptions } from "./add-job.ts";
+import { by } from "./asker.ts";
 import { type FlowReader, flowReader } from "./flows.ts";
-import { BoardJob, boardJobs, by } from "./job.ts";
+import { BoardJob, boardJobs } from "./job.ts";
 import type { Look } from "./look.ts";
 import { changesOf, schedulerOf } from "./schedulers.ts";
 import { type NumberedQueue, countMinutes, findDependent, minutesShown, readServer } from "./store.ts";
@@ -193,11 +194,11 @@ export class QueueAdapter extends BaseAdapter {
   }
 
   async pause(): Promise<void> {
-    await this.#mill.pause(this.#name, { by });
+    await this.#mill.pause(this.#name, { by: by() });
   }
 
   async resume(): Promise<void> {
-    await this.#mill.resume(this.#name);
+    await this.#mill.resume(this.#name, { by: by() });
   }
 
   async getGlobalConcurrency(): Promise<number | null> {
@@ -206,7 +207,7 @@ export class QueueAdapter extends BaseAdapter {
 
   /** 0: no limit. */
   async setGlobalConcurrency(concurrency: number): Promise<void> {
-    await this.#mill.policies.set(this.#name, { concurrency: concurrency > 0 ? concurrency : null }, { by });
+    await this.#mill.policies.set(this.#name, { concurrency: concurrency > 0 ? concurrency : null }, { by: by() });
   }
 
   override get supportsGlobalRateLimit(): boolean {
@@ -219,11 +220,11 @@ export class QueueAdapter extends BaseAdapter {
   }
 
   override async setConfiguredRateLimit({ max, duration }: QueueRateLimit): Promise<void> {
-    await this.#mill.policies.set(this.#name, { rate: { max, per: duration } }, { by });
+    await this.#mill.policies.set(this.#name, { rate: { max, per: duration } }, { by: by() });
   }
 
   override async removeConfiguredRateLimit(): Promise<void> {
-    await this.#mill.policies.set(this.#name, { rate: null }, { by });
+    await this.#mill.policies.set(this.#name, { rate: null }, { by: by() });
   }
 
   override async releaseActiveRateLimit(): Promise<void> {
@@ -255,7 +256,7 @@ export class QueueAdapter extends BaseAdapter {
     for (let moved = 1; moved > 0;) {
       const ids = await this.#idsIn("delayed", 0, batch - 1);
       const now = { delayMs: 0 };
-      moved = (await moveJobs(db, channel, ids, "promote", now, { by, reason: null }, "delayed")).length;
+      moved = (await moveJobs(db, channel, ids, "promote", now, { by: by(), reason: null }, "delayed")).length;
     }
   }
 
@@ -295,7 +296,7 @@ export class QueueAdapter extends BaseAdapter {
     return (
       (await unless(
         "SCHEDULE_NOT_FOUND",
-        this.#mill.schedules.delete(id, { by }).then(() => true),
+        this.#mill.schedules.delete(id, { by: by() }).then(() => true),
       )) ?? false
     );
   }
@@ -307,7 +308,10 @@ export class QueueAdapter extends BaseAdapter {
   /** Throws `SCHEDULE_INVALID`, with what is wrong. */
   async updateJobScheduler(id: string, repeat: JobSchedulerRepeatOptions): Promise<JobSchedulerUpdateResult> {
     if (!(await this.#hasSchedule(id))) return "not-found";
-    const updated = await unless("SCHEDULE_NOT_FOUND", this.#mill.schedules.update(id, changesOf(repeat), { by }));
+    const updated = await unless(
+      "SCHEDULE_NOT_FOUND",
+      this.#mill.schedules.update(id, changesOf(repeat), { by: by() }),
+    );
     return updated === undefined ? "not-found" : "updated";
   }
 
@@ -318,7 +322,7 @@ export class QueueAdapter extends BaseAdapter {
   /** Throws `SCHEDULE_BUSY` while as many run as may, and where it is queued: there is no job to show yet. */
   async runJobSchedulerNow(id: string): Promise<BoardJob | "not-found"> {
     if (!(await this.#hasSchedule(id))) return "not-found";
-    const run = await unless("SCHEDULE_NOT_FOUND", this.#mill.schedules.runNow(id, { by }));
+    const run = await unless("SCHEDULE_NOT_FOUND", this.#mill.schedules.runNow(id, { by: by() }));
     if (run === undefined) return "not-found";
     const [job] = await boardJobs(this.#mill, run.jobId === null ? [] : [run.jobId]);
     if (job !== undefined) return job;
@@ -357,7 +361,7 @@ export class QueueAdapter extends BaseAdapter {
 
   /** Returns how many jobs it is about, counted up to 100 000. Some may be left when this returns: it goes on, and `millrace bulk` shows how far it is. */
   async #inBulk(action: "retry" | "remove" | "cancel", filter: BulkFilter): Promise<number> {
-    const { id, expected } = await this.#mill.bulk(action, { queue: this.#name, ...filter }, { by });
+    const { id, expected } = await this.#mill.bulk(action, { queue: this.#name, ...filter }, { by: by() });
     await unless("WAIT_TIMEOUT", this.#mill.waitUntilFinished(id, { within: patience }));
     return expected;
   }

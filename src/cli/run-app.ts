@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import { type GivenToken, Tokens } from "../access/tokens.ts";
 import { type Config, readConfig, unknownVariables } from "../app/config.ts";
 import { type Millrace, millrace } from "../app/millrace.ts";
-import { signInSettings } from "../app/sign-in.ts";
+import { sessionSettings, signInSettings } from "../app/sign-in.ts";
 import type { Log } from "../core/log.ts";
 import { createApi } from "../http/api.ts";
 import { type Serving, serve } from "../http/server.ts";
@@ -104,6 +104,7 @@ async function openApi(
     diskThreshold,
     metricsPrefix,
     signIn,
+    sessions: sessionSettings(config),
     log,
   });
   const guarded = signIn !== undefined || (await new Tokens(mill.db, apiTokens).any());

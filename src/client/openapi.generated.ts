@@ -1163,6 +1163,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/auth/token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin a session with a token: it may what the token may, as long as the token counts
+         * @description For pages of this server. Programs send the token with each request.
+         */
+        post: operations["postAuthToken"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/auth/logout": {
         parameters: {
             query?: never;
@@ -3219,6 +3239,47 @@ export interface components {
                 }[];
             };
         };
+        NamedHealth: {
+            /**
+             * @description Warn: there are issues.
+             * @enum {string}
+             */
+            status: "ok" | "warn";
+            ok: boolean;
+            services: {
+                database: {
+                    ok: boolean;
+                    detail?: string;
+                };
+                worker: {
+                    ok: boolean;
+                    detail?: string;
+                };
+                scheduler: {
+                    ok: boolean;
+                    detail?: string;
+                };
+            };
+            worker: {
+                ok: boolean;
+            };
+            /** @description Jobs that wait, jobs that run, and jobs that can run at once. Null: not known in time. */
+            queue: {
+                queued: number | null;
+                active: number | null;
+                max_concurrent: number | null;
+            };
+            ingestion: {
+                sources: Record<string, never>;
+                issues: {
+                    source: string;
+                    operation: string;
+                    /** @enum {string} */
+                    reason: "database_unreachable" | "no_workers" | "scheduler_unreachable";
+                    last_error: string;
+                }[];
+            };
+        };
         Ready: {
             /** @constant */
             status: "ok";
@@ -3381,6 +3442,7 @@ export type WorkerList = components['schemas']['WorkerList'];
 export type Worker = components['schemas']['Worker'];
 export type OpsQueues = components['schemas']['OpsQueues'];
 export type Health = components['schemas']['Health'];
+export type NamedHealth = components['schemas']['NamedHealth'];
 export type Ready = components['schemas']['Ready'];
 export type TokenList = components['schemas']['TokenList'];
 export type Token = components['schemas']['Token'];
@@ -5516,13 +5578,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The answer. */
+            /** @description How it goes. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Health"] | {
+                        /** @constant */
+                        status: "ok";
+                    };
+                    "application/health+json": components["schemas"]["NamedHealth"] | {
                         /** @constant */
                         status: "ok";
                     };
@@ -5539,13 +5605,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The answer. */
+            /** @description How it goes. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Health"] | {
+                        /** @constant */
+                        status: "ok";
+                    };
+                    "application/health+json": components["schemas"]["NamedHealth"] | {
                         /** @constant */
                         status: "ok";
                     };
@@ -5562,13 +5632,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The answer. */
+            /** @description How it goes. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": {
+                        /** @constant */
+                        status: "ok";
+                    };
+                    "application/health+json": {
                         /** @constant */
                         status: "ok";
                     };
@@ -5585,13 +5659,14 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The answer. */
+            /** @description How it goes. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Ready"];
+                    "application/health+json": components["schemas"]["Ready"];
                 };
             };
         };
@@ -5605,13 +5680,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The answer. */
+            /** @description How it goes. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Ready"] | {
+                        /** @constant */
+                        status: "ok";
+                    };
+                    "application/health+json": components["schemas"]["Ready"] | {
                         /** @constant */
                         status: "ok";
                     };
@@ -5696,6 +5775,30 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    postAuthToken: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    token: string;
+                };
+            };
+        };
         responses: {
             /** @description Done. */
             204: {

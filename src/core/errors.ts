@@ -106,7 +106,8 @@ export const errorCodes = {
   SIGN_IN_INVALID: { status: 400, action: "Begin again at /auth/login, in the same browser." },
   SIGN_IN_REFUSED: {
     status: 403,
-    action: "Ask an admin to let you in: OIDC_ROLE_CLAIM, OIDC_DEFAULT_ROLE or OPS_ADMIN_EMAILS give roles.",
+    action:
+      "Try again, or ask an admin to let you in: OIDC_ROLE_CLAIM, OIDC_DEFAULT_ROLE or OPS_ADMIN_EMAILS give roles.",
   },
   SIGN_IN_NOT_CONFIGURED: { status: 404, action: "Set OIDC_ISSUER, OIDC_CLIENT_ID and MILLRACE_PUBLIC_URL." },
   SIGN_IN_UNAVAILABLE: {

@@ -4,6 +4,7 @@ import { methodNotAllowed } from "hono/method-not-allowed";
 import { requestId } from "hono/request-id";
 import type { Addresses } from "../access/addresses.ts";
 import { type RateLimits, defaultRateLimits } from "../access/rate-limits.ts";
+import { type SessionSettings, Sessions, defaultSessions } from "../access/sessions.ts";
 import { SignIn, type SignInSettings } from "../access/sign-in.ts";
 import { type GivenToken, Tokens } from "../access/tokens.ts";
 import type { Millrace } from "../app/millrace.ts";
@@ -13,8 +14,8 @@ import { Metrics } from "../metrics/metrics.ts";
 import { answerEndpoints } from "./answers.ts";
 import { auditEndpoints } from "./audit.ts";
 import { audited } from "./audited.ts";
-import { type Entrance, authEndpoints } from "./auth.ts";
-import { boardRoutes } from "./board.ts";
+import { authEndpoints } from "./auth.ts";
+import { boardChanges, boardRoutes } from "./board.ts";
 import { bulkEndpoints } from "./bulk.ts";
 import { deadLetterEndpoints } from "./dead-letters.ts";
 import { emitEndpoints } from "./emit.ts";
@@ -38,6 +39,7 @@ import { diskUsedPercent, readinessEndpoints } from "./readiness.ts";
 import { resultEndpoints } from "./results.ts";
 import { scheduleEndpoints } from "./schedules.ts";
 import { SessionDoor } from "./session-door.ts";
+import { refusals } from "./sign-in-pages.ts";
 import { schedulerEndpoints } from "./scheduler.ts";
 import { tokenEndpoints } from "./tokens.ts";
 import { workerEndpoints } from "./workers.ts";
@@ -59,8 +61,10 @@ export interface ApiOptions {
   readonly healthAllowlist?: Addresses | undefined;
   /** The share of the disk, 0 to 1, from which on `/health/test` is not ready. Default 0.9. */
   readonly diskThreshold?: number;
-  /** How people sign in. Default: they cannot. */
+  /** How people sign in at an identity provider. Default: they cannot. */
   readonly signIn?: SignInSettings | undefined;
+  /** Of sessions that begin with a token, where people do not sign in. */
+  readonly sessions?: SessionSettings;
 }
 
 export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
@@ -70,8 +74,12 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const diskUsed = async (): Promise<number> => (await diskUsedPercent(dataDir)) / 100;
   const metrics = new Metrics(mill.db, { prefix, version, diskUsed, log });
   const tokens = new Tokens(mill.db, givenTokens);
-  const entrance = options.signIn && entranceOf(new SignIn(mill.db, options.signIn, log));
-  const gate = new Gate({ tokens, door: entrance?.door, trustMachine, proxies });
+  const browsers = options.signIn ?? options.sessions ?? defaultSessions;
+  const sessions = new Sessions(mill.db, tokens, browsers);
+  const signIn = options.signIn && new SignIn(mill.db, options.signIn, sessions, log);
+  void signIn?.prepare();
+  const door = new SessionDoor(sessions, { origin: browsers.origin, strict: signIn !== undefined });
+  const gate = new Gate({ tokens, door, trustMachine, proxies });
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
   const endpoints: Endpoints = [
     ...jobEndpoints(mill),
@@ -97,12 +105,13 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
       isKnown: (c, withinMs) => isKnown(gate, c, withinMs),
     }),
     ...tokenEndpoints(tokens),
-    ...authEndpoints(gate, entrance),
+    ...authEndpoints({ gate, door, sessions, signIn }),
     ...auditEndpoints(mill.db),
     ...pageEndpoints(() => document),
   ];
   const document = openApiDocument(endpoints, version);
 
+  const refused = refusals(signIn?.settings.origin);
   const api = new Hono<ApiEnv>();
   api
     .use(requestId())
@@ -117,7 +126,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
           }),
       }),
     )
-    .onError((error, c) => problemOf(error, c, log))
+    .onError((error, c) => problemOf(error, c, log, refused))
     .notFound((c) => problem(c, "ROUTE_NOT_FOUND", `There is nothing at ${c.req.method} ${c.req.path}.`));
   const mount = (one: Endpoint): void => {
     api.on(one.method, one.path, async (c) => {
@@ -126,17 +135,12 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
       return one.handle(c);
     });
   };
-  api.use(audited({ db: mill.db, endpoints, addressOf: (c) => gate.addressOf(c), log }));
+  api.use(audited({ db: mill.db, endpoints, more: boardChanges, addressOf: (c) => gate.addressOf(c), log }));
   for (const one of endpoints) if (one.role === "public") mount(one);
   api.use(gate.enter);
-  if (entrance !== undefined) api.use("/api/ops/queues", opsAdminsOnly(entrance.signIn.sessions));
+  api.use("/api/ops/queues", opsAdminsOnly(sessions));
   for (const one of endpoints) if (one.role !== "public") mount(one);
   return api.route("/", boardRoutes(mill, limiter, log));
-}
-
-function entranceOf(signIn: SignIn): Entrance {
-  void signIn.prepare();
-  return { signIn, door: new SessionDoor(signIn.sessions, signIn.settings.origin) };
 }
 
 function logged(log: Log): MiddlewareHandler<ApiEnv> {

@@ -3,18 +3,20 @@
  * what came of it. Never a body, a token or a header. The answer does not depend on it.
  */
 import type { MiddlewareHandler } from "hono";
-import { matchedRoutes } from "hono/route";
 import { type NewAuditEntry, appendAudit } from "../audit/audit-store.ts";
-import { type ErrorCode, errorCodes } from "../core/errors.ts";
+import type { ErrorCode } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import type { Endpoints } from "./endpoint.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
+import { routeOf } from "./metrics.ts";
 import { codeOf } from "./problem.ts";
 
 export interface AuditedOptions {
   readonly db: Database;
   readonly endpoints: Endpoints;
+  /** Beside those of the endpoints: what else changes something, as method and path. */
+  readonly more?: readonly string[];
   readonly addressOf: (c: ApiContext) => string | undefined;
   readonly log: Log;
   /** In ms, from anywhere on. */
@@ -25,18 +27,20 @@ export interface AuditedOptions {
 const refusalsPerSecond = 20;
 
 /** To be used before whatever may refuse. */
-export function audited({ db, endpoints, addressOf, log, now }: AuditedOptions): MiddlewareHandler<ApiEnv> {
-  const steering = new Set(
-    endpoints
+export function audited(options: AuditedOptions): MiddlewareHandler<ApiEnv> {
+  const { db, endpoints, more: others = [], addressOf, log, now } = options;
+  const steering = new Set([
+    ...endpoints
       .filter(({ method, routeClass }) => method !== "GET" && routeClass === "ops")
       .map(({ method, path }) => `${method} ${path}`),
-  );
+    ...others,
+  ]);
   const refusals = new Refusals(now);
 
   async function note(c: ApiContext): Promise<void> {
     const code = c.error === undefined ? undefined : codeOf(c.error);
-    const status = code === undefined ? c.res.status : errorCodes[code].status;
-    const action = actionOf(c);
+    const { status } = c.res;
+    const action = `${c.req.method} ${routeOf(c)}`;
     const refused = isRefusal(c, code, status);
     if (!refused && !steering.has(action)) return;
 
@@ -72,16 +76,13 @@ export function audited({ db, endpoints, addressOf, log, now }: AuditedOptions):
   };
 }
 
-/** Refused at the door: not known, not allowed, or kept waiting for wrong credentials. Other limits are those of callers who may come in. */
+/**
+ * Refused at the door: not known, not allowed, not signed in after all, or kept waiting for wrong credentials. Other limits are those of
+ * callers who may come in. The status alone does not tell: browsers are sent on to sign in.
+ */
 function isRefusal(c: ApiContext, code: ErrorCode | undefined, status: number): boolean {
-  return status === 401 || status === 403 || (code === "TOO_MANY_REQUESTS" && c.get("caller") === undefined);
-}
-
-/** `POST /api/queue/:name/pause`. */
-function actionOf(c: ApiContext): string {
-  // Middleware is registered for patterns, routes for a path.
-  const route = matchedRoutes(c).find(({ path }) => !path.endsWith("*"));
-  return `${c.req.method} ${route?.path ?? "unmatched"}`;
+  if (code === "UNAUTHORIZED" || code === "SIGN_IN_INVALID" || status === 401 || status === 403) return true;
+  return code === "TOO_MANY_REQUESTS" && c.get("caller") === undefined;
 }
 
 /** What callers wrote, fit to be kept: no control characters, and not too long. */

@@ -2,15 +2,20 @@
 import { z } from "zod";
 import { roles } from "../access/roles.ts";
 import { type SignIn, signInMs } from "../access/sign-in.ts";
+import type { Sessions } from "../access/sessions.ts";
 import { MillraceError } from "../core/errors.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import type { ApiContext } from "./env.ts";
 import type { Gate } from "./gate.ts";
 import type { SessionDoor } from "./session-door.ts";
+import { send, signOutPage, tokenPage } from "./sign-in-pages.ts";
 
 export interface Entrance {
-  readonly signIn: SignIn;
+  readonly gate: Gate;
   readonly door: SessionDoor;
+  readonly sessions: Sessions;
+  /** Undefined: there is no identity provider. */
+  readonly signIn: SignIn | undefined;
 }
 
 const time = z.iso.datetime();
@@ -33,10 +38,11 @@ const sessionInfo = z
   })
   .meta({ id: "Session" });
 
-/** `entrance` undefined: there is no identity provider. */
-export function authEndpoints(gate: Gate, entrance: Entrance | undefined): Endpoints {
-  const needed = (): Entrance => {
-    if (entrance !== undefined) return entrance;
+const page = { 200: { contentType: "text/html", about: "The page." } } as const;
+
+export function authEndpoints({ gate, door, sessions, signIn }: Entrance): Endpoints {
+  const provided = (): SignIn => {
+    if (signIn !== undefined) return signIn;
     throw new MillraceError("SIGN_IN_NOT_CONFIGURED", "People cannot sign in here: there is no identity provider.");
   };
   return [
@@ -50,8 +56,7 @@ export function authEndpoints(gate: Gate, entrance: Entrance | undefined): Endpo
       answers: { 302: null },
       errors: ["SIGN_IN_NOT_CONFIGURED", "SIGN_IN_UNAVAILABLE"],
       async handle({ c, query }) {
-        const { signIn, door } = needed();
-        const { url, secret } = await signIn.begin(query.return_to);
+        const { url, secret } = await provided().begin(query.return_to);
         door.write(c, "sign_in", secret, signInMs / 1_000);
         return c.redirect(url.href, 302);
       },
@@ -64,14 +69,42 @@ export function authEndpoints(gate: Gate, entrance: Entrance | undefined): Endpo
       answers: { 302: null },
       errors: ["SIGN_IN_INVALID", "SIGN_IN_REFUSED", "SIGN_IN_NOT_CONFIGURED", "SIGN_IN_UNAVAILABLE"],
       async handle({ c }) {
-        const { signIn, door } = needed();
         const query = new URL(c.req.url).searchParams;
         c.header("Referrer-Policy", "no-referrer");
-        const finished = await signIn.finish(query, door.read(c, "sign_in"), door.read(c, "session"));
+        const finished = await provided().finish(query, door.read(c, "sign_in"), door.read(c, "session"));
         door.write(c, "sign_in", "", 0);
         door.write(c, "session", finished.session);
         return c.redirect(finished.returnTo, 302);
       },
+    }),
+    endpoint("Access", "GET /auth/token", {
+      summary: "A page to sign in at with a token",
+      role: "public",
+      routeClass: "api",
+      answers: page,
+      handle: ({ c }) => send(c, tokenPage(undefined, signIn !== undefined)),
+    }),
+    endpoint("Access", "POST /auth/token", {
+      summary: "Begin a session with a token: it may what the token may, as long as the token counts",
+      about: "For pages of this server. Programs send the token with each request.",
+      role: "public",
+      body: z.strictObject({ token: z.string().max(1_000) }),
+      answers: { 204: null },
+      errors: ["UNAUTHORIZED", "CSRF_REFUSED"],
+      async handle({ c, body: { token } }) {
+        // Or a page of another site could make somebody work in its author's name.
+        door.refuseForgery(c);
+        const holder = await gate.holderOf(c, token);
+        c.set("caller", holder);
+        door.write(c, "session", await sessions.openFor(token, holder, door.read(c, "session")));
+      },
+    }),
+    endpoint("Access", "GET /auth/logout", {
+      summary: "A page that says who is signed in, to sign out at",
+      role: "public",
+      routeClass: "api",
+      answers: page,
+      handle: async ({ c }) => send(c, signOutPage(await gate.known(c), signIn !== undefined)),
     }),
     endpoint("Access", "POST /auth/logout", {
       summary: "End this session, at once and everywhere; the identity provider's own goes on",
@@ -80,8 +113,7 @@ export function authEndpoints(gate: Gate, entrance: Entrance | undefined): Endpo
       async handle({ c }) {
         const { session, name } = c.get("caller") ?? {};
         if (session === undefined) throw new MillraceError("UNAUTHORIZED", "This request came without a session.");
-        const { signIn, door } = needed();
-        await signIn.sessions.end(session.id, session, name ?? null);
+        await sessions.end(session.id, session, name ?? null);
         door.write(c, "session", "", 0);
       },
     }),
@@ -104,12 +136,12 @@ export function authEndpoints(gate: Gate, entrance: Entrance | undefined): Endpo
         const { session } = caller ?? {};
         return {
           kind: caller?.kind ?? null,
-          name: session ? session.name : (caller?.name ?? null),
+          name: caller?.kind === "user" ? (session?.name ?? null) : (caller?.name ?? null),
           email: session?.email ?? null,
           email_verified: session?.emailVerified ?? false,
           role: caller?.role ?? null,
           expires_at: session?.expiresAt ?? null,
-          sign_in: entrance !== undefined,
+          sign_in: signIn !== undefined,
         };
       },
     }),
@@ -117,11 +149,9 @@ export function authEndpoints(gate: Gate, entrance: Entrance | undefined): Endpo
       summary: "Sessions of people, newest first: one's own; for admins, everybody's",
       role: "viewer",
       answers: { 200: z.object({ items: z.array(sessionInfo) }) },
-      errors: ["SIGN_IN_NOT_CONFIGURED"],
       async handle({ c }) {
-        const { signIn } = needed();
         const owner = ownerFor(c);
-        const listed = owner === "nobody" ? [] : await signIn.sessions.list(owner);
+        const listed = owner === "nobody" ? [] : await sessions.list(owner);
         const items = listed.map((one) => ({
           id: one.id,
           issuer: one.issuer,
@@ -143,12 +173,11 @@ export function authEndpoints(gate: Gate, entrance: Entrance | undefined): Endpo
       role: "viewer",
       params: z.strictObject({ id: z.string() }),
       answers: { 204: null },
-      errors: ["SESSION_NOT_FOUND", "SIGN_IN_NOT_CONFIGURED"],
+      errors: ["SESSION_NOT_FOUND"],
       async handle({ c, params }) {
-        const { signIn } = needed();
         const owner = ownerFor(c);
         if (owner === "nobody") throw new MillraceError("SESSION_NOT_FOUND", "This caller has no sessions.");
-        await signIn.sessions.end(params.id, owner, c.get("caller")?.name ?? null);
+        await sessions.end(params.id, owner, c.get("caller")?.name ?? null);
       },
     }),
   ];

@@ -14,6 +14,15 @@ import type { RateLimiter } from "./rate-limits.ts";
 import { bodyBytes } from "./read.ts";
 
 const path = "/admin/queues";
+const links = [
+  { text: "Millrace", url: "/" },
+  { text: "Sign out", url: "/auth/logout" },
+];
+const looking = ["GET"];
+const changing = ["POST", "PUT", "PATCH"];
+
+/** For the audit. What it was about is in the address: `…/queues/mail/pause`. */
+export const boardChanges = changing.map((method) => `${method} ${path}/*`);
 
 export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hono<ApiEnv> {
   const boards = new Map<boolean, Promise<Board>>();
@@ -21,7 +30,7 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
     const failed = (err: Error): void => log.error({ err }, "board.failed");
     const board =
       boards.get(readOnly) ??
-      import("../board/board.ts").then(({ createBoard }) => createBoard(mill, { path, readOnly, failed }));
+      import("../board/board.ts").then(({ createBoard }) => createBoard(mill, { path, links, readOnly, failed }));
     boards.set(readOnly, board);
     return board;
   };
@@ -32,7 +41,7 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
   return new Hono<ApiEnv>()
     .get(`${path}/`, (c) => c.redirect(path))
     .use(`${path}/*`, bodyLimit({ maxSize, onError: tooLarge }))
-    .on(["GET", "POST", "PUT", "PATCH"], [path, `${path}/*`], async (c) => {
+    .on([...looking, ...changing], `${path}/*`, async (c) => {
       const looks = c.req.method === "GET" || c.req.method === "HEAD";
       if (!looks || c.req.header("sec-fetch-mode") !== "navigate") refuseForeignPages(c);
       // Files of the page are many, and cost nothing.
@@ -40,7 +49,7 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
       requireRole(c, looks ? "viewer" : "operator");
       const caller = c.get("caller");
       const board = await load(caller === undefined || !reaches(caller.role, "operator"));
-      const answer = await board(c.req.raw);
+      const answer = await board(c.req.raw, caller?.name ?? null);
       return c.newResponse(answer.body, answer);
     });
 }

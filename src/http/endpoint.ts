@@ -13,11 +13,16 @@ export type HttpMethod = "GET" | "POST" | "PATCH" | "DELETE";
 /** `ops` reads and steers; `enqueue` brings work in; `stream` has no end; `public` is for anybody. Limits and metrics go by it. */
 export type RouteClass = "api" | "ops" | "enqueue" | "stream" | "public";
 
-/** A body that is not JSON. */
+/** A body that is not JSON, or JSON with a name of its own. */
 interface OtherAnswer {
   readonly contentType: string;
   readonly about: string;
+  /** Default: a text. */
+  readonly schema?: z.ZodType;
 }
+
+/** People go there with browsers: what is refused is told them as a page, where they take one. */
+export const isForPeople = (path: string): boolean => path.startsWith("/auth/");
 
 /** Null: no body. Several: as the caller's `Accept` has it. */
 export type Answer = Body | readonly Body[] | null;

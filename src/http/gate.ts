@@ -13,7 +13,7 @@ import type { SessionDoor } from "./session-door.ts";
 export interface GateOptions {
   readonly tokens: Tokens;
   /** By which people come in. Default: cookies are not looked at. */
-  readonly door?: SessionDoor | undefined;
+  readonly door?: SessionDoor;
   /** Programs on this machine may come in as operators without a token. */
   readonly trustMachine: boolean;
   /** Whose X-Forwarded-For is believed. Default: nobody's. */
@@ -65,7 +65,7 @@ export class Gate {
   async #identify(c: ApiContext): Promise<Caller> {
     if (c.env?.inProcess) return program;
     const token = tokenIn(c);
-    if (token !== undefined) return this.#holder(c, token);
+    if (token !== undefined) return this.holderOf(c, token);
     const user = await this.#door?.callerOf(c);
     if (user !== undefined) return user;
     if (!this.#trustMachine) throw new MillraceError("UNAUTHORIZED", "This API asks for a token.");
@@ -74,8 +74,8 @@ export class Gate {
     throw new MillraceError("UNAUTHORIZED", `Without credentials only this machine is trusted, and ${why}.`);
   }
 
-  /** Who guesses is kept waiting, also with a right token at last. */
-  async #holder(c: ApiContext, token: string): Promise<Caller> {
+  /** Who guesses is kept waiting, also with a right token at last. Throws `UNAUTHORIZED`, `TOO_MANY_REQUESTS`. */
+  async holderOf(c: ApiContext, token: string): Promise<Caller> {
     const from = this.addressOf(c) ?? "nowhere";
     const failed = await this.#failures.get(from);
     if (failed !== null && failed.consumedPoints > guesses) throw tooMany(failed.msBeforeNext);
@@ -113,7 +113,7 @@ export function opsAdminsOnly(sessions: Sessions): MiddlewareHandler<ApiEnv> {
 }
 
 /** `Authorization: Bearer …`, or `x-api-key`. Never in the address, where logs would keep it. */
-function tokenIn(c: ApiContext): string | undefined {
+export function tokenIn(c: ApiContext): string | undefined {
   const header = c.req.header("authorization");
   if (header !== undefined) return /^(?:Bearer|Token)\s+(\S+)\s*$/i.exec(header)?.[1] ?? header;
   return c.req.header("x-api-key");

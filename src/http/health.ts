@@ -2,6 +2,7 @@
  * How it goes: nothing to strangers, and to those who may know, within 100 ms, whatever the database does. The status is 200 always: a
  * server that can say that the database is away is alive.
  */
+import { accepts } from "hono/accepts";
 import { z } from "zod";
 import { type Addresses, nobody } from "../access/addresses.ts";
 import type { Millrace } from "../app/millrace.ts";
@@ -55,6 +56,22 @@ const healthAnswer = z
   .meta({ id: "Health" });
 
 type Health = z.infer<typeof healthAnswer>;
+
+/** The draft on health for HTTP APIs: who asks for its media type gets its word. */
+const healthType = "application/health+json";
+const namedHealth = healthAnswer.extend({ status: z.enum(["ok", "warn"]).describe("Warn: there are issues.") }).meta({
+  id: "NamedHealth",
+});
+export const named = (schema: z.ZodType) => ({ contentType: healthType, about: "How it goes.", schema });
+
+/** As JSON; as health+json where `Accept` says so. */
+export function sayHealth<Body extends { readonly status: string }>(c: ApiContext, body: Body): Response {
+  c.header("Vary", "Accept");
+  const plain = "application/json";
+  if (accepts(c, { header: "Accept", supports: [plain, healthType], default: plain }) === plain) return c.json(body);
+  const status = body.status === "degraded" ? "warn" : body.status;
+  return c.body(JSON.stringify({ ...body, status }), 200, { "Content-Type": healthType });
+}
 type Service = Health["services"]["database"];
 
 interface HealthOptions {
@@ -68,13 +85,13 @@ export function healthEndpoints(mill: Millrace, { gate, allowlist = nobody }: He
   const workers = new Gauge(() => mill.workers());
   const queues = new Gauge(() => mill.stats());
 
-  const handle = async ({ c }: { readonly c: ApiContext }): Promise<object> => {
+  const handle = async ({ c }: { readonly c: ApiContext }): Promise<Response> => {
     const untilMs = performance.now() + budgetMs;
     c.header("Cache-Control", "no-store");
-    if (!allowlist.has(gate.addressOf(c)) && !(await isKnown(gate, c, budgetMs))) return alive;
+    if (!allowlist.has(gate.addressOf(c)) && !(await isKnown(gate, c, budgetMs))) return sayHealth(c, alive);
     // Embedded they stand in line: the one that counts most comes last.
     const [beats, crew, counts] = await Promise.all([pulse.read(untilMs), workers.read(untilMs), queues.read(untilMs)]);
-    return healthOf(beats, crew, counts);
+    return sayHealth(c, healthOf(beats, crew, counts));
   };
 
   const about =
@@ -85,7 +102,7 @@ export function healthEndpoints(mill: Millrace, { gate, allowlist = nobody }: He
     role: "public",
     routeClass: "public",
     query: anyQuery,
-    answers: { 200: z.union([healthAnswer, aliveAnswer]) },
+    answers: { 200: [z.union([healthAnswer, aliveAnswer]), named(z.union([namedHealth, aliveAnswer]))] },
     handle,
   } as const;
   return [
@@ -96,8 +113,8 @@ export function healthEndpoints(mill: Millrace, { gate, allowlist = nobody }: He
       role: "public",
       routeClass: "public",
       query: anyQuery,
-      answers: { 200: aliveAnswer },
-      handle: () => alive,
+      answers: { 200: [aliveAnswer, named(aliveAnswer)] },
+      handle: ({ c }) => sayHealth(c, alive),
     }),
   ];
 }

@@ -1,7 +1,7 @@
 /** The OpenAPI 3.1 document, made from the endpoints. */
 import { z } from "zod";
 import { type ErrorCode, errorCodes } from "../core/errors.ts";
-import type { Answer, Endpoint, Endpoints } from "./endpoint.ts";
+import { type Answer, type Endpoint, type Endpoints, isForPeople } from "./endpoint.ts";
 import { problemSchema } from "./problem.ts";
 import type { Fields } from "./read.ts";
 
@@ -18,6 +18,8 @@ const always = [
   "INTERNAL",
 ] as const;
 const guarded = ["UNAUTHORIZED", "FORBIDDEN"] as const;
+/** A browser's session alone changes nothing. */
+const changing = ["CSRF_REFUSED"] as const;
 const withBody = ["UNSUPPORTED_MEDIA_TYPE", "PAYLOAD_TOO_LARGE"] as const;
 
 export function openApiDocument(endpoints: Endpoints, version: string): Json {
@@ -110,17 +112,23 @@ function answerOf(answer: Answer, schemas: Schemas): Json {
   let description = "The answer.";
   for (const one of [answer].flat()) {
     if ("contentType" in one) {
-      content[one.contentType] = { schema: { type: "string" } };
+      content[one.contentType] = { schema: one.schema ? schemas.of(one.schema, "output") : { type: "string" } };
       description = one.about;
     } else content["application/json"] = { schema: schemas.of(one, "output") };
   }
   return { description, content };
 }
 
+/** What becomes of a 401 at a browser. */
+const toSignIn = {
+  description: "To whoever takes HTML and nobody knows, where people sign in at an identity provider: the way there.",
+};
+
 function problemsOf(one: Endpoint, schemas: Schemas): Json {
   const codes: ErrorCode[] = [
     ...always,
     ...(one.role === "public" ? [] : guarded),
+    ...(one.role === "public" || one.method === "GET" ? [] : changing),
     ...(one.body === undefined ? [] : withBody),
     ...one.errors,
   ];
@@ -129,14 +137,18 @@ function problemsOf(one: Endpoint, schemas: Schemas): Json {
     const { status } = errorCodes[code];
     byStatus.set(status, (byStatus.get(status) ?? new Set()).add(code));
   }
+  const opened = one.method === "GET" && one.role !== "public";
   const entries = [...byStatus].map(([status, found]) => [
     status,
     {
       description: [...found].map((code) => `\`${code}\``).join(", "),
-      content: { "application/problem+json": { schema: schemas.refusal } },
+      content: {
+        "application/problem+json": { schema: schemas.refusal },
+        ...(isForPeople(one.path) || (opened && status === 401) ? { "text/html": { schema: { type: "string" } } } : {}),
+      },
     },
   ]);
-  return Object.fromEntries(entries) as Json;
+  return { ...(opened ? { 303: toSignIn } : {}), ...(Object.fromEntries(entries) as Json) };
 }
 
 /** JSON Schemas of Zod's; those with an id of their own (`meta({ id })`) stand once, among the components. */

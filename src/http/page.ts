@@ -1,16 +1,7 @@
 /** What `/` shows until there is a console: live counts, and where to look and what to type. One file, nothing from elsewhere. */
-import { createHash } from "node:crypto";
 import { z } from "zod";
 import { type Endpoints, endpoint } from "./endpoint.ts";
-
-const style = `
-  :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; }
-  main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
-  .scroll { overflow-x: auto; }
-  table { border-collapse: collapse; width: 100%; }
-  th, td { padding: 0.25rem 0.75rem; text-align: right; border-bottom: 1px solid color-mix(in srgb, currentcolor 25%, transparent); font-variant-numeric: tabular-nums; }
-  th:first-child { text-align: left; }
-  pre { overflow-x: auto; padding: 0.75rem; border: 1px solid color-mix(in srgb, currentcolor 25%, transparent); }`;
+import { pageOf } from "./html.ts";
 
 const script = `
   const columns = ["waiting", "delayed", "active", "completed", "failed", "total"];
@@ -27,6 +18,7 @@ const script = `
   async function show() {
     try {
       const answer = await fetch("/api/queue/stats");
+      if (answer.status === 401) return say("The counts are old: your session is over. Load this page again to sign in.");
       if (!answer.ok) throw new Error("status " + answer.status);
       const { stats } = await answer.json();
       document.querySelector("tbody").replaceChildren(...stats.map(row));
@@ -35,24 +27,27 @@ const script = `
       say("The counts are old, the server did not answer: " + error.message);
     }
   }
+  async function greet() {
+    const answer = await fetch("/auth/session");
+    const { kind, name, email, role, expires_at: until } = answer.ok ? await answer.json() : {};
+    if (!until) return;
+    const who = document.getElementById("who");
+    const out = Object.assign(document.createElement("a"), { href: "/auth/logout", textContent: "Sign out" });
+    who.replaceChildren((name ?? email ?? kind) + ", " + role + ". ", out);
+  }
+  greet().catch(() => undefined);
   for (const place of document.querySelectorAll(".origin")) place.textContent = location.origin;
   setInterval(() => document.hidden || show(), 2000);
   show();`;
 
 const origin = '<span class="origin">http://localhost:3003</span>';
 
-const page = `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Millrace</title>
-<style>${style}</style>
-</head>
-<body>
-<main>
+const page = pageOf(
+  "Millrace",
+  `<main>
 <h1>Millrace</h1>
 <p>The console comes later. Until then: what is in the queues, and the lines to work with them.</p>
+<p id="who"></p>
 <h2 id="queues">Queues</h2>
 <p id="state" role="status"><noscript>Without scripts, look at <a href="/api/queue/stats">/api/queue/stats</a>.</noscript></p>
 <div class="scroll" role="region" aria-labelledby="queues" tabindex="0">
@@ -63,6 +58,7 @@ const page = `<!doctype html>
 </div>
 <h2>Look</h2>
 <ul>
+<li><a href="/admin/queues">/admin/queues</a>: Bull Board, to look and to press buttons</li>
 <li><a href="/jobs">/jobs</a>: the newest jobs</li>
 <li><a href="/dlq">/dlq</a>: the jobs that were given up, and why</li>
 <li><a href="/api/queue/stats">/api/queue/stats</a>: the counts above</li>
@@ -73,20 +69,9 @@ const page = `<!doctype html>
 curl -X POST ${origin}/jobs/JOB_ID/retry
 curl -X POST ${origin}/api/queue/default/pause
 curl -X POST ${origin}/api/queue/default/resume</code></pre>
-</main>
-<script>${script}</script>
-</body>
-</html>
-`;
-
-const hash = (text: string): string => `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
-
-const headers = {
-  "Content-Security-Policy": `default-src 'none'; style-src ${hash(style)}; script-src ${hash(script)}; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
-  "X-Content-Type-Options": "nosniff",
-  "Referrer-Policy": "no-referrer",
-  "Cache-Control": "no-cache",
-};
+</main>`,
+  script,
+);
 
 /** Whoever links to it may add what they like. */
 const anyQuery = z.looseObject({});
@@ -99,7 +84,7 @@ export function pageEndpoints(document: () => object): Endpoints {
       role: "viewer",
       query: anyQuery,
       answers: { 200: { contentType: "text/html", about: "The page." } },
-      handle: ({ c }) => c.html(page, 200, headers),
+      handle: ({ c }) => c.body(page.html, 200, { ...page.headers, "Cache-Control": "no-cache" }),
     }),
     endpoint("Documents", "GET /openapi.json", {
       summary: "This API as an OpenAPI 3.1 document",

@@ -14,6 +14,9 @@ interface Extras {
   readonly members?: Readonly<Record<string, unknown>>;
 }
 
+/** A way to say no. */
+export type Refuse = (c: ApiContext, code: ErrorCode, detail: string, extras: Extras) => Response;
+
 const errorCode = z.enum(Object.keys(errorCodes) as [ErrorCode, ...ErrorCode[]]).meta({
   id: "ErrorCode",
   description: "Stable: a code keeps its meaning. Later versions have more of them.",
@@ -43,14 +46,24 @@ export function problem(c: ApiContext, code: ErrorCode, detail: string, extras: 
     instance: c.get("requestId"),
     ...extras.members,
   };
-  const headers: Record<string, string> = { "Content-Type": "application/problem+json", ...extras.headers };
-  if (status === 401) headers["WWW-Authenticate"] = 'Bearer realm="millrace"';
-  if (status === 429 || status === 503) headers["Retry-After"] ??= String(retryAfterSeconds);
+  const headers = { "Content-Type": "application/problem+json", ...refusalHeaders(code, extras) };
   return c.body(JSON.stringify(document), status, headers);
 }
 
-/** Everything a handler can throw, as a problem. What nobody expected is logged whole and told to the caller by its request id only. */
-export function problemOf(error: Error, c: ApiContext, log: Log): Response {
+/** What clients go by, whatever the body looks like. */
+export function refusalHeaders(code: ErrorCode, { headers: more }: Extras): Record<string, string> {
+  const { status } = errorCodes[code];
+  const headers: Record<string, string> = { ...more };
+  if (status === 401) headers["WWW-Authenticate"] = 'Bearer realm="millrace"';
+  if (status === 429 || status === 503) headers["Retry-After"] ??= String(retryAfterSeconds);
+  return headers;
+}
+
+/**
+ * Everything a handler can throw, as `refuse` says it. What nobody expected is logged whole and told to the caller by its request id
+ * only.
+ */
+export function problemOf(error: Error, c: ApiContext, log: Log, refuse: Refuse = problem): Response {
   const { code, detail } = read(error);
   const fields = { err: error, code, request_id: c.get("requestId"), method: c.req.method, path: c.req.path };
   if (code === "INTERNAL") log.error(fields, "request.failed");
@@ -58,7 +71,7 @@ export function problemOf(error: Error, c: ApiContext, log: Log): Response {
   const { retryAfterMs } = error as { retryAfterMs?: number };
   const wait =
     retryAfterMs === undefined ? {} : { headers: { "Retry-After": String(Math.ceil(retryAfterMs / 1_000)) } };
-  return problem(c, code, detail, wait);
+  return refuse(c, code, detail, wait);
 }
 
 /** What the problem of an error says. */
@@ -71,6 +84,6 @@ function read(error: Error): { code: ErrorCode; detail: string } {
 }
 
 /** `JOB_NOT_FOUND` → `Job not found`. */
-function titleOf(code: ErrorCode): string {
+export function titleOf(code: ErrorCode): string {
   return code.charAt(0) + code.slice(1).toLowerCase().replaceAll("_", " ");
 }

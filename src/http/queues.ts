@@ -5,7 +5,8 @@ import { MillraceError } from "../core/errors.ts";
 import { checkedName } from "../core/options.ts";
 import type { Cleaned } from "../jobs/control-store.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
-import { given, storable } from "./read.ts";
+import { storable } from "./read.ts";
+import { signed } from "./signature.ts";
 
 const queueParams = z.strictObject({ name: z.string() });
 const why = z.strictObject({ reason: storable.max(1_000).nullish(), by: storable.max(200).nullish() });
@@ -63,9 +64,9 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       bodyOptional: true,
       answers: { 200: changed },
       errors: ["QUEUE_NOT_FOUND", "QUEUE_NAME_INVALID"],
-      async handle({ params, body }) {
+      async handle({ c, params, body }) {
         const queue = await existing(params.name);
-        const was = await mill.pause(queue, given(body));
+        const was = await mill.pause(queue, signed(c, body));
         const message = `Queue ${queue} ${was ? "is paused: nothing of it starts" : "was paused already"}.`;
         return { success: true, message, queue, changed: was };
       },
@@ -76,9 +77,9 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       params: queueParams,
       answers: { 200: changed },
       errors: ["QUEUE_NOT_FOUND", "QUEUE_NAME_INVALID"],
-      async handle({ params }) {
+      async handle({ c, params }) {
         const queue = await existing(params.name);
-        const was = await mill.resume(queue);
+        const was = await mill.resume(queue, signed(c, {}));
         const message = `Queue ${queue} ${was ? "runs again" : "was not paused"}.`;
         return { success: true, message, queue, changed: was };
       },
@@ -102,9 +103,9 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       body: why,
       bodyOptional: true,
       answers: { 200: allChanged },
-      async handle({ body }) {
+      async handle({ c, body }) {
         const queues = await everyQueue();
-        const were = await where(queues, (queue) => mill.pause(queue, given(body)));
+        const were = await where(queues, (queue) => mill.pause(queue, signed(c, body)));
         return { success: true, message: `${queues.length} queues are paused.`, queues, changed: were };
       },
     }),
@@ -112,9 +113,9 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       summary: "Let every paused queue run again",
       role: "operator",
       answers: { 200: allChanged },
-      async handle() {
+      async handle({ c }) {
         const queues = await everyQueue();
-        const were = await where(queues, (queue) => mill.resume(queue));
+        const were = await where(queues, (queue) => mill.resume(queue, signed(c, {})));
         return { success: true, message: `${queues.length} queues run.`, queues, changed: were };
       },
     }),

@@ -7,7 +7,7 @@ import { latestVersion, schemaVersion } from "../db/migrate.ts";
 import { within } from "./deadline.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import type { ApiContext } from "./env.ts";
-import { aliveAnswer } from "./health.ts";
+import { aliveAnswer, named, sayHealth } from "./health.ts";
 import { problem } from "./problem.ts";
 
 const databaseLimitMs = 2_000;
@@ -23,6 +23,7 @@ const readyAnswer = z
     }),
   })
   .meta({ id: "Ready" });
+const strangers = z.union([readyAnswer, aliveAnswer]);
 
 interface Check {
   readonly ok: boolean;
@@ -59,14 +60,14 @@ export function readinessEndpoints(db: Database, options: ReadinessOptions): End
   };
   const told = (c: ApiContext, { checks, reasons }: Awaited<ReturnType<typeof look>>): Response =>
     reasons.length === 0
-      ? c.json({ status: "ok", checks })
+      ? sayHealth(c, { status: "ok", checks })
       : problem(c, "NOT_READY", reasons.join(" "), { members: { checks } });
 
   return [
     endpoint("Health", "GET /health/test", {
       summary: "Whether database, schema and disk are fit for work, and why not",
       role: "viewer",
-      answers: { 200: readyAnswer },
+      answers: { 200: [readyAnswer, named(readyAnswer)] },
       errors: ["NOT_READY"],
       handle: async ({ c }) => told(c, await look()),
     }),
@@ -75,12 +76,14 @@ export function readinessEndpoints(db: Database, options: ReadinessOptions): End
       role: "public",
       routeClass: "public",
       query: z.looseObject({}),
-      answers: { 200: z.union([readyAnswer, aliveAnswer]) },
+      answers: { 200: [strangers, named(strangers)] },
       errors: ["NOT_READY"],
       async handle({ c }) {
         const [found, known] = await Promise.all([look(), isKnown(c, databaseLimitMs)]);
         if (known) return told(c, found);
-        return found.reasons.length === 0 ? { status: "ok" } : problem(c, "NOT_READY", "This server is not ready.");
+        return found.reasons.length === 0
+          ? sayHealth(c, { status: "ok" })
+          : problem(c, "NOT_READY", "This server is not ready.");
       },
     }),
   ];

@@ -6,7 +6,7 @@ import type { ScheduleOptions } from "../schedules/definition.ts";
 import { runStatuses } from "../schedules/runs-store.ts";
 import type { ScheduleChanges } from "../schedules/schedules.ts";
 import { type Endpoint, type Endpoints, endpoint } from "./endpoint.ts";
-import { bodyBytes, given } from "./read.ts";
+import { bodyBytes, given, storable } from "./read.ts";
 import { runAnswer, runView, scheduleAnswer, scheduleView } from "./schedule-view.ts";
 import { signature, signed } from "./signature.ts";
 
@@ -53,7 +53,7 @@ const previewBody = z.strictObject({
 });
 export const listQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(1_000).optional(),
-  after: z.string().optional(),
+  after: storable.optional(),
 });
 const runsQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(500).optional(),

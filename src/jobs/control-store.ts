@@ -27,13 +27,13 @@ export async function pauseQueue(
   return row?.changed === 1;
 }
 
-export async function resumeQueue(db: Database, channel: string, queue: number): Promise<boolean> {
+export async function resumeQueue(db: Database, channel: string, queue: number, by: string | null): Promise<boolean> {
   const [row] = await db.query<{ changed: number }>(sql`
     with resumed as (
       update millrace.queues set paused_at = null, paused_by = null, paused_reason = null
       where id = ${queue} and paused_at is not null returning id, name
     ),
-    noted as (insert into millrace.audit (action, subject) select 'resume', 'queue:' || name from resumed),
+    noted as (insert into millrace.audit (by, action, subject) select ${by}::text, 'resume', 'queue:' || name from resumed),
     told as (select pg_notify(${channel}, 'look') from resumed)
     select count(*)::int as changed from told`);
   return row?.changed === 1;

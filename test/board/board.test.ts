@@ -2,6 +2,7 @@
 import { type Millrace, NonRetryableError, schedule, task } from "millrace";
 import { describe, expect, test, vi } from "vitest";
 import { Tokens } from "../../src/access/tokens.ts";
+import { listAudit } from "../../src/audit/audit-store.ts";
 import { sql } from "../../src/db/sql.ts";
 import { createApi } from "../../src/http/api.ts";
 import { type Caller, callerOf, recorder } from "../http/caller.ts";
@@ -453,6 +454,72 @@ describe("who may", () => {
     expect((await call(pause, { ...put, headers: { ...operator, ...link } })).status).toBe(403);
     expect((await call(pause, { ...put, headers: operator })).status).toBe(200);
     expect((await call("/admin/queues", { headers: operator, method: "DELETE" })).status).toBe(405);
+  });
+
+  test("is on record: every change with who, from where, what and what came of it, and the orders name them too", async () => {
+    await using mill = await file.open([]);
+    const { id } = await mill.enqueue("x", 1, { queue: "idle", delay: "1h" });
+    const givenTokens = (["viewer", "operator"] as const).map((role) => ({ token: role.repeat(3), role, name: role }));
+    const call = callerOf(createApi(mill, { log: recorder(), trustMachine: true, givenTokens }));
+    const bearer = (role: string) => ({ authorization: `Bearer ${role.repeat(3)}`, "x-request-id": `r-${role}` });
+    const change = (path: string, headers: Record<string, string>, method = "PUT") =>
+      call(`/admin/queues/api/queues${path}`, { method, headers, from: "192.0.2.7" });
+    await change("/idle/pause?secret=hunter2", bearer("operator"));
+    await change("/idle/resume", bearer("operator"));
+    await change(`/idle/${id}/promote`, bearer("operator"));
+    await change(`/idle/${id}/promote`, bearer("operator"));
+    await change("/idle/pause", bearer("viewer"));
+    await change("/idle/pause", { authorization: "Bearer wrong" });
+    await change("/idle/pause", { ...bearer("operator"), origin: "https://elsewhere.example" });
+    await call("/admin/queues/api/queues/idle/pause", put);
+    await call("/admin/queues/api/queues", { headers: bearer("viewer") });
+
+    const rows = (await listAudit(mill.db, {}, { limit: 100 })).toReversed();
+    const requests = rows.filter(({ outcome }) => outcome !== null);
+    expect(requests.map(({ actor, subject, outcome, details }) => [actor, subject, outcome, details])).toEqual([
+      ["operator", "/admin/queues/api/queues/idle/pause", "allow", { status: 200 }],
+      ["operator", "/admin/queues/api/queues/idle/resume", "allow", { status: 200 }],
+      ["operator", `/admin/queues/api/queues/idle/${id}/promote`, "allow", { status: 204 }],
+      ["operator", `/admin/queues/api/queues/idle/${id}/promote`, "error", { status: 409 }],
+      ["viewer", "/admin/queues/api/queues/idle/pause", "deny", { status: 403, code: "FORBIDDEN" }],
+      [null, "/admin/queues/api/queues/idle/pause", "deny", { status: 401, code: "UNAUTHORIZED" }],
+      ["operator", "/admin/queues/api/queues/idle/pause", "deny", { status: 403, code: "FORBIDDEN" }],
+      [null, "/admin/queues/api/queues/idle/pause", "allow", { status: 200 }],
+    ]);
+    expect(requests[0]).toMatchObject({
+      action: "PUT /admin/queues/*",
+      actorKind: "token",
+      role: "operator",
+      address: "192.0.2.7",
+      requestId: "r-operator",
+    });
+    expect(requests.at(-1)).toMatchObject({ actorKind: "machine", address: "127.0.0.1" });
+    const orders = rows.filter(({ outcome }) => outcome === null);
+    expect(orders.map(({ action, by }) => [action, by])).toEqual([
+      ["pause", "operator"],
+      ["resume", "operator"],
+      ["pause", "bull-board"],
+    ]);
+    expect(JSON.stringify(await mill.timeline(id))).toContain('"by":"operator"');
+    expect(JSON.stringify(rows)).not.toContain("hunter2");
+  });
+
+  test("names the right one of many who ask at once", async () => {
+    await using mill = await file.open([]);
+    const names = Array.from({ length: 12 }, (_, n) => `person-${n}`);
+    for (const name of names) await mill.enqueue("x", 1, { queue: name });
+    const givenTokens = names.map((name) => ({ token: name.padEnd(20, "x"), role: "operator", name }) as const);
+    const call = callerOf(createApi(mill, { log: recorder(), trustMachine: false, givenTokens }));
+    await Promise.all(
+      givenTokens.map(({ name, token }) =>
+        call(`/admin/queues/api/queues/${name}/pause`, { ...put, headers: { authorization: `Bearer ${token}` } }),
+      ),
+    );
+    const queues = await mill.db.query<{ name: string; by: string }>(
+      sql`select name, paused_by as by from millrace.queues`,
+    );
+    expect(queues.map(({ by }) => by)).toEqual(queues.map(({ name }) => name));
+    expect(queues).toHaveLength(names.length);
   });
 
   test("a body that is too large is refused; a database that is away and a surprise are told apart", async () => {

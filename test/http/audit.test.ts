@@ -189,7 +189,10 @@ describe("GET /api/audit", () => {
     expect((await get(`?limit=7&after=${first.next}`)).items).toEqual(all.items.slice(7));
     expect((await get("?by=ada")).items.map(({ action }) => action)).toEqual(["pause", "pause", "pause"]);
     expect((await get("?subject=queue:mail&action=resume")).items).toHaveLength(3);
-    expect((await get("?by=the admin")).items).toHaveLength(3);
+    expect((await get("?by=the admin")).items.map(({ action }) => action).slice(0, 2)).toEqual([
+      "POST /api/queue/:name/resume",
+      "resume",
+    ]);
     expect(all.items[0]).toEqual({
       id: "12",
       at: expect.stringMatching(/Z$/),

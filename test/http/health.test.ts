@@ -2,6 +2,7 @@ import { statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { readAddresses } from "../../src/access/addresses.ts";
 import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
 import { diskUsedPercent, readinessEndpoints } from "../../src/http/readiness.ts";
@@ -35,6 +36,29 @@ describe("liveness", () => {
 
     expect({ status, body }).toEqual({ status: 200, body: { status: "ok" } });
     expect(asked).not.toHaveBeenCalled();
+  });
+});
+
+describe("who asks for application/health+json", () => {
+  test("gets it, with its words; others get application/json", async () => {
+    await using mill = await file.open();
+    const call = callerOf(createApi(mill, { log: recorder(), healthAllowlist: readAddresses("127.0.0.1") }));
+    const asking = { headers: { accept: "application/health+json" } };
+    const stranger = { from: "203.0.113.7" };
+    const typed = async (path: string, options = {}) => {
+      const { headers, body } = await call(path, options);
+      return [headers.get("content-type"), body["status"]];
+    };
+    for (const path of ["/health", "/api/health"]) {
+      expect(await typed(path)).toEqual(["application/json", "degraded"]); // nobody works
+      expect(await typed(path, { headers: { accept: "*/*" } })).toEqual(["application/json", "degraded"]);
+      expect(await typed(path, asking)).toEqual(["application/health+json", "warn"]);
+      expect((await call(path, { ...asking, ...stranger })).body).toEqual({ status: "ok" });
+    }
+    for (const path of ["/livez", "/readyz"]) {
+      expect(await typed(path, stranger)).toEqual(["application/json", "ok"]);
+      expect(await typed(path, { ...asking, ...stranger })).toEqual(["application/health+json", "ok"]);
+    }
   });
 });
 

@@ -7,7 +7,7 @@ import { sql } from "../../src/db/sql.ts";
 import { Browser, type Page } from "../support/browser.ts";
 import { useDatabase } from "../support/engine.ts";
 import { type Liar, type RealProvider, client, liar, realProvider } from "../support/identity-providers.ts";
-import { recorder } from "./caller.ts";
+import { createApi as contracted, recorder } from "./caller.ts";
 
 const file = useDatabase();
 const here = "http://localhost:3003";
@@ -154,6 +154,73 @@ describe("signing in", () => {
   test("goes to a path of ours even where that looks like a host", async () => {
     const back = await browserOf().visit(`/auth/login?return_to=${encodeURIComponent("/..//evil.example/")}`, /evil/);
     expect(back.headers.get("location")).toBe(`${here}//evil.example/`);
+  });
+});
+
+describe("opening something without a session, where people sign in", () => {
+  const html = { accept: "text/html,application/xhtml+xml,*/*;q=0.8" };
+  const opened = (): Browser =>
+    new Browser(contracted(mill, { log: recorder(), trustMachine: false, signIn: settings() }), here);
+  test.each([
+    ["/", "/"],
+    ["/admin/queues/queue/mail?status=failed", "/admin/queues/queue/mail?status=failed"],
+    ["/jobs?queue=a%26b&limit=5", "/jobs?queue=a%26b&limit=5"],
+    ["/%2F%2Fevil.example", "/%2F%2Fevil.example"],
+    ["/%5Cevil.example", "/%5Cevil.example"],
+    ["/jobs?next=https://evil.example/", "/jobs?next=https://evil.example/"],
+    [`${here}//evil.example/x`, null],
+    [`${here}/\\evil.example/x`, null],
+    [`${here}/${"x".repeat(2_001)}`, null],
+  ])("%s leads to the sign-in, and from there nowhere but here", async (address, returnTo) => {
+    const { status, headers } = await opened().ask(address, { headers: html });
+    const sent = new URL(headers.get("location") ?? "");
+    expect([status, sent.origin, sent.pathname]).toEqual([303, here, "/auth/login"]);
+    expect(headers.get("cache-control")).toBe("no-store");
+    expect(sent.searchParams.get("return_to")).toBe(returnTo);
+    const browser = browserOf();
+    const back = await browser.visit(sent, /3003\/(?!auth)/);
+    expect([back.status, back.headers.get("location")]).toEqual([302, new URL(returnTo ?? "/", here).href]);
+    expect((await me(browser)).body["kind"]).toBe("user");
+  });
+
+  test("is on record as the refusal it is", async () => {
+    await opened().ask("/jobs", { headers: html });
+    const [row] = await mill.db.query(
+      sql`select action, outcome, details from millrace.audit order by id desc limit 1`,
+    );
+    expect(row).toEqual({ action: "GET /jobs", outcome: "deny", details: { status: 303, code: "UNAUTHORIZED" } });
+  });
+
+  test("is so also when the session is over; not for programs, nor for who shows a token", async () => {
+    const browser = opened();
+    browser.cookies().set("millrace_session", "x".repeat(43));
+    expect((await browser.ask("/", { headers: html })).status).toBe(303);
+    expect((await browser.ask("/", { headers: { accept: "application/json" } })).body["code"]).toBe("UNAUTHORIZED");
+    expect((await browser.ask("/api/queue/pause-all", { method: "POST", headers: html })).status).toBe(403);
+    const wrong = await opened().ask("/", { headers: { ...html, authorization: "Bearer wrong" } });
+    expect([wrong.status, wrong.headers.get("content-type")]).toEqual([401, "text/html; charset=utf-8"]);
+  });
+
+  test("and refused there is a page, of the same status, with nothing in it that others wrote", async () => {
+    const browser = opened();
+    const query = "code=1&state=%3Cscript%3Ealert(1)%3C/script%3E&error_description=%3Cb%3Ex";
+    const headers = { ...html, "x-request-id": "<i>r" };
+    const { status, headers: sent, body } = await browser.ask(`/auth/callback?${query}`, { headers });
+    expect([status, sent.get("content-type")]).toEqual([400, "text/html; charset=utf-8"]);
+    expect(sent.get("content-security-policy")).toMatch(
+      /^default-src 'none'; style-src 'sha256-[^;]+; base-uri 'none'/,
+    );
+    expect(body["text"]).toContain("SIGN_IN_INVALID");
+    expect(body["text"]).toContain('href="/auth/login"');
+    expect(body["text"]).not.toMatch(/alert|<b>|<i>|<script/);
+    const [row] = await mill.db.query(
+      sql`select action, outcome, details from millrace.audit order by id desc limit 1`,
+    );
+    expect(row).toEqual({
+      action: "GET /auth/callback",
+      outcome: "deny",
+      details: { status: 400, code: "SIGN_IN_INVALID" },
+    });
   });
 });
 
