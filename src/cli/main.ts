@@ -7,52 +7,9 @@ import { MillraceError } from "../core/errors.ts";
 import { didYouMean } from "../core/options.ts";
 import { checkArguments } from "./arguments.ts";
 import type { Command } from "./command.ts";
+import { commands } from "./commands.ts";
 import { exitCodeOf, exitCodes } from "./exit-codes.ts";
 import { print, printsColour } from "./print.ts";
-
-// Each is loaded when it is asked for: `millrace jobs` need not wait for a web server to load.
-const commands: Readonly<Record<string, () => Promise<Command>>> = {
-  up: async () => (await import("./up.ts")).up,
-  worker: async () => (await import("./worker.ts")).worker,
-  enqueue: async () => (await import("./enqueue.ts")).enqueue,
-  flow: async () => (await import("./flow.ts")).flow,
-  batch: async () => (await import("./flow.ts")).batch,
-  emit: async () => (await import("./emit.ts")).emit,
-  wait: async () => (await import("./wait.ts")).wait,
-  result: async () => (await import("./result.ts")).result,
-  steps: async () => (await import("./steps.ts")).steps,
-  dependencies: async () => (await import("./dependencies.ts")).dependencies,
-  jobs: async () => (await import("./jobs.ts")).jobs,
-  job: async () => (await import("./job.ts")).job,
-  schedules: async () => (await import("./schedules.ts")).schedules,
-  queues: async () => (await import("./queues.ts")).queues,
-  policy: async () => (await import("./policy.ts")).policy,
-  explain: async () => (await import("./explain.ts")).explain,
-  timeline: async () => (await import("./timeline.ts")).timeline,
-  logs: async () => (await import("./logs.ts")).logs,
-  events: async () => (await import("./events.ts")).events,
-  cancel: async () => (await import("./cancel.ts")).cancel,
-  retry: async () => (await import("./retry.ts")).retry,
-  change: async () => (await import("./change.ts")).change,
-  replay: async () => (await import("./replay.ts")).replay,
-  remove: async () => (await import("./remove.ts")).remove,
-  dlq: async () => (await import("./dlq.ts")).dlq,
-  bulk: async () => (await import("./bulk.ts")).bulk,
-  workers: async () => (await import("./workers.ts")).workers,
-  status: async () => (await import("./status.ts")).status,
-  health: async () => (await import("./health.ts")).health,
-  metrics: async () => (await import("./metrics.ts")).metrics,
-  drain: async () => (await import("./drain.ts")).drain,
-  token: async () => (await import("./token.ts")).token,
-  profile: async () => (await import("./profile.ts")).profile,
-  sessions: async () => (await import("./sessions.ts")).sessions,
-  whoami: async () => (await import("./sessions.ts")).whoami,
-  audit: async () => (await import("./audit.ts")).audit,
-  api: async () => (await import("./api.ts")).api,
-  migrate: async () => (await import("./migrate.ts")).migrate,
-  doctor: async () => (await import("./doctor.ts")).doctor,
-  config: async () => (await import("./config.ts")).config,
-};
 
 const millrace: Command = {
   meta: { name: "millrace", version, description: "Durable jobs on PostgreSQL, with an embedded database by default." },

@@ -7,7 +7,7 @@ import { command } from "./command.ts";
 import { fromNow, oneLine, print, printJson, table } from "./print.ts";
 
 const orders = ["pause", "resume", "clean"] as const;
-const words = [...orders, "decisions", "denials"] as const;
+const words = ["show", ...orders, "decisions", "denials"] as const;
 
 export const queues = command({
   meta: { name: "queues", description: "Show how many jobs are where; pause, resume and clean queues" },
@@ -16,7 +16,7 @@ export const queues = command({
       type: "positional",
       required: false,
       valueHint: words.join("|"),
-      description: "Left out: counts. decisions: what storm control held back; denials: what was not let in",
+      description: "Left out: all counts. decisions: what storm control held back; denials: what was not let in",
     },
     queue: { type: "positional", required: false, description: "Its name" },
     all: { type: "boolean", description: "For pause, resume and clean: every queue" },
@@ -37,7 +37,8 @@ export const queues = command({
       throw invalid(`millrace queues ${action}: name one queue, or say --all.`);
     if (!isOrder && args.all) throw invalid("--all is for pause, resume and clean.");
     if (action !== "clean" && args.grace !== undefined) throw invalid("--grace is for clean.");
-    if (action === "decisions" && queue === undefined) throw invalid("millrace queues decisions: of which queue?");
+    if ((action === "show" || action === "decisions") && queue === undefined)
+      throw invalid(`millrace queues ${action}: which queue?`);
     const grace = durationOption(args.grace, "grace");
     const limit = wholeOption(args.limit, "limit");
     const path = `/api/queue/${encodeURIComponent(queue ?? "")}`;
