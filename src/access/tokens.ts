@@ -1,5 +1,5 @@
 /** Tokens of the API: `mr_<id>_<secret>`, shown once, kept as hashes, and those that the environment gives. */
-import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
+import { hash, randomBytes, timingSafeEqual } from "node:crypto";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { show } from "../core/options.ts";
@@ -27,7 +27,7 @@ export interface CreateTokenOptions {
 const rememberedMs = 5_000;
 const rememberedMax = 10_000;
 
-const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
+const digest = (text: string): Buffer => hash("sha256", text, "buffer");
 
 export class Tokens {
   readonly #db: Database;
@@ -77,8 +77,8 @@ export class Tokens {
 
   /** Who holds this token; undefined when it is none that counts. */
   async callerOf(token: string): Promise<Caller | undefined> {
-    const hash = digest(token);
-    const given = this.#given.find((one) => timingSafeEqual(one.hash, hash));
+    const digested = digest(token);
+    const given = this.#given.find((one) => timingSafeEqual(one.hash, digested));
     if (given) return given.caller;
     const parts = /^mr_([0-9a-f]{12})_([A-Za-z0-9_-]{43})$/.exec(token);
     if (parts === null) return undefined;
