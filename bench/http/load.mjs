@@ -1,4 +1,4 @@
-/** The callers of an HTTP server, in a process of their own. Answers that are not a 2xx are counted as bad, by status; so is what gets none. */
+/** The callers of an HTTP server, in a process of their own. Answers that are not a 2xx are counted as bad, by status; so is what gets none, by why. */
 import { Agent, request } from "node:http";
 import autocannon from "autocannon";
 import { now, sleep } from "../lib/clock.mjs";
@@ -15,7 +15,7 @@ const summary = (ms) => ({
   max: percentile(ms, 100),
 });
 
-/** Answers by status, "none" for none; how many were 2xx, and what the others were. */
+/** Answers by status, or by why there was none; how many were 2xx, and what the others were. */
 function tally(counts) {
   const all = Object.entries(counts).filter(([, count]) => count > 0);
   const [good, bad] = [true, false].map((want) => all.filter(([status]) => status.startsWith("2") === want));
@@ -34,7 +34,11 @@ function together(call, { connections, amount }) {
     const from = now();
     const run = autocannon({ ...call, connections, amount }, (error, { errors, timeouts } = {}) => {
       if (error) return reject(error);
-      return resolve({ took, ...tally({ ...counts, none: errors + timeouts }), seconds: (last - from) / 1000 });
+      return resolve({
+        took,
+        ...tally({ ...counts, errors: errors - timeouts, timeouts }),
+        seconds: (last - from) / 1000,
+      });
     });
     run.on("response", (_, status, __, ms) => {
       last = now();
@@ -94,7 +98,7 @@ offer({
       if (at > now()) await sleep(at - now());
       const answered = once(call, agent).then(
         (answer) => ({ status: answer.status, ms: answer.at - at }),
-        () => ({ status: "none", ms: Number.POSITIVE_INFINITY }),
+        (error) => ({ status: error.code ?? error.message, ms: Number.POSITIVE_INFINITY }),
       );
       answers.push(answered);
     }
