@@ -3,12 +3,11 @@
  * (`{ id, command, args }` → `{ id, value }` or `{ id, error }`); while jobs run it tells how many are done.
  */
 import { now, sleep } from "./lib/clock.mjs";
+import { offer } from "./lib/commands.mjs";
+import { payload } from "./lib/payload.mjs";
 
 const [name, url] = [process.argv[2], process.env.BENCH_URL];
 const { default: contender } = await import(`./contenders/${name}.mjs`);
-
-/** What every job of every contender carries: about a hundred bytes. */
-const payload = (at = 0) => ({ sceneId: 12345, title: "a scene of moderate length", tags: ["a", "b", "c"], n: 42, at });
 
 const REPORT_MS = 5;
 const MARK_EVERY = 1000;
@@ -175,21 +174,7 @@ const commands = {
   settings: () => contender.settings,
 };
 
-async function answer({ id, command, args }) {
-  try {
-    process.send({ id, value: await commands[command](...args) });
-  } catch (error) {
-    process.send({ id, error: error.stack ?? String(error) });
-  }
-}
-
-process.on("message", (message) => {
-  if (message.command) void answer(message);
-  else {
-    ahead.handled = message.handled;
-    ahead.wake();
-  }
+offer(commands, ({ handled }) => {
+  ahead.handled = handled;
+  ahead.wake();
 });
-process.on("disconnect", () => process.exit(0));
-process.on("unhandledRejection", (error) => process.send({ event: "error", error: error?.stack ?? String(error) }));
-process.send({ event: "ready" });

@@ -86,10 +86,17 @@ async function runOne(scenario, variant, contender, round) {
 }
 
 function say(scenario, run) {
-  const columns = scenario.columns.filter((column) => column.value && run.metrics);
-  const figures = columns.map((column) => `${column.title} ${short(column.value(run.metrics))}`).join(" · ");
+  const figuresOf = (metrics) =>
+    scenario.columns
+      .filter((column) => column.value && (column.value(metrics) ?? null) !== null)
+      .map((column) => `${column.title} ${short(column.value(metrics))}`)
+      .join(" · ");
   const outcome = run.metrics
-    ? figures
+    ? scenario.parts
+      ? Object.entries(scenario.parts(run.metrics))
+          .map(([part, metrics]) => `\n    ${part}: ${figuresOf(metrics)}`)
+          .join("")
+      : figuresOf(run.metrics)
     : run.error
       ? `FAILED: ${run.error.split("\n")[0]}`
       : `left out: ${run.skipped}`;

@@ -1,6 +1,7 @@
 /** Millrace, the package as built: `npm run build` first. Keeps full history. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { defineApp, millrace, task } from "../../dist/index.js";
+import { posted } from "../http/app.mjs";
 import { query } from "../lib/connect.mjs";
 import { startSteps, stepping } from "./millrace-steps.mjs";
 
@@ -31,7 +32,7 @@ const tick = task({
     onJob({ due: schedule.at.getTime() });
   },
 });
-const app = defineApp({ tasks: [noop, hold, tick, stepping] });
+const app = defineApp({ tasks: [noop, hold, tick, posted, stepping] });
 
 export default {
   settings: { worker: { concurrency: CONCURRENCY }, producer: {} },

@@ -40,7 +40,7 @@ function machine() {
 }
 
 /**
- * @param {{ postgres?: number, redis?: number, workers: number[], producer?: number }} pids
+ * @param {{ postgres?: number, redis?: number, workers: number[], producer?: number, api?: number, callers?: number }} pids
  * @returns CPU seconds so far; `null` for what cannot be seen (a server on another host, or no /proc)
  */
 export function snapshot(pids) {
@@ -52,6 +52,8 @@ export function snapshot(pids) {
     redis: family(pids.redis),
     worker: pids.workers.reduce((sum, pid) => sum + times(pid).own, 0),
     producer: pids.producer ? times(pids.producer).own : 0,
+    api: pids.api ? times(pids.api).own : 0,
+    callers: pids.callers ? times(pids.callers).own : 0,
     harness: (own.user + own.system) / 1e6,
     ...machine(),
   };
@@ -61,9 +63,9 @@ export function snapshot(pids) {
 export function difference(before, after) {
   if (!before || !after) return null;
   const part = (name) => (before[name] === null || after[name] === null ? null : after[name] - before[name]);
-  const names = ["postgres", "redis", "worker", "producer", "harness", "steal"];
+  const names = ["postgres", "redis", "worker", "producer", "api", "callers", "harness", "steal"];
   const used = Object.fromEntries(names.map((name) => [name, part(name)]));
-  const ours = used.postgres + used.redis + used.worker + used.producer + used.harness;
+  const ours = names.filter((name) => name !== "steal").reduce((sum, name) => sum + used[name], 0);
   return { seconds: after.at - before.at, ...used, others: Math.max(0, part("busy") - ours) };
 }
 

@@ -21,6 +21,22 @@ function cell(scenario, column, rounds) {
   return spread(rounds.map(column.value), scenario.lowerIsBetter);
 }
 
+/** A scenario whose runs measure several things alike has a row for each of them. */
+function partRows(results, scenario, { variant, label }) {
+  const rounds = [...metricsOf(results, scenario.name, variant, "millrace").values()].map(scenario.parts);
+  return Object.keys(rounds[0] ?? {}).map((part) => [
+    label,
+    part,
+    ...scenario.columns.map((column) =>
+      cell(
+        scenario,
+        column,
+        rounds.map((parts) => parts[part]),
+      ),
+    ),
+  ]);
+}
+
 const taking = (results, scenario) => results.options.contenders.filter((name) => takesPart(scenario, name));
 
 function scenarioRows(results, scenario, { variant, label }) {
@@ -43,7 +59,7 @@ function scenarioRows(results, scenario, { variant, label }) {
 function scenarioSection(results, name) {
   const scenario = SCENARIOS[name];
   const cases = casesOf(results).filter((one) => one.scenario === name);
-  const rows = cases.flatMap((one) => scenarioRows(results, scenario, one));
+  const rows = cases.flatMap((one) => (scenario.parts ? partRows : scenarioRows)(results, scenario, one));
   const details = !scenario.details
     ? []
     : cases.flatMap(({ variant, label }) =>
@@ -53,7 +69,11 @@ function scenarioSection(results, name) {
           return rounds.length > 0 ? [`- ${who}: ${scenario.details(typical(scenario, rounds))}`] : [];
         }),
       );
-  const head = ["", "contender", ...scenario.columns.map((column) => column.title)];
+  const head = [
+    "",
+    scenario.parts ? scenario.partName : "contender",
+    ...scenario.columns.map((column) => column.title),
+  ];
   const parts = [table(head, rows), details.join("\n"), scenario.calls ? callTable(results, scenario, cases) : ""];
   return [`## ${scenario.title}`, ...parts].filter(Boolean).join("\n\n");
 }

@@ -5,7 +5,8 @@ import { within } from "./clock.mjs";
 
 const CHILD = fileURLToPath(new URL("../child.mjs", import.meta.url));
 const START_MS = 30_000;
-const living = new Set();
+/** What ends the processes of a run: whoever starts one by other means adds it. */
+export const living = new Set();
 
 /** For the end of a run that went wrong: nothing of it stays behind. */
 export const killChildren = () => Promise.all([...living].map((kill) => kill()));
@@ -16,10 +17,13 @@ function lastError(said) {
   return lines.findLast((line) => /^\w*Error\b/.test(line)) ?? lines.at(-1) ?? "it said nothing";
 }
 
-/** @param {(event: { event: string, done?: number }) => void} onEvent */
-export async function startChild(contender, url, onEvent = () => {}) {
+/**
+ * @param {(event: { event: string, done?: number }) => void} onEvent
+ * @param {string} program what it runs, if it is not a contender's producer or worker
+ */
+export async function startChild(contender, url, onEvent = () => {}, program = CHILD) {
   const env = { ...process.env, BENCH_URL: url, NODE_ENV: "production", NO_COLOR: "1" };
-  const child = fork(CHILD, [contender], { env, execArgv: [], stdio: ["ignore", "ignore", "pipe", "ipc"] });
+  const child = fork(program, [contender], { env, execArgv: [], stdio: ["ignore", "ignore", "pipe", "ipc"] });
   const calls = new Map();
   let said = "";
   let nextId = 1;

@@ -52,6 +52,8 @@ const drains = [1, 2].flatMap((workers) =>
   })),
 );
 
+const reads = ["GET /jobs, a hundred", "GET /jobs/:id", "GET /api/queue/stats", "GET /metrics", "GET /metrics/prom"];
+
 const TARGETS = [
   ...drains,
   { target: "mixed load ≥ 2.5× graphile-worker", ...against("mixed", "mixed", "graphile-worker"), least: 2.5 },
@@ -137,6 +139,24 @@ const TARGETS = [
     target: `${verb} of any job < 20 ms with 10M finished, p99`,
     ...within("history", "10M", (metrics) => metrics.worst[verb].p99),
     most: 20,
+    unit: " ms",
+  })),
+  {
+    target: "POST /jobs ≥ 5,000 requests/s, alone",
+    ...within("http", "alone", ({ parts }) => parts["POST /jobs"].saturated.rate),
+    least: 5000,
+    unit: " requests/s",
+  },
+  ...reads.map((read) => ({
+    target: `${read}, 200 a second while 2 workers drain: p95 < 20 ms`,
+    ...within("http", "drain", ({ parts }) => parts[read].paced.p95),
+    most: 20,
+    unit: " ms",
+  })),
+  ...["GET /health, of a stranger", "GET /api/health, with a token"].map((health) => ({
+    target: `${health}, while 2 workers drain and POST /jobs is saturated: never 100 ms`,
+    ...within("http", "full", ({ parts }) => parts[health].paced.max),
+    most: 100,
     unit: " ms",
   })),
   { target: "drain with 10M finished within 10 % of 10k", ...between("history", "10M", "10k"), least: 0.9 },

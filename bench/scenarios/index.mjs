@@ -4,6 +4,7 @@ import delayed from "./delayed.mjs";
 import drain from "./drain.mjs";
 import flows from "./flows.mjs";
 import history from "./history.mjs";
+import http from "./http.mjs";
 import idle from "./idle.mjs";
 import keys from "./keys.mjs";
 import latency from "./latency.mjs";
@@ -33,6 +34,7 @@ export const SCENARIOS = {
   delayed,
   flows,
   steps,
+  http,
   history,
   memory,
 };

@@ -1,5 +1,5 @@
 /** Tokens of the API: `mr_<id>_<secret>`, shown once, kept as hashes, and those that the environment gives. */
-import { createHash, randomBytes, scrypt, timingSafeEqual } from "node:crypto";
+import { hash, randomBytes, scrypt, timingSafeEqual } from "node:crypto";
 import { promisify } from "node:util";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
@@ -28,7 +28,7 @@ export interface CreateTokenOptions {
 const rememberedMs = 5_000;
 const rememberedMax = 10_000;
 
-const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
+const digest = (text: string): Buffer => hash("sha256", text, "buffer");
 /** Of a token that somebody thought up, and that whoever reads it must not find by trying. */
 const slowDigest = async (text: string): Promise<string> =>
   ((await promisify(scrypt)(text, "millrace token", 16)) as Buffer).toString("hex");

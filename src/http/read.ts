@@ -70,8 +70,12 @@ export const jobIdParams = z.strictObject({
 
 /** The entries that were given: null is how some clients leave a field out. */
 export function given<Fields extends object>(fields: Fields): { [Key in keyof Fields]?: NonNullable<Fields[Key]> } {
-  const entries = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
-  return Object.fromEntries(entries) as { [Key in keyof Fields]?: NonNullable<Fields[Key]> };
+  const some: { [Key in keyof Fields]?: NonNullable<Fields[Key]> } = {};
+  for (const key in fields) {
+    const value = fields[key];
+    if (value !== undefined && value !== null) some[key] = value;
+  }
+  return some;
 }
 
 function requireJson(c: ApiContext): void {

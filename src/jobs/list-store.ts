@@ -40,18 +40,20 @@ const searchMs = 500;
 /** Ids are made by clients: their clocks may differ so much from the server's, in ms. */
 const clockSlackMs = 3_600_000;
 
-/**
- * Jobs looked at per page, when a filter has no index to follow: these first, and that many more when the page is not full then. Texts
- * of the statement, not values: the planner must know how few they are.
- */
-const windows = [
-  { most: 500, text: sql`500` },
-  { most: 19_500, text: sql`19500` },
-] as const;
-type Window = (typeof windows)[number];
+interface Window {
+  readonly most: number;
+  /** At least as many, as a text of the statement and not a value: the planner must know how few they are. */
+  readonly text: Sql;
+}
+
+const far: Window = { most: 19_500, text: sql`19500` };
+/** Jobs looked at per page, when a filter has no index to follow: these first, and that many more when the page is not full then. */
+const windows: readonly Window[] = [{ most: 500, text: sql`500` }, far];
+/** Where nothing is filtered, a page is full after as many as it holds. A page holds 500 at most. */
+const plainWindows = (limit: number): readonly Window[] => [{ most: limit, text: sql`500` }, far];
 
 /** Looking through inputs is interrupted often, to see the time. */
-const searchWindows: readonly Window[] = Array.from({ length: 40 }, () => windows[0]);
+const searchWindows: readonly Window[] = Array.from({ length: 40 }, () => ({ most: 500, text: sql`500` }));
 
 /** A job of the list, and where it stands in it. */
 interface Listed {
@@ -65,12 +67,13 @@ export async function listJobs(db: Database, filter: JobFilter): Promise<JobPage
   let looked = 0;
   const searching = filter.input !== undefined || filter.search !== undefined;
   const until = searching ? performance.now() + searchMs : Number.POSITIVE_INFINITY;
-  for (const { most, text } of searching ? searchWindows : windows) {
-    const window = await look(db, { ...filter, after, limit: filter.limit - listed.length }, text);
+  const plain = conditions(filter).length === 0;
+  for (const next of searching ? searchWindows : plain ? plainWindows(filter.limit) : windows) {
+    const window = await look(db, { ...filter, after, limit: filter.limit - listed.length }, next);
     listed.push(...window.listed);
     looked += window.looked;
     const full = listed.length === filter.limit;
-    after = full ? listed.at(-1)?.place : window.looked < most ? undefined : window.end;
+    after = full ? listed.at(-1)?.place : window.looked < next.most ? undefined : window.end;
     if (full || after === undefined || performance.now() > until) break;
   }
   const ids = listed.map(({ id }) => id);
@@ -102,14 +105,14 @@ export async function idsAt(
 async function look(
   db: Database,
   filter: JobFilter,
-  most: Sql,
+  { most, text }: Window,
 ): Promise<{ listed: Listed[]; looked: number; end: readonly string[] | undefined }> {
   const rows = await db.query<{ id: string | null; place: string[] | null; looked: number }>(sql`
-    with walked as materialized (${walkOf(filter, most)} limit ${most}),
+    with walked as materialized (select id, n, place from (${walkOf(filter, text)} limit ${text}) w limit ${most}::int),
     matching as (
       select walked.id, walked.n, walked.place from walked
       cross join lateral (${probeOf(filter)}) j -- one probe per job
-      where ${join(conditions(filter), sql` and `)} order by walked.n limit ${filter.limit}::int
+      where ${join([sql`true`, ...conditions(filter)], sql` and `)} order by walked.n limit ${filter.limit}::int
     )
     (select id::text, place, 0 as looked from matching order by n)
     union all
@@ -129,7 +132,6 @@ function probeOf({ status, tag }: JobFilter): Sql {
 
 function conditions({ queue, task, tag, input, search, createdAfter, createdBefore }: JobFilter): Sql[] {
   return [
-    sql`true`,
     ...(createdAfter === undefined ? [] : [sql`j.created_at >= ${createdAfter.toISOString()}::timestamptz`]),
     ...(createdBefore === undefined ? [] : [sql`j.created_at < ${createdBefore.toISOString()}::timestamptz`]),
     ...(input === undefined ? [] : [sql`j.input @> ${input}::jsonb`]),

@@ -47,6 +47,7 @@ export class Metrics {
   readonly #dropped: Counter<"label">;
   readonly #requests = new Set<string>();
   readonly #droppedSoFar = new Map<string, number>();
+  #writing: Promise<string> | undefined;
 
   constructor(db: Database, options: MetricsOptions) {
     const { prefix, version, cap = seriesMax, budgetMs = 1_000 } = options;
@@ -102,8 +103,16 @@ export class Metrics {
     this.#http.observe({ ...known }, seconds);
   }
 
-  /** All metrics, in the text format of Prometheus. What cannot be read is missing, counted and logged; it never fails for that. */
-  async text(): Promise<string> {
+  /**
+   * All metrics, in the text format of Prometheus. What cannot be read is missing, counted and logged; it never fails for that. Scrapes
+   * that come while one is being written get the same: any number of them cost one at a time.
+   */
+  text(): Promise<string> {
+    this.#writing ??= this.#write().finally(() => (this.#writing = undefined));
+    return this.#writing;
+  }
+
+  async #write(): Promise<string> {
     const [snapshot] = await Promise.all([this.#look(), this.#measureDisk()]);
     const parts = [processMetrics().metrics(), this.#own.metrics()];
     if (snapshot !== undefined) parts.push(this.#ofSystem(snapshot).metrics());

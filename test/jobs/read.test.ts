@@ -115,6 +115,35 @@ describe("one job", () => {
     const job = await mill.job(id);
     expect([(job?.startedAt?.getTime() ?? 0) - claimed, (job?.finishedAt?.getTime() ?? 0) - claimed]).toEqual([1, 3]);
   });
+
+  test("has its own times among those that were settled with it, and others whose ids lie between theirs", async () => {
+    await using own = await file.open([plain]);
+    const worker = await StoreWorker.register(own);
+    const early: string[] = [];
+    const late: string[] = [];
+    for (let n = 0; n < 3; n += 1) {
+      early.push((await own.enqueue(plain, n, { queue: "early" })).id);
+      late.push((await own.enqueue(plain, n, { queue: "late" })).id);
+    }
+    const ends = (ids: readonly string[], from: number) =>
+      Object.fromEntries(ids.map((id, n) => [id, { ...succeeded, startedMs: from + n }]));
+    const begun = new Map<string, number>();
+    for (const [queue, ids, from] of [
+      ["early", early, 10],
+      ["late", late, 20],
+    ] as const) {
+      const claim = await worker.claim(3, queue);
+      begun.set(queue, (await own.job(ids[0] ?? ""))?.startedAt?.getTime() ?? 0);
+      await worker.settle(claim, ends(ids, from));
+    }
+    const { jobs } = await own.jobs({ status: "completed" });
+    const started = Object.fromEntries(
+      jobs.map(({ id, queue, startedAt }) => [id, (startedAt?.getTime() ?? 0) - (begun.get(queue) ?? 0)]),
+    );
+    expect(started).toEqual(
+      Object.fromEntries([...early.map((id, n) => [id, 10 + n]), ...late.map((id, n) => [id, 20 + n])]),
+    );
+  });
 });
 
 describe("looking for jobs", () => {
@@ -183,6 +212,15 @@ describe("looking for jobs", () => {
       jobs: [],
       next: null,
     });
+  });
+
+  test("looks at no more jobs than the page holds, where nothing is filtered", async () => {
+    await mill.enqueueMany(
+      plain,
+      Array.from({ length: 30 }, () => ({})),
+    );
+    for (const status of [undefined, "waiting"] as const)
+      expect(await mill.jobs({ limit: 20, ...(status ? { status } : {}) })).toMatchObject({ looked: 20 });
   });
 
   test("takes jobs of a time, with the beginning and without the end", async () => {

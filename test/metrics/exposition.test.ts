@@ -122,6 +122,16 @@ describe("a scrape", () => {
     await metrics.text();
     expect(statements).toBe(8);
   });
+
+  test("is written once for all who ask meanwhile", async () => {
+    await using mill = await setUp();
+    let measured = 0;
+    const diskUsed = async (): Promise<number> => (measured += 1) / 100;
+    const metrics = metricsOf(mill.db, { diskUsed });
+    const texts = await Promise.all(Array.from({ length: 5 }, () => metrics.text()));
+    expect(new Set(texts).size).toBe(1);
+    expect(valuesOf(await metrics.text(), "millrace_disk_used_ratio")).toEqual({ "": 0.02 });
+  });
 });
 
 describe("too many queues", () => {
