@@ -168,14 +168,14 @@ function orderOf(verb: Verb, args: Words): Order {
   }
 }
 
-/** The settings that were given, as the API spells them; `none` takes one back to its default. */
+/** The settings that were given, as the API spells them; `none` takes one back to its default, where it is no word of its own. */
 function settingsOf(args: Words): Record<string, unknown> {
   const said: Record<string, unknown> = {};
   for (const name of Object.keys(settings)) {
     const value = args[name];
     if (typeof value !== "string") continue;
     said[name.replaceAll("-", "_")] =
-      value === "none"
+      value === "none" && name !== "catch-up"
         ? null
         : name === "input"
           ? readJson(value)

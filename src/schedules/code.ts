@@ -166,7 +166,7 @@ async function redefined(
 ): Promise<SavedSchedule> {
   // An operator's schedule whose name the code takes: what the operator said is an edit now.
   const edits = row.defined === null ? editsOf(defined, row.spec) : row.edits;
-  const spec = edited(defined, edits, row.now.getTime());
+  const spec = edited(defined, edits);
   const saved = { ...row, source, spec, defined, edits, retiredAt: null, ...(await numbersOf(desk, tx, spec)) };
   if (row.pausedAt !== null || (row.retiredAt === null && !isRetimed(row.spec, spec))) return saved;
   return { ...saved, ...placeOf(desk, spec, row) };

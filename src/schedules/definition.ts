@@ -189,7 +189,7 @@ export function readFields(
 }
 
 /** Lays what was said over the defaults. Throws `SCHEDULE_INVALID`. */
-export function specOf(said: Said, task: AnyTask | undefined, where: string, nowMs = Date.UTC(2020, 0)): Spec {
+export function specOf(said: Said, task: AnyTask | undefined, where: string): Spec {
   const spec: Spec = {
     task: checkedName(said.task, "task"),
     queue: said.queue ?? task?.queue ?? "default",
@@ -214,7 +214,7 @@ export function specOf(said: Said, task: AnyTask | undefined, where: string, now
     throw invalid(`${where}: give ${spec.cron === null ? "cron or every" : "cron or every, not both"}.`);
   if (spec.everyMs !== null && spec.jitterMs >= spec.everyMs)
     throw invalid(`${where}: jitter must be shorter than the interval.`);
-  if (spec.cron !== null) checkCron(spec.cron, spec.zone, nowMs);
+  if (spec.cron !== null) checkCron(spec.cron, spec.jitterMs);
   return spec;
 }
 

@@ -62,9 +62,9 @@ export function editsOf(defined: Spec, spec: Spec): Partial<Spec> {
 }
 
 /** The code's definition with an operator's edits laid over it. Edits that no longer go with it wait. */
-export function edited(defined: Spec, edits: Partial<Spec>, nowMs: number): Spec {
+export function edited(defined: Spec, edits: Partial<Spec>): Spec {
   try {
-    return specOf({ ...defined, ...edits } satisfies Said, undefined, "the schedule", nowMs);
+    return specOf({ ...defined, ...edits } satisfies Said, undefined, "the schedule");
   } catch (error) {
     if (error instanceof MillraceError) return defined;
     throw error;

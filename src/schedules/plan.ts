@@ -6,8 +6,8 @@ import { nextTick, stretch } from "./ticks.ts";
 const catchUpMax = { none: 0, last: 1, all: 1_000 } as const;
 /** The same of ticks in time, which a long grace may make many. */
 const inTimeMax = 1_000;
-/** Runs of one schedule that may wait for those before them. */
-export const queuedMax = 100;
+/** Runs of one schedule that may wait for those before them: all that are made up for, and as many of those in time. */
+export const queuedMax = 1_000;
 
 export interface Situation {
   readonly spec: Spec;
@@ -64,24 +64,23 @@ export function plan({ spec, anchorMs, nextMs, nowMs, active, queued }: Situatio
     });
   let slots = slotsOf(spec, active);
   let waiting = queued;
-  for (const tickMs of [...caughtUp, ...punctual]) {
-    const status = slots > 0 && waiting === 0 ? "fired" : overflow(spec, waiting);
+  const decide = (tickMs: number, mayWait: boolean): void => {
+    const overflow = mayWait && waiting < queuedMax ? "queued" : "skipped";
+    const status = slots > 0 && waiting === 0 ? "fired" : overflow;
     if (status === "fired") slots -= 1;
     if (status === "queued") waiting += 1;
     const last = runs.at(-1);
     if (status === "skipped" && last?.status === "skipped")
       runs[runs.length - 1] = { ...last, untilMs: tickMs, count: last.count + 1 };
     else runs.push({ status, tickMs, untilMs: null, count: 1, atLeast: false });
-  }
+  };
+  // Each that is made up for runs: where they may not run together, one after the other.
+  for (const tickMs of caughtUp) decide(tickMs, spec.overlap === "queue" || catchUp === "all");
+  for (const tickMs of punctual) decide(tickMs, spec.overlap === "queue");
   return { runs, nextMs: nextTick(spec, anchorMs, nowMs) };
 }
 
 /** How many more runs may begin. */
 export function slotsOf({ overlap, concurrency }: Spec, active: number): number {
   return overlap === "allow" ? Number.POSITIVE_INFINITY : Math.max(concurrency - active, 0);
-}
-
-/** What becomes of a run that may not begin. */
-function overflow({ overlap }: Spec, waiting: number): "queued" | "skipped" {
-  return overlap === "queue" && waiting < queuedMax ? "queued" : "skipped";
 }

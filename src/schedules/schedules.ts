@@ -68,7 +68,6 @@ export class Schedules {
       const now = await readClock(tx);
       const anchor = new Date(Math.floor(now.getTime() / 1_000) * 1_000);
       const place = placeOf(this.#desk, spec, { anchor, lastAt: null, now });
-      if (place.nextAt === null) throw invalid(`schedule "${name}": cron ${show(spec.cron)} never comes again.`);
       const numbers = await numbersOf(this.#desk, tx, spec);
       const row = { name, source: "operator", spec, defined: null, anchor, paused, ...numbers, ...place } as const;
       const inserted = await insertSchedules(tx, [row], textOrNull(by, "by", 200));
@@ -101,7 +100,7 @@ export class Schedules {
       const task = this.#taskOf(merged["task"] as string);
       // A queue that was only the old task's is the new one's.
       if (said.task !== undefined && said.queue === undefined && row.defined === null) delete merged["queue"];
-      return specOf(merged as Said, task, where, row.now.getTime());
+      return specOf(merged as Said, task, where);
     });
     return this.get(name);
   }
@@ -221,7 +220,7 @@ export class Schedules {
       return previewTicks(row.spec, row.anchor.getTime(), now.getTime(), most);
     }
     refuseUnknown("preview", what, new Set(["cron", "every", "zone"]));
-    const spec = specOf({ ...readFields(what, "preview"), task: "preview" }, undefined, "preview", now.getTime());
+    const spec = specOf({ ...readFields(what, "preview"), task: "preview" }, undefined, "preview");
     return previewTicks(spec, Math.floor(now.getTime() / 1_000) * 1_000, now.getTime(), most);
   }
 

@@ -44,6 +44,8 @@ test("a schedule is made, looked at, changed, paused, run and deleted", async ()
     jitter_ms: 5_000,
   });
   expect(await json("update", "nightly", "--jitter", "none")).toMatchObject({ jitter_ms: 0 });
+  // A word of its own here, not the default.
+  expect(await json("update", "nightly", "--catch-up", "none")).toMatchObject({ catch_up: "none" });
   expect(await said("pause", "nightly", "--by", "ada", "--reason", "too loud")).toBe("Schedule nightly is paused.");
   expect(await said("show", "nightly")).toMatch(/^paused +.* by ada: too loud$/m);
   expect(await said("run", "nightly", "--input", "2")).toMatch(/^Enqueued job \S+\.$/);

@@ -25,6 +25,14 @@ async function allGone(db: { query: (statement: ReturnType<typeof sql>) => Promi
 }
 
 describe("a schedule in code", () => {
+  test.each([
+    ["years", "0 0 0 1 1 * 2021", /not 7 fields/],
+    ["a moment", "2030-01-01T00:00:00Z", /not 1 field/],
+    ["a day that no year has", "0 0 30 2 *", /never comes/],
+  ])("is refused where it is written when its pattern is %s", (_, cron, message) => {
+    expect(() => schedule({ name: "one", task: work, cron })).toThrow(message);
+  });
+
   test("is made when the app starts, with what its task says where it says nothing", async () => {
     await using mill = await file.open([work], {}, [daily("report"), daily("asleep", { every: "5m" })]);
     expect(await mill.schedules.get("report")).toMatchObject({

@@ -253,6 +253,25 @@ describe("overlap", () => {
     expect(await mill.stats("default")).toMatchObject([{ waiting: 3 }]);
   });
 
+  test("skip: what is made up for runs one after the other, in order, and what comes meanwhile is skipped", async () => {
+    await using mill = await file.open([work], {}, [every("one", { overlap: "skip", catchUp: "all" })]);
+    const first = await tick(mill, "one");
+    // The last is in time.
+    await mill.schedules.fire({ at: new Date(first.getTime() + 3 * minute + 30_000) });
+    expect(await runs(mill, "one")).toEqual(["fired", "queued", "queued", "skipped"]);
+    await expect(mill.schedules.runNow("one")).rejects.toMatchObject({ code: "SCHEDULE_BUSY" });
+    await endOldest(mill, "one");
+    await mill.schedules.fire({ at: await tick(mill, "one") });
+    expect(await runs(mill, "one")).toEqual(["fired completed", "fired", "queued", "skipped", "skipped"]);
+    await endOldest(mill, "one");
+    await endOldest(mill, "one");
+    await mill.schedules.fire({ at: await tick(mill, "one") });
+    const ended = ["fired completed", "fired completed", "fired completed"];
+    expect(await runs(mill, "one")).toEqual([...ended, "skipped", "skipped", "fired"]);
+    const made = (await mill.schedules.runs("one", { status: "fired" })).toReversed();
+    expect(made.slice(0, 3).map(({ tickAt }) => (tickAt.getTime() - first.getTime()) / minute)).toEqual([0, 1, 2]);
+  });
+
   test("queue: what its queue does not take leaves its place to the next", async () => {
     await using mill = await file.open([work], {}, [every("one", { overlap: "queue" })]);
     for (let n = 0; n < 3; n += 1) await mill.schedules.fire({ at: await tick(mill, "one") });

@@ -92,10 +92,60 @@ describe("overlap", () => {
     expect(told(at(5, { startGrace: "1h" }))).toEqual(["fired 1", "skipped 2-5 (4)", "next 6"]);
   });
 
-  test("queue: what cannot begin waits, behind what waits already, a hundred at most", () => {
+  test("queue: what cannot begin waits, behind what waits already, a thousand at most", () => {
     expect(told(at(3, { overlap: "queue", startGrace: "1h" }))).toEqual(["fired 1", "queued 2", "queued 3", "next 4"]);
     expect(told(at(1, { overlap: "queue" }, { queued: 3 }))).toEqual(["queued 1", "next 2"]);
-    expect(told(at(1, { overlap: "queue" }, { active: 1, queued: 100 }))).toEqual(["skipped 1", "next 2"]);
+    expect(told(at(1, { overlap: "queue" }, { active: 1, queued: 1_000 }))).toEqual(["skipped 1", "next 2"]);
+  });
+});
+
+describe("overlap and catching up", () => {
+  // Ticks 1 to 4 are late, 5 is in time.
+  const looked = (
+    overlap: Spec["overlap"],
+    catchUp: Spec["catchUp"],
+    open: { active?: number; queued?: number } = {},
+  ): string[] => told(at(5.1, { startGrace: "10s", overlap, catchUp }, open));
+  const rows = (status: string, ...ticks: number[]): string[] => ticks.map((tick) => `${status} ${tick}`);
+
+  test.each<[Spec["overlap"], Spec["catchUp"], string[]]>([
+    ["allow", "none", ["missed 1-4 (4)", "fired 5"]],
+    ["allow", "last", ["missed 1-4 (4)", "fired 5"]],
+    ["allow", "all", rows("fired", 1, 2, 3, 4, 5)],
+    ["skip", "none", ["missed 1-4 (4)", "fired 5"]],
+    ["skip", "last", ["missed 1-4 (4)", "fired 5"]],
+    ["skip", "all", ["fired 1", ...rows("queued", 2, 3, 4), "skipped 5"]],
+    ["queue", "none", ["missed 1-4 (4)", "fired 5"]],
+    ["queue", "last", ["missed 1-4 (4)", "fired 5"]],
+    ["queue", "all", ["fired 1", ...rows("queued", 2, 3, 4, 5)]],
+  ])("%s, %s: where nothing runs", (overlap, catchUp, decided) => {
+    expect(looked(overlap, catchUp)).toEqual([...decided, "next 6"]);
+  });
+
+  test.each<[Spec["overlap"], Spec["catchUp"], string[]]>([
+    ["allow", "none", ["missed 1-4 (4)", "fired 5"]],
+    ["allow", "last", ["missed 1-4 (4)", "fired 5"]],
+    ["allow", "all", rows("fired", 1, 2, 3, 4, 5)],
+    ["skip", "none", ["missed 1-4 (4)", "skipped 5"]],
+    ["skip", "last", ["missed 1-4 (4)", "skipped 5"]],
+    ["skip", "all", [...rows("queued", 1, 2, 3, 4), "skipped 5"]],
+    ["queue", "none", ["missed 1-4 (4)", "queued 5"]],
+    ["queue", "last", ["missed 1-4 (4)", "queued 5"]],
+    ["queue", "all", rows("queued", 1, 2, 3, 4, 5)],
+  ])("%s, %s: where a run before them still goes on", (overlap, catchUp, decided) => {
+    expect(looked(overlap, catchUp, { active: 1 })).toEqual([...decided, "next 6"]);
+  });
+
+  test("a thousand that are made up for all get their place, and more do not", () => {
+    for (const overlap of ["skip", "queue"] as const) {
+      const { runs } = at(2_000.5, { startGrace: "10s", overlap, catchUp: "all" }, { active: 1 });
+      expect(runs.map(({ status, count }) => `${status} ${count}`)).toEqual([
+        "missed 1000",
+        ...Array.from({ length: 1_000 }, () => "queued 1"),
+      ]);
+      const full = at(3.5, { startGrace: "10s", overlap, catchUp: "all" }, { active: 1, queued: 998 });
+      expect(told(full)).toEqual(["queued 1", "queued 2", "skipped 3", "next 4"]);
+    }
   });
 });
 

@@ -1,5 +1,5 @@
 /** Flows, steps, unique jobs and schedules, at every statement at which a process can die. */
-import { NonRetryableError, defineApp, schedule, task } from "millrace";
+import { type App, NonRetryableError, type Schedule, type ScheduleFields, defineApp, schedule, task } from "millrace";
 import { type TestMillrace, testMillrace } from "millrace/testing";
 import { describe, expect, test, vi } from "vitest";
 import { startClock } from "../../src/testing/clock-store.ts";
@@ -151,5 +151,144 @@ describe("schedules", () => {
       },
     );
     expect(points.length).toBeGreaterThan(2);
+  });
+
+  /** Runs of ticks, oldest first: `minute status outcome`; each fired one has one job, and no job is without. */
+  const toldOf = async (process: TestMillrace, name: string, start: number): Promise<string[]> => {
+    const runs = (await process.schedules.runs(name, { limit: 500 })).toReversed();
+    const jobs = (await process.jobs({ limit: 500 })).jobs.map(({ id }) => id);
+    expect(jobs.toSorted()).toEqual(runs.flatMap(({ jobId }) => (jobId === null ? [] : [jobId])).toSorted());
+    expect(runs.filter(({ status, endedAt }) => status === "fired" && endedAt === null).length).toBeLessThan(2);
+    return runs.map(({ tickAt, status, outcome, count }) =>
+      [(tickAt.getTime() - start) / 60_000, status, ...(outcome ? [outcome] : []), ...(count > 1 ? [count] : [])].join(
+        " ",
+      ),
+    );
+  };
+
+  const overlapping = (fields: ScheduleFields): App =>
+    defineApp({ tasks: [part], schedules: [schedule({ name: "one", task: part, input: 1, every: "1m", ...fields })] });
+
+  async function started(app: App, name: string): Promise<{ mill: TestMillrace; start: number }> {
+    const mill = await testMillrace(app);
+    await mill.runUntilIdle();
+    return { mill, start: (await mill.schedules.get(name)).nextAt?.getTime() ?? 0 };
+  }
+
+  const fire = async (process: TestMillrace, start: number, ...minutes: number[]): Promise<void> => {
+    for (const n of minutes) await process.schedules.fire({ at: new Date(start + n * 60_000) });
+  };
+
+  test("overlap skip: a tick is skipped while a run before it goes on, and none after it has ended", async () => {
+    const { mill, start } = await started(overlapping({}), "one");
+    await using _ = mill;
+    const scenario = async (process: TestMillrace): Promise<void> => {
+      await fire(process, start, 0, 1);
+      await process.runUntilIdle();
+      await fire(process, start, 2);
+    };
+    const points = await mill.eachCrash(scenario, async (process, crash) => {
+      await toldOf(process, "one", start);
+      await fire(process, start, 0, 1, 2);
+      await process.runUntilIdle();
+      const told = await toldOf(process, "one", start);
+      expect(told.map((line) => line.split(" ")[0])).toEqual(["0", "1", "2"]);
+      expect(told[0]).toBe("0 fired completed");
+      for (const line of told) expect(line).toMatch(/^\d (fired completed|skipped)$/);
+      if (crash === undefined) expect(told).toEqual(["0 fired completed", "1 skipped", "2 fired completed"]);
+      await process.advanceTo(new Date(start + 3 * 60_000));
+      expect((await toldOf(process, "one", start)).at(-1)).toBe("3 fired completed");
+    });
+    expect(points.length).toBeGreaterThan(20);
+  });
+
+  test("overlap queue: each tick runs, in order, and never two at once", async () => {
+    const { mill, start } = await started(overlapping({ overlap: "queue" }), "one");
+    await using _ = mill;
+    const scenario = async (process: TestMillrace): Promise<void> => {
+      await fire(process, start, 0, 1);
+      await process.runUntilIdle();
+    };
+    const points = await mill.eachCrash(scenario, async (process) => {
+      await toldOf(process, "one", start);
+      await fire(process, start, 0, 1);
+      await process.runUntilIdle();
+      expect(await toldOf(process, "one", start)).toEqual(["0 fired completed", "1 fired completed"]);
+      const ended = (await process.jobs({ limit: 500 })).jobs.toSorted((a, b) => (a.id < b.id ? -1 : 1));
+      const runs = (await process.schedules.runs("one")).toReversed();
+      expect(runs.map(({ jobId }) => jobId)).toEqual(ended.map(({ id }) => id));
+    });
+    expect(points.length).toBeGreaterThan(20);
+  });
+
+  test("late ticks with overlap skip: all are made up for, in order, and never two at once", async () => {
+    const { mill, start } = await started(overlapping({ catchUp: "all", startGrace: "10s" }), "one");
+    await using _ = mill;
+    const late = 1.5;
+    const points = await mill.eachCrash(
+      async (process) => {
+        await fire(process, start, late);
+        await process.runUntilIdle();
+      },
+      async (process) => {
+        await toldOf(process, "one", start);
+        await fire(process, start, late);
+        await process.runUntilIdle();
+        expect(await toldOf(process, "one", start)).toEqual(["0 fired completed", "1 fired completed"]);
+      },
+    );
+    expect(points.length).toBeGreaterThan(10);
+  });
+
+  test("a new version starts: its schedules are brought to what it says, all of them or none yet, and noted once", async () => {
+    const say = (name: string, fields: ScheduleFields): Schedule => schedule({ name, task: part, ...fields });
+    const schedules = [
+      say("kept", { every: "1h" }),
+      say("changed", { cron: "0 8 * * *", overlap: "queue" }),
+      say("edited", { every: "30m", input: "new" }),
+      say("fresh", { every: "1m" }),
+    ];
+    await using mill = await testMillrace(defineApp({ tasks: [part], schedules }));
+    const before = [
+      say("kept", { every: "1h" }),
+      say("changed", { every: "1h" }),
+      say("edited", { every: "20m", input: "old" }),
+      say("gone", { every: "1h" }),
+    ];
+    await mill.schedules.define([{ source: "code", schedules: before }], { alone: true });
+    await mill.schedules.update("edited", { every: "10m" }, { by: "ada" });
+    await mill.schedules.pause("kept", { by: "ada" });
+
+    const whatHolds = async (process: TestMillrace): Promise<string[]> =>
+      (await process.schedules.list()).map(({ name, cron, everyMs, input, paused, retiredAt }) =>
+        [name, cron ?? everyMs, input, ...(paused ? ["paused"] : []), ...(retiredAt ? ["retired"] : [])].join(" "),
+      );
+    const old = ["changed 3600000 ", "edited 600000 old", "gone 3600000 ", "kept 3600000  paused"];
+    const now = [
+      "changed 0 8 * * * ",
+      "edited 600000 new",
+      "fresh 60000 ",
+      "gone 3600000  retired",
+      "kept 3600000  paused",
+    ];
+    const points = await mill.eachCrash(
+      async (process) => void (await process.runUntilIdle()),
+      async (process) => {
+        expect([old, now]).toContainEqual(await whatHolds(process));
+        await process.runUntilIdle();
+        expect(await whatHolds(process)).toEqual(now);
+        const { rows } = await process.pglite.query<{ noted: string }>(
+          "select action || ' ' || subject as noted from millrace.audit where action in ('schedule.defined', 'schedule.retired') order by 1",
+        );
+        expect(rows.map(({ noted }) => noted)).toEqual([
+          "schedule.defined schedule:changed",
+          "schedule.defined schedule:edited",
+          "schedule.retired schedule:gone",
+        ]);
+        await process.advance("1m");
+        expect(await process.schedules.runs("fresh")).toMatchObject([{ status: "fired", outcome: "completed" }]);
+      },
+    );
+    expect(points.length).toBeGreaterThan(10);
   });
 });
