@@ -125,7 +125,7 @@ export function fromJson(text: string, what: string): unknown {
 }
 
 /** Throws `BAD_REQUEST`, `OPTION_UNKNOWN`. */
-export function parse<Schema extends Fields>(schema: Schema, value: unknown): z.infer<Schema> {
+function parse<Schema extends Fields>(schema: Schema, value: unknown): z.infer<Schema> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   for (const issue of result.error.issues) {
