@@ -1,4 +1,4 @@
-/** Tasks that Millrace brings along: every worker that serves their queue has them, whatever its app defines. */
+/** Tasks that Millrace brings along: whoever serves their queue has them, whatever its app defines. */
 import { runBulk } from "../jobs/bulk.ts";
 import { type AnyTask, task } from "../jobs/task.ts";
 import { type MaintenanceSettings, maintenance } from "./maintenance.ts";
@@ -10,13 +10,10 @@ export const bulkTask = "millrace.bulk";
 /** Each time the database is away in the middle of it uses one up. */
 export const bulkAttempts = 100;
 
-/** Those that a worker of these queues (undefined: of every queue) has. */
 export function builtInTasks(
   desk: Pick<OrderDesk, "db" | "channel" | "admission" | "now">,
-  queues: readonly string[] | undefined,
   settings: MaintenanceSettings,
 ): AnyTask[] {
-  if (queues !== undefined && !queues.includes(maintenanceQueue)) return [];
   return [
     task({
       name: bulkTask,

@@ -32,6 +32,7 @@ import type { App } from "./app.ts";
 import { builtInTasks, maintenanceQueue } from "./built-in.ts";
 import { readConfig } from "./config.ts";
 import { type DrainOptions, drainNames, untilEmpty } from "./drain.ts";
+import { MaintenanceLane, laneConcurrency } from "./maintenance-lane.ts";
 import { type MaintenanceSettings, maintenanceSchedule } from "./maintenance.ts";
 import { writeCursor } from "./cursor.ts";
 import { readListOptions } from "./listing.ts";
@@ -77,6 +78,7 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
       maxPayloadBytes,
       maxEnqueuePerMinute,
       scheduler,
+      servesMaintenance: config.servesMaintenance,
       maintenance: {
         everyMs: config.maintenanceSeconds * 1_000,
         archiveAfterMs: config.archiveDays * dayMs,
@@ -108,6 +110,8 @@ export interface Surroundings {
   readonly maxPayloadBytes: number;
   readonly maxEnqueuePerMinute: number | null;
   readonly scheduler: boolean;
+  /** Whether workers serve the queue `maintenance` unless told otherwise. Default true. */
+  readonly servesMaintenance?: boolean;
   readonly maintenance: MaintenanceSettings;
 }
 
@@ -121,15 +125,18 @@ export class Millrace extends Listener {
   readonly schedules: Schedules;
   readonly #random: () => number;
   readonly #scheduler: boolean;
+  readonly #servesMaintenance: boolean;
   readonly #maintenance: MaintenanceSettings;
+  readonly #lane = new MaintenanceLane();
   readonly #workers = new Set<Worker>();
   #closed: Promise<void> | undefined;
 
   constructor(app: App, db: Database, surroundings: Surroundings) {
     super(app, db, surroundings);
-    const { log, now, random, maxPayloadBytes, scheduler, maintenance } = surroundings;
+    const { log, now, random, maxPayloadBytes, scheduler, servesMaintenance = true, maintenance } = surroundings;
     this.registry = new Registry(db, this.channel);
     this.#random = random;
+    this.#servesMaintenance = servesMaintenance;
     this.#maintenance = maintenance;
     this.policies = new Policies(db, this.names, this.channel);
     this.#scheduler = scheduler;
@@ -166,16 +173,42 @@ export class Millrace extends Listener {
   /** A worker for any set of tasks. `otherTasks` may be one task that runs whatever else is in the queues. */
   startWorker(options: WorkOptions, tasks: readonly AnyTask[], otherTasks: WorkerSetup["otherTasks"]): Worker {
     this.mustBeOpen();
-    const name = options.name ?? `${hostname()}-${process.pid}`;
+    for (const task of tasks) if (task.isolate) existingModule(task.name, task.isolate.module);
+    const { queues, name = `${hostname()}-${process.pid}`, scheduler = this.#scheduler } = options;
+    const { maintenance = this.#servesMaintenance } = options;
+    const elsewhere = queues !== undefined && !queues.includes(maintenanceQueue);
+    if (!maintenance && !elsewhere && otherTasks !== "leave")
+      throw new MillraceError("OPTION_INVALID", maintenanceNotOurs);
+    const own = builtInTasks(this, this.#maintenance);
+    const companions = this.#companions(scheduler, maintenance);
+    if (maintenance && elsewhere) {
+      const lane = {
+        ...options,
+        queues: [maintenanceQueue],
+        concurrency: laneConcurrency,
+        name: `${name}/maintenance`,
+      };
+      companions.push(this.#lane.beside(() => this.#newWorker(lane, own, "leave", [])));
+    }
+    const all = maintenance && !elsewhere ? [...tasks, ...own] : tasks;
+    const worker = this.#newWorker({ ...options, name }, all, otherTasks, companions);
+    this.#workers.add(worker);
+    return worker;
+  }
+
+  #newWorker(
+    options: WorkOptions & { name: string },
+    tasks: readonly AnyTask[],
+    otherTasks: WorkerSetup["otherTasks"],
+    companions: readonly Companion[],
+  ): Worker {
+    const { name } = options;
     const concurrency = wholeNumber(options.concurrency ?? 10, "concurrency", 1, 10_000);
     const leaseMs = within(durationMs(options.lease ?? "10s", "lease"), 250, dayMs);
     const reapMs = within(durationMs(options.reapEvery ?? "5s", "reapEvery"), 50, dayMs);
-    for (const task of tasks) if (task.isolate) existingModule(task.name, task.isolate.module);
-    const { scheduler = this.#scheduler } = options;
     const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
     const prepare = async (): Promise<WorkerSetup> => {
-      const all = [...tasks, ...builtInTasks(this, queueNames, this.#maintenance)];
-      const ids = await this.names.tasks.ids(all.map((task) => task.name));
+      const ids = await this.names.tasks.ids(tasks.map((task) => task.name));
       return {
         name,
         version,
@@ -190,14 +223,12 @@ export class Millrace extends Listener {
         maxResultBytes: this.maxPayloadBytes,
         endings: this.endings,
         tracing: this.tracing,
-        tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
+        tasks: new Map(tasks.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
-        companions: this.#companions(scheduler, queueNames),
+        companions,
       };
     };
-    const worker = new Worker(name, prepare, this.log);
-    this.#workers.add(worker);
-    return worker;
+    return new Worker(name, prepare, this.log);
   }
 
   /** Everything that happened to a job, in order. */
@@ -220,13 +251,12 @@ export class Millrace extends Listener {
     return logsOfJob(this.db, id, after, wholeNumber(options.limit ?? 200, "limit", 1, 1_000));
   }
 
-  #companions(scheduler: boolean, queues: readonly string[] | undefined): Companion[] {
+  /** `maintains`: whoever runs maintenance also asks for it. */
+  #companions(scheduler: boolean, maintains: boolean): Companion[] {
     if (!scheduler)
       return this.app.schedules.length === 0
         ? []
         : [new Presence(this.schedules, this.definedSets(false), this.#scheduler, this.log)];
-    // Whoever would run maintenance also asks for it.
-    const maintains = queues === undefined || queues.includes(maintenanceQueue);
     return [new Scheduler(this.schedules, this.db, this.definedSets(maintains), this.log)];
   }
 
@@ -337,6 +367,8 @@ export class Millrace extends Listener {
 }
 
 const dayMs = 86_400_000;
+const maintenanceNotOurs =
+  "A worker of every queue that takes tasks it does not know would take those of the queue maintenance too: give it queues, or serve maintenance.";
 
 /** Whole milliseconds that a timer and a column can hold. */
 function within(ms: number, least: number, most: number): number {

@@ -1,4 +1,5 @@
 /** What the doctor looks at. Each check says what it found, and, when something is wrong, what to do. */
+import { bulkTask, maintenanceQueue } from "../app/built-in.ts";
 import { type Config, readConfig, unknownVariables } from "../app/config.ts";
 import { describeMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
@@ -166,6 +167,8 @@ interface WorkersSeen {
     readonly id: number;
     readonly name: string;
     readonly state: WorkerState;
+    readonly queues: readonly string[] | null;
+    readonly tasks: readonly string[] | null;
     readonly concurrency: number;
     readonly recycling: boolean;
   }[];
@@ -187,6 +190,7 @@ function checkWorkers({ workers, drained }: WorkersSeen): Finding[] {
   return [
     { check: "workers", status: "ok", message },
     ...all,
+    ...(live.some(servesMaintenance) ? [] : [warn(nobodyMaintains, maintainAgain)]),
     ...(draining.length > 0 && drained === null
       ? [
           warn(
@@ -206,6 +210,11 @@ function checkWorkers({ workers, drained }: WorkersSeen): Finding[] {
   ];
 }
 
+const servesMaintenance = ({ queues, tasks }: WorkersSeen["workers"][number]): boolean =>
+  (queues?.includes(maintenanceQueue) ?? true) && (tasks?.includes(bulkTask) ?? true);
+const nobodyMaintains =
+  "No worker serves the queue maintenance: bulk operations wait, and nothing old is archived or deleted.";
+const maintainAgain = "Start one without MILLRACE_MAINTENANCE=off.";
 const resumeAll = "`millrace drain resume` lets every worker claim again.";
 const recycleEnds =
   "Wait half a minute. One that stays holds a job that ignores its signal, which ends with its process: let that be started again.";

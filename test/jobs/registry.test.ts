@@ -58,7 +58,7 @@ describe("the list", () => {
   test("tells of each worker who it is, what it takes, and what it holds since when", async () => {
     const { mill, hold, started, letGo } = await open();
     await using _ = mill;
-    const worker = mill.work({ name: "one", concurrency: 3, queues: ["mail", "default"] });
+    const worker = mill.work({ name: "one", concurrency: 3, queues: ["mail", "default"], maintenance: false });
     await worker.ready();
     expect(await only(mill)).toMatchObject({
       name: "one",
