@@ -31,7 +31,7 @@ import { Schedules } from "../schedules/schedules.ts";
 import type { App } from "./app.ts";
 import { builtInTasks, maintenanceQueue } from "./built-in.ts";
 import { readConfig } from "./config.ts";
-import { type DrainOptions, drainNames, untilEmpty } from "./drain.ts";
+import { type DrainOptions, drainNames, untilEmpty, withoutSchedules } from "./drain.ts";
 import { MaintenanceLane, laneConcurrency } from "./maintenance-lane.ts";
 import { type MaintenanceSettings, maintenanceSchedule } from "./maintenance.ts";
 import { writeCursor } from "./cursor.ts";
@@ -322,10 +322,18 @@ export class Millrace extends Listener {
   /** Lets every worker claim nothing more, those that start later included. Returns those at work that did not drain before. */
   async drain(options: DrainOptions = {}): Promise<number[]> {
     refuseUnknown("drain", options, drainNames);
-    const look = async () => ({ queues: await this.stats(), drained: await this.drained() });
-    if (options.untilEmpty) await untilEmpty(look, ({ queues }) => options.onLook?.(queues), options.signal);
     this.mustBeOpen();
-    return this.registry.drainAll(options);
+    const { registry } = this;
+    if (!options.untilEmpty) return registry.drainAll(options);
+    const look = async () => ({ queues: await this.stats(), drained: await this.drained() });
+    return withoutSchedules(
+      () => registry.stopScheduling(options),
+      () => registry.resumeScheduling(options),
+      async () => {
+        await untilEmpty(look, ({ queues }) => options.onLook?.(queues), options.signal);
+        return registry.drainAll(options);
+      },
+    );
   }
 
   /** Since when the whole system drains, and who wanted it; null when it does not. */
@@ -334,7 +342,7 @@ export class Millrace extends Listener {
     return this.registry.drained();
   }
 
-  /** Lets every worker claim again, whoever drained it. */
+  /** Lets every worker claim again, whoever drained it, and schedules fire. */
   async undrain(options: { by?: string } = {}): Promise<number[]> {
     this.mustBeOpen();
     return this.registry.resumeAll(options);
