@@ -53,6 +53,9 @@ export abstract class BulkOrders extends Orders {
     const { queue } = plan.options;
     const queueId = queue === undefined || plan.dryRun ? undefined : await this.names.queues.id(queue);
     const order = { action, filter: plan.filter, options: { ...plan.options, queueId } };
+    // A name that nothing has would be an operation on no job, taken for one that is done.
+    if (plan.filter.queue !== undefined) await this.names.queues.existing(plan.filter.queue);
+    if (plan.filter.task !== undefined) await this.names.tasks.existing(plan.filter.task);
     const counted = await countMatching(this.db, order);
     const moreThanExpected = counted > countMax;
     const expected = Math.min(counted, countMax);

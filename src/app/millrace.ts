@@ -363,10 +363,8 @@ export class Millrace extends Listener {
     await this.close();
   }
 
-  async #queueId(name: string): Promise<number> {
-    const id = await this.names.queues.find(checkedName(name, "queue"));
-    if (id !== undefined) return id;
-    throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${name}".`);
+  #queueId(name: string): Promise<number> {
+    return this.names.queues.existing(checkedName(name, "queue"));
   }
 
   protected override mustBeOpen(): void {

@@ -1,7 +1,6 @@
 /** The operations on queues: counts, and the pause, resume and clean of runbook 002, for one queue and for all. */
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
-import { MillraceError } from "../core/errors.ts";
 import { checkedName } from "../core/options.ts";
 import type { Cleaned } from "../jobs/control-store.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
@@ -33,8 +32,8 @@ const cleaned = { completed: count, failed: count, cancelled: count };
 
 export function queueEndpoints(mill: Millrace): Endpoints {
   const existing = async (name: string): Promise<string> => {
-    if ((await mill.names.queues.find(checkedName(name, "queue"))) !== undefined) return name;
-    throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${name}".`);
+    await mill.names.queues.existing(checkedName(name, "queue"));
+    return name;
   };
   const everyQueue = async (): Promise<string[]> => (await mill.stats()).map(({ name }) => name);
 

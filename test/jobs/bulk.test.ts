@@ -252,6 +252,37 @@ describe("what matches", () => {
       ["reprioritise", { queue: "a" }, {}, "OPTION_INVALID"],
       ["move", { queue: "a" }, {}, "OPTION_INVALID"],
       ["move", { queue: "a" }, { queue: "no spaces" }, "QUEUE_NAME_INVALID"],
+  test("nor is a condition that can leave nothing out: an age of 0, or the one status that the action takes", async () => {
+    await using mill = await file.open([plain]);
+    await mill.enqueueMany(plain, [1, 2]);
+    const before = await rowCounts(mill.db);
+    for (const [action, filter] of [
+      ["cancel", { olderThan: "0s" }],
+      ["remove", { olderThan: 0 }],
+      ["retry", { status: "failed" }],
+      ["retry", { status: "failed", olderThan: "0ms" }],
+    ] as const)
+      await expect(mill.bulk(action, filter)).rejects.toMatchObject({ code: "FILTER_TOO_WIDE" });
+    expect(await rowCounts(mill.db)).toEqual(before);
+    for (const filter of [{ olderThan: "1ms" }, { status: "waiting" }, { olderThan: 0, task: "plain" }] as const)
+      await mill.bulk("cancel", filter, { dryRun: true });
+    await mill.bulk("retry", { status: "failed" }, { all: true, dryRun: true });
+  });
+
+  test("a queue or a task that there is none of is refused, with the name that is near", async () => {
+    await using mill = await file.open([plain]);
+    await mill.enqueue(plain, 1, { queue: "mail" });
+    await expect(mill.bulk("cancel", { queue: "maill" })).rejects.toMatchObject({
+      code: "QUEUE_NOT_FOUND",
+      message: 'There is no queue "maill". Did you mean "mail"?',
+    });
+    await expect(mill.bulk("cancel", { task: "plane" }, { dryRun: true })).rejects.toMatchObject({
+      code: "TASK_NOT_FOUND",
+      message: 'There is no task "plane". Did you mean "plain"?',
+    });
+    expect(await mill.bulkOperations()).toEqual([]);
+  });
+
       ["cancel", { queue: "a" }, { perSecond: 0 }, "OPTION_INVALID"],
       ["cancel", { ids: ["x"] }, {}, "OPTION_INVALID"],
       ["cancel", { ids: [] }, {}, "OPTION_INVALID"],
