@@ -1,5 +1,5 @@
 /** What the doctor looks at. Each check says what it found, and, when something is wrong, what to do. */
-import { bulkTask, maintenanceQueue } from "../app/built-in.ts";
+import { maintenanceQueue } from "../app/built-in.ts";
 import { type Config, readConfig, unknownVariables } from "../app/config.ts";
 import { describeMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
@@ -157,7 +157,7 @@ async function checkWork(db: Database): Promise<Finding[]> {
   const jobs = waiting.reduce((sum, row) => sum + row.jobs, 0);
   const message = jobs === 0 ? "No job waits." : `${counted(jobs, "job")} waiting, each for a live worker.`;
   return [
-    ...checkWorkers(workersView(workers, drained)),
+    ...checkWorkers(workersView(workers, drained, stopped)),
     ...(stuck.length > 0 ? stuck : [{ check: "waiting", status: "ok", message } as const]),
     ...schedules,
   ];
@@ -216,7 +216,7 @@ function checkWorkers({ workers, drained, scheduling_stopped: stopped }: Workers
 }
 
 const servesMaintenance = ({ queues, tasks }: WorkersSeen["workers"][number]): boolean =>
-  (queues?.includes(maintenanceQueue) ?? true) && (tasks?.includes(bulkTask) ?? true);
+  (queues?.includes(maintenanceQueue) ?? true) && (tasks?.includes(bulkTaskName) ?? true);
 const nobodyMaintains =
   "No worker serves the queue maintenance: bulk operations wait, and nothing old is archived or deleted.";
 const maintainAgain = "Start one without MILLRACE_MAINTENANCE=off.";

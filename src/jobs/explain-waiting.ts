@@ -3,6 +3,7 @@ import { describeMs } from "../core/duration.ts";
 import type { Reason } from "./explain.ts";
 import { releasedAt } from "./explain-composed.ts";
 import { type Limits, type Line, type Observation, type Serving, lineMax } from "./explain-store.ts";
+import { isOwnTask } from "./task.ts";
 import { byWhom, instant, many, ordinal, when } from "./sentences.ts";
 
 /** At least one. */
@@ -80,7 +81,7 @@ export function withoutWorker({ job, standing }: Observation, serving: Serving):
 }
 
 function workerNeeded({ task, queue }: Observation["job"], { running, withTask }: Serving): string {
-  if (task.startsWith("millrace."))
+  if (isOwnTask(task))
     return `Start a worker that serves queue "${queue}": all do but those with MILLRACE_MAINTENANCE=off.`;
   if (running === 0) return `Start a worker that works on queue "${queue}" and whose app defines task "${task}".`;
   if (withTask === 0) return `Deploy a worker whose app defines task "${task}".`;

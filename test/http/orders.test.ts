@@ -269,6 +269,7 @@ describe("dead letters and bulk operations", () => {
         started_at: null,
         finished_at: null,
         stop_asked_at: null,
+        stopped_by: null,
         error: null,
       },
     ]);
@@ -281,6 +282,7 @@ describe("dead letters and bulk operations", () => {
     const stopped = await call<Bulk>("/api/bulk", { json: { ...body, priority: 4 } });
     expect((await call(`/api/bulk/${stopped.body.id}/stop`, { json: { by: "bob" } })).body).toMatchObject({
       status: "stopped",
+      stopped_by: "bob",
       changed: 0,
     });
   });
@@ -288,11 +290,11 @@ describe("dead letters and bulk operations", () => {
   test.each([
     [{ action: "cancel" }, 400, "FILTER_TOO_WIDE"],
     [{ action: "cancel", filter: {} }, 400, "FILTER_TOO_WIDE"],
-    [{ action: "cansel", filter: { queue: "a" } }, 400, "BAD_REQUEST"],
-    [{ filter: { queue: "a" } }, 400, "BAD_REQUEST"],
     [{ action: "cancel", filter: { older_than: "0s" } }, 400, "FILTER_TOO_WIDE"],
     [{ action: "retry", filter: { status: "failed" } }, 400, "FILTER_TOO_WIDE"],
     [{ action: "cancel", filter: { queue: "nothere" } }, 404, "QUEUE_NOT_FOUND"],
+    [{ action: "cansel", filter: { queue: "a" } }, 400, "BAD_REQUEST"],
+    [{ filter: { queue: "a" } }, 400, "BAD_REQUEST"],
     [{ action: "cancel", filter: { qeue: "a" } }, 400, "OPTION_UNKNOWN"],
     [{ action: "cancel", filtre: { queue: "a" } }, 400, "OPTION_UNKNOWN"],
     [{ action: "cancel", filter: { status: "lost" } }, 400, "BAD_REQUEST"],

@@ -1,6 +1,6 @@
 /** One action on many jobs: exactly those that match, counted exactly, whoever dies in the middle of it. */
 import { describe, expect, test } from "vitest";
-import { type AnyTask, type Millrace, task } from "millrace";
+import { type AnyTask, type Millrace, defineApp, task } from "millrace";
 import type { BulkFilter, BulkOptions } from "../../src/app/bulk.ts";
 import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
@@ -225,6 +225,20 @@ describe("each action", () => {
   });
 });
 
+test("jobs of Millrace's own tasks are begun by nobody else", async () => {
+  await using mill = await file.open([plain]);
+  await ended(mill, plain, many(2, dead()));
+  const { id } = await mill.bulk("retry", { queue: "default" });
+  const reserved = expect.objectContaining({ code: "TASK_RESERVED" });
+  await expect(mill.replay(id)).rejects.toEqual(reserved);
+  await expect(mill.enqueue("millrace.bulk", {})).rejects.toEqual(reserved);
+  await expect(mill.enqueueMany("millrace.maintenance", [1])).rejects.toEqual(reserved);
+  await expect(mill.enqueueFlow({ jobs: { a: { task: "millrace.bulk" } } })).rejects.toEqual(reserved);
+  expect(() => defineApp({ tasks: [task({ name: "millrace.mine", run: () => undefined })] })).toThrow(reserved);
+  expect(await bulk(mill, "replay", { queue: "maintenance" })).toMatchObject({ changed: 0 });
+  expect(await mill.stats("maintenance")).toMatchObject([{ waiting: 2 }]);
+});
+
 describe("what matches", () => {
   test("a filter without a condition is FILTER_TOO_WIDE, unless all is said; a condition of undefined is none", async () => {
     await using mill = await file.open([plain]);
@@ -238,20 +252,6 @@ describe("what matches", () => {
     expect(await bulk(mill, "cancel", {}, { all: true })).toMatchObject({ expected: 2, changed: 2 });
   });
 
-  test("words that are not understood are refused before anything is counted", async () => {
-    await using mill = await file.open([plain]);
-    const before = await rowCounts(mill.db);
-    const refusals: [string, object, object, string][] = [
-      ["rety", { queue: "a" }, {}, "OPTION_INVALID"],
-      ["retry", { qeue: "a" }, {}, "OPTION_UNKNOWN"],
-      ["retry", { queue: "a" }, { priority: 1 }, "OPTION_UNKNOWN"],
-      ["retry", { status: "waiting" }, {}, "OPTION_INVALID"],
-      ["remove", { status: "active" }, {}, "OPTION_INVALID"],
-      ["cancel", { errorCode: "X" }, {}, "OPTION_INVALID"],
-      ["replay", { status: "waiting", reason: "POISON" }, {}, "OPTION_INVALID"],
-      ["reprioritise", { queue: "a" }, {}, "OPTION_INVALID"],
-      ["move", { queue: "a" }, {}, "OPTION_INVALID"],
-      ["move", { queue: "a" }, { queue: "no spaces" }, "QUEUE_NAME_INVALID"],
   test("nor is a condition that can leave nothing out: an age of 0, or the one status that the action takes", async () => {
     await using mill = await file.open([plain]);
     await mill.enqueueMany(plain, [1, 2]);
@@ -283,6 +283,20 @@ describe("what matches", () => {
     expect(await mill.bulkOperations()).toEqual([]);
   });
 
+  test("words that are not understood are refused before anything is counted", async () => {
+    await using mill = await file.open([plain]);
+    const before = await rowCounts(mill.db);
+    const refusals: [string, object, object, string][] = [
+      ["rety", { queue: "a" }, {}, "OPTION_INVALID"],
+      ["retry", { qeue: "a" }, {}, "OPTION_UNKNOWN"],
+      ["retry", { queue: "a" }, { priority: 1 }, "OPTION_UNKNOWN"],
+      ["retry", { status: "waiting" }, {}, "OPTION_INVALID"],
+      ["remove", { status: "active" }, {}, "OPTION_INVALID"],
+      ["cancel", { errorCode: "X" }, {}, "OPTION_INVALID"],
+      ["replay", { status: "waiting", reason: "POISON" }, {}, "OPTION_INVALID"],
+      ["reprioritise", { queue: "a" }, {}, "OPTION_INVALID"],
+      ["move", { queue: "a" }, {}, "OPTION_INVALID"],
+      ["move", { queue: "a" }, { queue: "no spaces" }, "QUEUE_NAME_INVALID"],
       ["cancel", { queue: "a" }, { perSecond: 0 }, "OPTION_INVALID"],
       ["cancel", { ids: ["x"] }, {}, "OPTION_INVALID"],
       ["cancel", { ids: [] }, {}, "OPTION_INVALID"],
@@ -495,7 +509,15 @@ describe("in the middle of it", () => {
       changed: 500,
       finishedAt: expect.any(Date),
     });
-    expect(await mill.stopBulk(id)).toMatchObject({ status: "stopped" });
+    expect(await mill.stopBulk(id)).toMatchObject({ status: "stopped", stoppedBy: "bob" });
+    const why = await mill.explain(id);
+    expect(why).toMatchObject({
+      because: "STOPPED",
+      facts: { stoppedAt: expect.any(Date), stoppedBy: "bob", lookedAt: 500, changed: 500 },
+    });
+    expect(why.summary).toMatch(
+      /^The bulk operation was stopped at .* by bob: it had looked at 500 jobs and changed 500\.$/,
+    );
     expect(await census(mill)).toEqual({ pending: 500, dead: 400 });
     const subject = `bulk:${id}`;
     expect(
