@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
-import { checkedName, refuseUnknown, show, textOrNull, wholeNumber } from "../core/options.ts";
+import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { explainJob, logsOfJob, timelineOfJob } from "../jobs/answers.ts";
@@ -36,6 +36,7 @@ import { MaintenanceLane, laneConcurrency } from "./maintenance-lane.ts";
 import { type MaintenanceSettings, maintenanceSchedule } from "./maintenance.ts";
 import { writeCursor } from "./cursor.ts";
 import { readListOptions } from "./listing.ts";
+import { type OrderOptions, signatureOf } from "./orders.ts";
 import { open } from "./open.ts";
 import { Listener } from "./listening.ts";
 import {
@@ -290,16 +291,31 @@ export class Millrace extends Listener {
   }
 
   /** Lets nothing of this queue start, on any worker, until it is resumed. False when it was paused already. */
-  async pause(queue: string, options: { by?: string; reason?: string } = {}): Promise<boolean> {
+  async pause(queue: string, options: OrderOptions = {}): Promise<boolean> {
     this.mustBeOpen();
     const id = await this.names.queues.id(checkedName(queue, "queue"));
-    return pauseQueue(
-      this.db,
-      this.channel,
-      id,
-      textOrNull(options.by, "by", 200),
-      textOrNull(options.reason, "reason", 1_000),
-    );
+    return pauseQueue(this.db, this.channel, id, { ...signatureOf(options), withAll: false });
+  }
+
+  /** Pauses every queue that is not, but for `maintenance`: bulk operations and upkeep go on. Returns those it paused. */
+  async pauseAll(options: OrderOptions = {}): Promise<string[]> {
+    this.mustBeOpen();
+    const pause = { ...signatureOf(options), withAll: true };
+    const others = (await this.stats()).filter(({ name }) => name !== maintenanceQueue);
+    return this.#where(others, (id) => pauseQueue(this.db, this.channel, id, pause));
+  }
+
+  /** Resumes what `pauseAll` paused. What was paused by itself stays: resume it by its name. Returns those it resumed. */
+  async resumeAll(): Promise<string[]> {
+    this.mustBeOpen();
+    return this.#where(await this.stats(), (id) => resumeQueue(this.db, this.channel, id, true));
+  }
+
+  /** The names of the queues for which `change` changed something, one after the other. */
+  async #where(queues: readonly QueueStats[], change: (id: number) => Promise<boolean>): Promise<string[]> {
+    const changed: string[] = [];
+    for (const { name } of queues) if (await change(await this.names.queues.id(name))) changed.push(name);
+    return changed;
   }
 
   async resume(queue: string): Promise<boolean> {

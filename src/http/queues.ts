@@ -1,5 +1,6 @@
 /** The operations on queues: counts, and the pause, resume and clean of runbook 002, for one queue and for all. */
 import { z } from "zod";
+import { maintenanceQueue } from "../app/built-in.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { checkedName } from "../core/options.ts";
 import type { Cleaned } from "../jobs/control-store.ts";
@@ -94,25 +95,32 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       },
     }),
     endpoint("Queues", "POST /api/queue/pause-all", {
-      summary: "Pause every queue",
+      summary: "Pause every queue but `maintenance`",
+      about: "Bulk operations and upkeep go on. `changed`: those that were not paused before.",
       role: "operator",
       body: why,
       bodyOptional: true,
       answers: { 200: allChanged },
       async handle({ body }) {
-        const queues = await everyQueue();
-        const were = await where(queues, (queue) => mill.pause(queue, given(body)));
-        return { success: true, message: `${queues.length} queues are paused.`, queues, changed: were };
+        const changed = await mill.pauseAll(given(body));
+        const queues = (await everyQueue()).filter((name) => name !== maintenanceQueue);
+        return { success: true, message: `${queues.length} queues are paused.`, queues, changed };
       },
     }),
     endpoint("Queues", "POST /api/queue/resume-all", {
-      summary: "Let every paused queue run again",
+      summary: "Let the queues run again that pause-all paused",
+      about: "What was paused by itself stays so, and is in `still_paused`: resume it by its name.",
       role: "operator",
-      answers: { 200: allChanged },
+      answers: { 200: allChanged.extend({ still_paused: z.array(z.string()) }) },
       async handle() {
-        const queues = await everyQueue();
-        const were = await where(queues, (queue) => mill.resume(queue));
-        return { success: true, message: `${queues.length} queues run.`, queues, changed: were };
+        const changed = await mill.resumeAll();
+        const all = await mill.stats();
+        const queues = all.map(({ name }) => name);
+        const still = all.filter(({ paused }) => paused).map(({ name }) => name);
+        const but =
+          still.length === 0 ? "" : `, and ${still.join(", ")} ${still.length === 1 ? "stays" : "stay"} paused`;
+        const message = `${queues.length - still.length} queues run${but}.`;
+        return { success: true, message, queues, changed, still_paused: still };
       },
     }),
     endpoint("Queues", "POST /api/queue/clean-all", {
@@ -146,11 +154,4 @@ function wordsOf({ completed, failed, cancelled }: Cleaned): string {
 
 function stats<Stats>(counts: Stats): { success: true; stats: Stats; timestamp: string } {
   return { success: true, stats: counts, timestamp: new Date().toISOString() };
-}
-
-/** The queues for which `change` changed something, one after the other. */
-async function where(queues: readonly string[], change: (queue: string) => Promise<boolean>): Promise<string[]> {
-  const changedOnes: string[] = [];
-  for (const queue of queues) if (await change(queue)) changedOnes.push(queue);
-  return changedOnes;
 }
