@@ -7,7 +7,8 @@ vi.setConfig({ testTimeout: 60_000 });
 const file = useDatabase();
 const plain = task({ name: "plain", run: () => undefined });
 
-const until = (what: () => Promise<unknown>) => expect.poll(what, { interval: 5, timeout: 20_000 });
+const becomes = (what: () => Promise<unknown>, expected: unknown): Promise<void> =>
+  vi.waitFor(async () => expect(await what()).toEqual(expected), { interval: 5, timeout: 20_000 });
 const namesOf = async (mill: Millrace): Promise<string[]> =>
   (await mill.workers())
     .filter(({ state }) => state !== "stopped")
@@ -17,16 +18,18 @@ const namesOf = async (mill: Millrace): Promise<string[]> =>
 test("a worker bound to other queues carries out bulk operations and has upkeep come, and runs no other job of that queue", async () => {
   const ran = tally<string>();
   const note = task({ name: "note", run: ({ queue }) => ran.add(queue) });
+  vi.stubEnv("MAINTENANCE_INTERVAL_SECS", "60");
   await using mill = await file.open([note]);
+  vi.unstubAllEnvs();
   await mill.enqueue(note, {}, { queue: "maintenance" });
   await mill.enqueueMany(note, [1, 2, 3], { queue: "elsewhere" });
   const { id } = await mill.bulk("move", { queue: "elsewhere" }, { queue: "default" });
   mill.work({ name: "one", queues: ["default"] });
-  await until(async () => (await mill.bulkOperation(id)).status).toBe("completed");
+  await becomes(async () => (await mill.bulkOperation(id)).status, "completed");
   await ran.reached(3);
   expect(ran.seen).toEqual(["default", "default", "default"]);
-  await until(async () => (await mill.schedules.list()).map(({ name }) => name)).toEqual(["millrace.maintenance"]);
-  await until(() => mill.stats("maintenance")).toMatchObject([{ waiting: 1, active: 0 }]);
+  await becomes(async () => (await mill.schedules.list()).map(({ name }) => name), ["millrace.maintenance"]);
+  await becomes(() => mill.stats("maintenance"), [expect.objectContaining({ waiting: 1, active: 0 })]);
   expect(await namesOf(mill)).toEqual(["one", "one/maintenance"]);
 });
 
@@ -40,12 +43,12 @@ test("its places are its own: a worker whose only place is taken does upkeep, an
   mill.work({ queues: ["default"], concurrency: 1 });
   await holding.opened;
   const quick = await mill.bulk("cancel", { queue: "elsewhere" }, { perSecond: 100_000 });
-  await until(async () => (await mill.bulkOperation(quick.id)).status).toBe("completed");
+  await becomes(async () => (await mill.bulkOperation(quick.id)).status, "completed");
   const slow = await mill.bulk("replay", { queue: "elsewhere" }, { perSecond: 1 });
-  await until(async () => (await mill.bulkOperation(slow.id)).status).toBe("running");
+  await becomes(async () => (await mill.bulkOperation(slow.id)).status, "running");
   held.open();
   const { id } = await mill.enqueue(plain, {});
-  await until(async () => (await mill.job(id))?.status).toBe("completed");
+  await becomes(async () => (await mill.job(id))?.status, "completed");
   expect(await mill.bulkOperation(slow.id)).toMatchObject({ status: "running" });
 });
 
@@ -54,10 +57,10 @@ test("the workers of one process share it: it is there until the last has stoppe
   const first = mill.work({ name: "first", queues: ["a"] });
   const second = mill.work({ name: "second", queues: ["b"] });
   await Promise.all([first.ready(), second.ready()]);
-  await until(async () => (await namesOf(mill)).length).toBe(3);
+  await becomes(async () => (await namesOf(mill)).length, 3);
   await mill.enqueueMany(plain, Array.from({ length: 100 }));
   const { id } = await mill.bulk("cancel", { task: "plain" }, { perSecond: 1 });
-  await until(async () => (await mill.bulkOperation(id)).status).toBe("running");
+  await becomes(async () => (await mill.bulkOperation(id)).status, "running");
   await first.stop();
   expect(await namesOf(mill)).toEqual(["first/maintenance", "second"].toSorted());
   await second.stop();
@@ -68,17 +71,20 @@ test("the workers of one process share it: it is there until the last has stoppe
 test("recycled, it starts anew", async () => {
   await using mill = await file.open([plain]);
   mill.work({ name: "one", queues: ["a"] });
-  await until(() => namesOf(mill)).toEqual(["one", "one/maintenance"]);
+  await becomes(() => namesOf(mill), ["one", "one/maintenance"]);
   const lane = (await mill.workers()).find(({ name }) => name === "one/maintenance");
   await mill.registry.recycle(lane?.id ?? 0);
-  await until(async () =>
-    (await mill.workers()).some(
-      ({ name, id, state }) => name === "one/maintenance" && id !== lane?.id && state === "idle",
-    ),
-  ).toBe(true);
+  await becomes(
+    async () =>
+      (await mill.workers()).some(
+        ({ name, id, state }) => name === "one/maintenance" && id !== lane?.id && state === "idle",
+      ),
+    true,
+  );
 });
 
 test("a process that is told otherwise leaves it alone, and explain says what is missing", async () => {
+  vi.stubEnv("MAINTENANCE_INTERVAL_SECS", "60");
   vi.stubEnv("MILLRACE_MAINTENANCE", "off");
   await using mill = await file.open([plain]);
   await mill.enqueue(plain, {}, { queue: "elsewhere" });
@@ -86,7 +92,7 @@ test("a process that is told otherwise leaves it alone, and explain says what is
   vi.unstubAllEnvs();
   await mill.work({ name: "one", queues: ["default"] }).ready();
   await mill.work({ name: "two" }).ready();
-  await until(async () => (await mill.stats("elsewhere"))[0]?.waiting).toBe(0);
+  await becomes(async () => (await mill.stats("elsewhere"))[0]?.waiting, 0);
   expect(await namesOf(mill)).toEqual(["one", "two"]);
   expect(await mill.schedules.list()).toEqual([]);
   expect(await mill.explain(id)).toMatchObject({
@@ -94,7 +100,7 @@ test("a process that is told otherwise leaves it alone, and explain says what is
     whatNext: 'Start a worker that serves queue "maintenance": all do but those with MILLRACE_MAINTENANCE=off.',
   });
   mill.work({ queues: ["other"], maintenance: true });
-  await until(async () => (await mill.bulkOperation(id)).status).toBe("completed");
+  await becomes(async () => (await mill.bulkOperation(id)).status, "completed");
 });
 
 test("a worker that takes tasks it does not know cannot leave them alone in every queue", async () => {
