@@ -1,7 +1,7 @@
 /** An app: the tasks a process knows, and the schedules it defines. */
 import { MillraceError } from "../core/errors.ts";
 import { refuseUnknown } from "../core/options.ts";
-import type { AnyTask } from "../jobs/task.ts";
+import { type AnyTask, refuseOwnTask } from "../jobs/task.ts";
 import type { Schedule } from "../schedules/definition.ts";
 
 export interface App {
@@ -20,6 +20,7 @@ export function defineApp(options: { tasks: readonly AnyTask[]; schedules?: read
     if (typeof task?.name !== "string" || typeof task.run !== "function") {
       throw new MillraceError("OPTION_INVALID", "defineApp: every entry of tasks must come from task({ name, run }).");
     }
+    refuseOwnTask(task.name);
     if (names.has(task.name))
       throw new MillraceError("TASK_DUPLICATE", `Two tasks of the app are named "${task.name}".`);
     names.add(task.name);

@@ -12,8 +12,9 @@ import {
 } from "../jobs/dead-letters-store.ts";
 import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
 import type { Enqueued } from "../jobs/enqueue.ts";
+import type { AnyTask } from "../jobs/task.ts";
 import { type BulkFilter, type BulkOptions, type BulkPreview, readBulk } from "./bulk.ts";
-import { bulkAttempts, bulkTask, maintenanceQueue } from "./built-in.ts";
+import { bulkTask } from "./built-in.ts";
 import { Orders, signatureOf } from "./orders.ts";
 
 const bulkListNames: ReadonlySet<string> = new Set(["limit", "after"]);
@@ -21,7 +22,9 @@ const stopNames: ReadonlySet<string> = new Set(["by"]);
 const deadLetterNames: ReadonlySet<string> = new Set(["queue", "task", "reason", "errorCode"]);
 
 export abstract class BulkOrders extends Orders {
-  abstract enqueue(task: string, input: unknown, options?: EnqueueOptions): Promise<Enqueued>;
+  readonly #bulkTask = bulkTask(this);
+
+  abstract enqueue(task: AnyTask, input: unknown, options?: EnqueueOptions): Promise<Enqueued>;
 
   /** Dead letters counted by what they have in common, the largest group first. */
   async deadLetters(
@@ -42,7 +45,7 @@ export abstract class BulkOrders extends Orders {
 
   /**
    * One action on all jobs that match, as a job of its own that workers of the queue `maintenance` carry out, some hundred jobs per
-   * transaction. Jobs that come later are not touched. With `dryRun`, only counts.
+   * transaction. Jobs that come later are not touched. With `dryRun`, only counts. Throws `FILTER_TOO_WIDE`, `QUEUE_NOT_FOUND`, `TASK_NOT_FOUND`.
    */
   bulk(action: BulkAction, filter: BulkFilter, options: BulkOptions & { dryRun: true }): Promise<BulkPreview>;
   bulk(action: BulkAction, filter: BulkFilter, options?: BulkOptions & { dryRun?: false }): Promise<BulkOperation>;
@@ -50,6 +53,9 @@ export abstract class BulkOrders extends Orders {
   async bulk(action: BulkAction, filter: BulkFilter, options: BulkOptions = {}): Promise<BulkPreview | BulkOperation> {
     this.mustBeOpen();
     const plan = readBulk(action, filter, options);
+    // A name that nothing has would be an operation on no job, taken for one that is done.
+    if (plan.filter.queue !== undefined) await this.names.queues.existing(plan.filter.queue);
+    if (plan.filter.task !== undefined) await this.names.tasks.existing(plan.filter.task);
     const { queue } = plan.options;
     const queueId = queue === undefined || plan.dryRun ? undefined : await this.names.queues.id(queue);
     const order = { action, filter: plan.filter, options: { ...plan.options, queueId } };
@@ -60,7 +66,7 @@ export abstract class BulkOrders extends Orders {
     const { perSecond, by } = plan;
     const stored = { ...order, options: { ...order.options, ...(moreThanExpected ? { moreThanExpected } : {}) } };
     const id = await this.db.lend(async (tx) => {
-      const job = await this.enqueue(bulkTask, {}, { queue: maintenanceQueue, maxAttempts: bulkAttempts, tx });
+      const job = await this.enqueue(this.#bulkTask, {}, { tx });
       await insertBulk(this.db.adopt(tx), { ...stored, id: job.id, expected, perSecond, by });
       return job.id;
     });

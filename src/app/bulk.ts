@@ -94,9 +94,12 @@ export function readBulk(action: BulkAction, filter: BulkFilter, options: BulkOp
   refuseUnknown(`bulk ${action}`, options, new Set([...commonNames, ...names]));
   if (needs !== undefined && options[needs as keyof BulkOptions] === undefined)
     throw invalid(`bulk ${action} needs ${needs}: what the jobs get.`);
-  if (Object.values(filter).every((condition) => condition === undefined) && options.all !== true)
-    throw new MillraceError("FILTER_TOO_WIDE", `bulk ${action}: the filter has no condition, so it matches every job.`);
   const stored = readFilter(filter, takes, action);
+  if (!excludes(filter, takes) && options.all !== true)
+    throw new MillraceError(
+      "FILTER_TOO_WIDE",
+      `bulk ${action}: the filter has no condition that leaves a job out, so it matches every one that can be taken.`,
+    );
   const { priority, queue, runAt, delay } = options;
   if (runAt !== undefined && delay !== undefined) throw invalid("Give delay or runAt, not both.");
   const { by, reason } = signatureOf(options);
@@ -115,6 +118,15 @@ export function readBulk(action: BulkAction, filter: BulkFilter, options: BulkOp
     by,
     dryRun: options.dryRun === true,
   };
+}
+
+/** Whether the filter can leave out any job of these statuses. An age of 0 cannot, nor the one status there is to choose from. */
+export function excludes({ olderThan, status, ...others }: BulkFilter, among: readonly JobStatus[]): boolean {
+  return (
+    Object.values(others).some((condition) => condition !== undefined) ||
+    (olderThan !== undefined && durationMs(olderThan, "olderThan") > 0) ||
+    (status !== undefined && !among.every((one) => one === status))
+  );
 }
 
 function readFilter(filter: BulkFilter, takes: readonly JobStatus[], action: BulkAction): StoredFilter {

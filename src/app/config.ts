@@ -234,7 +234,12 @@ export const variables = {
   ),
   queues: list(
     ["MILLRACE_QUEUE", "PGFLOW_QUEUE"],
-    "Queues this process works on. Default: every queue; jobs without one go to `default`.",
+    "Queues this process works on, beside `maintenance`. Default: every queue; jobs without one go to `default`.",
+  ),
+  servesMaintenance: flag(
+    ["MILLRACE_MAINTENANCE"],
+    true,
+    "Serve the queue `maintenance` too, whatever queues this process is bound to: bulk operations and upkeep. One process at least must.",
   ),
   concurrency: whole(
     ["WORKER_MAX_CONCURRENT_TASKS", "MILLRACE_CONCURRENCY"],

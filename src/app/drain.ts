@@ -6,7 +6,7 @@ import type { QueueStats } from "../jobs/stats-store.ts";
 export interface DrainOptions {
   /** Who orders it, for the audit. */
   by?: string;
-  /** First lets workers go on until every queue has 0 waiting and 0 active. Delayed and failed jobs are not waited for. */
+  /** First lets no schedule fire, and workers go on until every queue has 0 waiting and 0 active. Delayed and failed jobs are not waited for. */
   untilEmpty?: boolean;
   /** With `untilEmpty`: gives up waiting, and leaves everything as it is. */
   signal?: AbortSignal;
@@ -23,6 +23,24 @@ const pausePerLook = 10;
 interface Look {
   readonly queues: readonly QueueStats[];
   readonly drained: unknown;
+}
+
+/**
+ * Lets no schedule fire, does the rest of a drain, and lets them fire again when that is given up. Whoever had stopped them before has
+ * them still stopped.
+ */
+export async function withoutSchedules<Result>(
+  stop: () => Promise<boolean>,
+  goOn: () => Promise<unknown>,
+  rest: () => Promise<Result>,
+): Promise<Result> {
+  const ours = await stop();
+  try {
+    return await rest();
+  } catch (error) {
+    if (ours) await goOn();
+    throw error;
+  }
 }
 
 /** Resolves with the look that found every queue empty. Throws `SYSTEM_DRAINED` when nobody works towards that, and what the signal says. */

@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
-import { checkedName, refuseUnknown, show, textOrNull, wholeNumber } from "../core/options.ts";
+import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { explainJob, logsOfJob, timelineOfJob } from "../jobs/answers.ts";
@@ -31,10 +31,12 @@ import { Schedules } from "../schedules/schedules.ts";
 import type { App } from "./app.ts";
 import { builtInTasks, maintenanceQueue } from "./built-in.ts";
 import { readConfig } from "./config.ts";
-import { type DrainOptions, drainNames, untilEmpty } from "./drain.ts";
+import { type DrainOptions, drainNames, untilEmpty, withoutSchedules } from "./drain.ts";
+import { MaintenanceLane, laneConcurrency } from "./maintenance-lane.ts";
 import { type MaintenanceSettings, maintenanceSchedule } from "./maintenance.ts";
 import { writeCursor } from "./cursor.ts";
 import { readListOptions } from "./listing.ts";
+import { type OrderOptions, signatureOf } from "./orders.ts";
 import { open } from "./open.ts";
 import { Listener } from "./listening.ts";
 import {
@@ -77,6 +79,7 @@ export async function millrace(app: App, options: MillraceOptions = {}): Promise
       maxPayloadBytes,
       maxEnqueuePerMinute,
       scheduler,
+      servesMaintenance: config.servesMaintenance,
       maintenance: {
         everyMs: config.maintenanceSeconds * 1_000,
         archiveAfterMs: config.archiveDays * dayMs,
@@ -108,6 +111,8 @@ export interface Surroundings {
   readonly maxPayloadBytes: number;
   readonly maxEnqueuePerMinute: number | null;
   readonly scheduler: boolean;
+  /** Whether workers serve the queue `maintenance` unless told otherwise. Default true. */
+  readonly servesMaintenance?: boolean;
   readonly maintenance: MaintenanceSettings;
 }
 
@@ -121,15 +126,18 @@ export class Millrace extends Listener {
   readonly schedules: Schedules;
   readonly #random: () => number;
   readonly #scheduler: boolean;
+  readonly #servesMaintenance: boolean;
   readonly #maintenance: MaintenanceSettings;
+  readonly #lane = new MaintenanceLane();
   readonly #workers = new Set<Worker>();
   #closed: Promise<void> | undefined;
 
   constructor(app: App, db: Database, surroundings: Surroundings) {
     super(app, db, surroundings);
-    const { log, now, random, maxPayloadBytes, scheduler, maintenance } = surroundings;
+    const { log, now, random, maxPayloadBytes, scheduler, servesMaintenance = true, maintenance } = surroundings;
     this.registry = new Registry(db, this.channel);
     this.#random = random;
+    this.#servesMaintenance = servesMaintenance;
     this.#maintenance = maintenance;
     this.policies = new Policies(db, this.names, this.channel);
     this.#scheduler = scheduler;
@@ -166,16 +174,42 @@ export class Millrace extends Listener {
   /** A worker for any set of tasks. `otherTasks` may be one task that runs whatever else is in the queues. */
   startWorker(options: WorkOptions, tasks: readonly AnyTask[], otherTasks: WorkerSetup["otherTasks"]): Worker {
     this.mustBeOpen();
-    const name = options.name ?? `${hostname()}-${process.pid}`;
+    for (const task of tasks) if (task.isolate) existingModule(task.name, task.isolate.module);
+    const { queues, name = `${hostname()}-${process.pid}`, scheduler = this.#scheduler } = options;
+    const { maintenance = this.#servesMaintenance } = options;
+    const elsewhere = queues !== undefined && !queues.includes(maintenanceQueue);
+    if (!maintenance && !elsewhere && otherTasks !== "leave")
+      throw new MillraceError("OPTION_INVALID", maintenanceNotOurs);
+    const own = builtInTasks(this, this.#maintenance);
+    const companions = this.#companions(scheduler, maintenance);
+    if (maintenance && elsewhere) {
+      const lane = {
+        ...options,
+        queues: [maintenanceQueue],
+        concurrency: laneConcurrency,
+        name: `${name}/maintenance`,
+      };
+      companions.push(this.#lane.beside(() => this.#newWorker(lane, own, "leave", [])));
+    }
+    const all = maintenance && !elsewhere ? [...tasks, ...own] : tasks;
+    const worker = this.#newWorker({ ...options, name }, all, otherTasks, companions);
+    this.#workers.add(worker);
+    return worker;
+  }
+
+  #newWorker(
+    options: WorkOptions & { name: string },
+    tasks: readonly AnyTask[],
+    otherTasks: WorkerSetup["otherTasks"],
+    companions: readonly Companion[],
+  ): Worker {
+    const { name } = options;
     const concurrency = wholeNumber(options.concurrency ?? 10, "concurrency", 1, 10_000);
     const leaseMs = within(durationMs(options.lease ?? "10s", "lease"), 250, dayMs);
     const reapMs = within(durationMs(options.reapEvery ?? "5s", "reapEvery"), 50, dayMs);
-    for (const task of tasks) if (task.isolate) existingModule(task.name, task.isolate.module);
-    const { scheduler = this.#scheduler } = options;
     const queueNames = options.queues?.map((queue) => checkedName(queue, "queue"));
     const prepare = async (): Promise<WorkerSetup> => {
-      const all = [...tasks, ...builtInTasks(this, queueNames, this.#maintenance)];
-      const ids = await this.names.tasks.ids(all.map((task) => task.name));
+      const ids = await this.names.tasks.ids(tasks.map((task) => task.name));
       return {
         name,
         version,
@@ -190,14 +224,12 @@ export class Millrace extends Listener {
         maxResultBytes: this.maxPayloadBytes,
         endings: this.endings,
         tracing: this.tracing,
-        tasks: new Map(all.map((task, i) => [ids[i] as number, task])),
+        tasks: new Map(tasks.map((task, i) => [ids[i] as number, task])),
         queues: queueNames === undefined ? null : await this.names.queues.ids(queueNames),
-        companions: this.#companions(scheduler, queueNames),
+        companions,
       };
     };
-    const worker = new Worker(name, prepare, this.log);
-    this.#workers.add(worker);
-    return worker;
+    return new Worker(name, prepare, this.log);
   }
 
   /** Everything that happened to a job, in order. */
@@ -220,13 +252,12 @@ export class Millrace extends Listener {
     return logsOfJob(this.db, id, after, wholeNumber(options.limit ?? 200, "limit", 1, 1_000));
   }
 
-  #companions(scheduler: boolean, queues: readonly string[] | undefined): Companion[] {
+  /** `maintains`: whoever runs maintenance also asks for it. */
+  #companions(scheduler: boolean, maintains: boolean): Companion[] {
     if (!scheduler)
       return this.app.schedules.length === 0
         ? []
         : [new Presence(this.schedules, this.definedSets(false), this.#scheduler, this.log)];
-    // Whoever would run maintenance also asks for it.
-    const maintains = queues === undefined || queues.includes(maintenanceQueue);
     return [new Scheduler(this.schedules, this.db, this.definedSets(maintains), this.log)];
   }
 
@@ -260,22 +291,38 @@ export class Millrace extends Listener {
   }
 
   /** Lets nothing of this queue start, on any worker, until it is resumed. False when it was paused already. */
-  async pause(queue: string, options: { by?: string; reason?: string } = {}): Promise<boolean> {
+  async pause(queue: string, options: OrderOptions = {}): Promise<boolean> {
     this.mustBeOpen();
     const id = await this.names.queues.id(checkedName(queue, "queue"));
-    return pauseQueue(
-      this.db,
-      this.channel,
-      id,
-      textOrNull(options.by, "by", 200),
-      textOrNull(options.reason, "reason", 1_000),
-    );
+    return pauseQueue(this.db, this.channel, id, { ...signatureOf(options), withAll: false });
+  }
+
+  /** Pauses every queue that is not, but for `maintenance`: bulk operations and upkeep go on. Returns those it paused. */
+  async pauseAll(options: OrderOptions = {}): Promise<string[]> {
+    this.mustBeOpen();
+    const pause = { ...signatureOf(options), withAll: true };
+    const others = (await this.stats()).filter(({ name }) => name !== maintenanceQueue);
+    return this.#where(others, (id) => pauseQueue(this.db, this.channel, id, pause));
+  }
+
+  /** Resumes what `pauseAll` paused. What was paused by itself stays: resume it by its name. Returns those it resumed. */
+  async resumeAll(options: { by?: string } = {}): Promise<string[]> {
+    this.mustBeOpen();
+    const resume = { by: signatureOf(options).by, withAll: true };
+    return this.#where(await this.stats(), (id) => resumeQueue(this.db, this.channel, id, resume));
+  }
+
+  /** The names of the queues for which `change` changed something, one after the other. */
+  async #where(queues: readonly QueueStats[], change: (id: number) => Promise<boolean>): Promise<string[]> {
+    const changed: string[] = [];
+    for (const { name } of queues) if (await change(await this.names.queues.id(name))) changed.push(name);
+    return changed;
   }
 
   /** False when it was not paused. */
   async resume(queue: string, options: { by?: string } = {}): Promise<boolean> {
     this.mustBeOpen();
-    return resumeQueue(this.db, this.channel, await this.#queueId(queue), options.by ?? null);
+    return resumeQueue(this.db, this.channel, await this.#queueId(queue), signatureOf(options));
   }
 
   /** Deletes jobs that completed, failed or were cancelled longer than `grace` ago. Default 24 hours. */
@@ -293,10 +340,18 @@ export class Millrace extends Listener {
   /** Lets every worker claim nothing more, those that start later included. Returns those at work that did not drain before. */
   async drain(options: DrainOptions = {}): Promise<number[]> {
     refuseUnknown("drain", options, drainNames);
-    const look = async () => ({ queues: await this.stats(), drained: await this.drained() });
-    if (options.untilEmpty) await untilEmpty(look, ({ queues }) => options.onLook?.(queues), options.signal);
     this.mustBeOpen();
-    return this.registry.drainAll(options);
+    const { registry } = this;
+    if (!options.untilEmpty) return registry.drainAll(options);
+    const look = async () => ({ queues: await this.stats(), drained: await this.drained() });
+    return withoutSchedules(
+      () => registry.stopScheduling(options),
+      () => registry.resumeScheduling(options),
+      async () => {
+        await untilEmpty(look, ({ queues }) => options.onLook?.(queues), options.signal);
+        return registry.drainAll(options);
+      },
+    );
   }
 
   /** Since when the whole system drains, and who wanted it; null when it does not. */
@@ -305,7 +360,7 @@ export class Millrace extends Listener {
     return this.registry.drained();
   }
 
-  /** Lets every worker claim again, whoever drained it. */
+  /** Lets every worker claim again, whoever drained it, and schedules fire. */
   async undrain(options: { by?: string } = {}): Promise<number[]> {
     this.mustBeOpen();
     return this.registry.resumeAll(options);
@@ -326,10 +381,8 @@ export class Millrace extends Listener {
     await this.close();
   }
 
-  async #queueId(name: string): Promise<number> {
-    const id = await this.names.queues.find(checkedName(name, "queue"));
-    if (id !== undefined) return id;
-    throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${name}".`);
+  #queueId(name: string): Promise<number> {
+    return this.names.queues.existing(checkedName(name, "queue"));
   }
 
   protected override mustBeOpen(): void {
@@ -338,6 +391,8 @@ export class Millrace extends Listener {
 }
 
 const dayMs = 86_400_000;
+const maintenanceNotOurs =
+  "A worker of every queue that takes tasks it does not know would take those of the queue maintenance too: give it queues, or serve maintenance.";
 
 /** Whole milliseconds that a timer and a column can hold. */
 function within(ms: number, least: number, most: number): number {

@@ -50,6 +50,8 @@ export interface WorkOptions {
   unknownTasks?: "leave" | "fail";
   /** Also fire schedules. Default: the `scheduler` of `millrace()`. Any number of processes may. */
   scheduler?: boolean;
+  /** Also serve the queue `maintenance`, whatever `queues` are: bulk operations and upkeep. Default `MILLRACE_MAINTENANCE`, or true. */
+  maintenance?: boolean;
 }
 
 export interface ListOptions {
@@ -104,6 +106,7 @@ export const workNames: ReadonlySet<string> = new Set([
   "name",
   "unknownTasks",
   "scheduler",
+  "maintenance",
 ]);
 export const listNames: ReadonlySet<string> = new Set([
   "status",

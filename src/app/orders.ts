@@ -13,7 +13,7 @@ import type { Admission } from "../jobs/admission.ts";
 import { type Move, moveJobs, removeJobs, retryJobs } from "../jobs/orders-store.ts";
 import { replayByRules } from "../jobs/replay.ts";
 import { type Job, type JobStatus, findJobs } from "../jobs/read-store.ts";
-import { highestPriority, validate } from "../jobs/task.ts";
+import { highestPriority, refuseOwnTask, validate } from "../jobs/task.ts";
 import type { App } from "./app.ts";
 
 /** Who does it and why: kept with the job's history. */
@@ -165,7 +165,7 @@ export abstract class Orders {
 
   /**
    * Makes a new job of an old one, whatever its status: the same task, input, priority, attempts, options, tags and concurrency key,
-   * but for what is given here. The old one stays as it is. The limits of its queue on new jobs hold. Throws `ENQUEUE_RATE_EXCEEDED`.
+   * but for what is given here. The old one stays as it is. The limits of its queue on new jobs hold. Throws `ENQUEUE_RATE_EXCEEDED`, `TASK_RESERVED`.
    */
   async replay(id: string, options: ReplayOptions = {}): Promise<{ id: string; replayOf: string }> {
     this.mustBeOpen();
@@ -174,6 +174,7 @@ export abstract class Orders {
     const input = "input" in options ? await this.#newInput(id, options.input) : undefined;
     const changes = { ...(await this.readMove(options)), input };
     const old = isUuid(id) ? id : undefined;
+    refuseOwnTask((await this.job(id))?.task ?? "");
     const pairs = old === undefined ? [] : [[old, uuidv7(this.now())] as const];
     const { ids, denied } = await this.db.transaction((tx) => replayByRules(tx, this, pairs, changes, signature));
     if (denied !== undefined) {

@@ -65,9 +65,7 @@ export class Policies {
     return readDenials(this.#db, queue, wholeNumber(options.limit ?? 100, "limit", 1, 500));
   }
 
-  async #existing(queue: string): Promise<number> {
-    const id = await this.#names.queues.find(checkedName(queue, "queue"));
-    if (id !== undefined) return id;
-    throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${queue}".`);
+  #existing(queue: string): Promise<number> {
+    return this.#names.queues.existing(checkedName(queue, "queue"));
   }
 }

@@ -150,6 +150,7 @@ function describe(item: BulkOperation): string {
     ["by", item.created_by],
     ["begun", when(item.created_at)],
     ["stop asked", when(item.stop_asked_at)],
+    ["stopped by", item.stopped_by],
     ["finished", when(item.finished_at)],
     ["error", item.error],
   ]);

@@ -1,4 +1,5 @@
 /** What the doctor looks at. Each check says what it found, and, when something is wrong, what to do. */
+import { maintenanceQueue } from "../app/built-in.ts";
 import { type Config, readConfig, unknownVariables } from "../app/config.ts";
 import { describeMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
@@ -6,7 +7,8 @@ import type { Database } from "../db/database.ts";
 import { latestVersion, requireCurrent } from "../db/migrate.ts";
 import { diskUsedPercent } from "../http/readiness.ts";
 import { workersView } from "../http/worker-view.ts";
-import { type WorkerState, listWorkers, readDrained } from "../jobs/registry-store.ts";
+import { bulkTaskName } from "../jobs/bulk.ts";
+import { type WorkerState, listWorkers, readDrained, readSchedulingStopped } from "../jobs/registry-store.ts";
 import { overHttp } from "./api-door.ts";
 import { type Waiting, readServer, waitingJobs } from "./doctor-store.ts";
 import { exitCodeOf, exitCodes } from "./exit-codes.ts";
@@ -149,12 +151,13 @@ async function checkSchema(db: Database): Promise<Finding> {
 
 async function checkWork(db: Database): Promise<Finding[]> {
   const [workers, drained, waiting] = [await listWorkers(db), await readDrained(db), await waitingJobs(db)];
+  const stopped = await readSchedulingStopped(db);
   const schedules = await checkSchedules(db, workers.length > 0);
   const stuck = waiting.filter(({ served, paused }) => !served || paused).map(stuckJobs);
   const jobs = waiting.reduce((sum, row) => sum + row.jobs, 0);
   const message = jobs === 0 ? "No job waits." : `${counted(jobs, "job")} waiting, each for a live worker.`;
   return [
-    ...checkWorkers(workersView(workers, drained)),
+    ...checkWorkers(workersView(workers, drained, stopped)),
     ...(stuck.length > 0 ? stuck : [{ check: "waiting", status: "ok", message } as const]),
     ...schedules,
   ];
@@ -166,20 +169,25 @@ interface WorkersSeen {
     readonly id: number;
     readonly name: string;
     readonly state: WorkerState;
+    readonly queues: readonly string[] | null;
+    readonly tasks: readonly string[] | null;
     readonly concurrency: number;
     readonly recycling: boolean;
   }[];
   readonly drained: Parameters<typeof sinceBy>[0] | null;
+  readonly scheduling_stopped: Parameters<typeof sinceBy>[0] | null;
 }
 
-function checkWorkers({ workers, drained }: WorkersSeen): Finding[] {
+function checkWorkers({ workers, drained, scheduling_stopped: stopped }: WorkersSeen): Finding[] {
   const live = workers.filter(({ state }) => state !== "lost" && state !== "stopped");
   const recycling = live.filter((worker) => worker.recycling);
   const draining = live.filter((worker) => worker.state === "draining" && !worker.recycling);
   const warn = (message: string, action: string): Finding => ({ check: "workers", status: "warn", message, action });
   const all: Finding[] = drained
     ? [warn(`The system is drained ${sinceBy(drained)}: no worker claims jobs, nor will one that starts.`, resumeAll)]
-    : [];
+    : stopped
+      ? [warn(`No schedule fires, ordered ${sinceBy(stopped)}: somebody waits for the queues to empty.`, fireAgain)]
+      : [];
   if (live.length === 0) return [...all, warn("No worker runs.", "Start `millrace up` or `millrace worker`.")];
   const slots = live.reduce((sum, { concurrency }) => sum + concurrency, 0);
   const message = `${counted(live.length, "worker")}, ${counted(slots, "job")} at once: ${live.map(({ name }) => name).join(", ")}.`;
@@ -187,6 +195,7 @@ function checkWorkers({ workers, drained }: WorkersSeen): Finding[] {
   return [
     { check: "workers", status: "ok", message },
     ...all,
+    ...(live.some(servesMaintenance) ? [] : [warn(nobodyMaintains, maintainAgain)]),
     ...(draining.length > 0 && drained === null
       ? [
           warn(
@@ -206,7 +215,13 @@ function checkWorkers({ workers, drained }: WorkersSeen): Finding[] {
   ];
 }
 
+const servesMaintenance = ({ queues, tasks }: WorkersSeen["workers"][number]): boolean =>
+  (queues?.includes(maintenanceQueue) ?? true) && (tasks?.includes(bulkTaskName) ?? true);
+const nobodyMaintains =
+  "No worker serves the queue maintenance: bulk operations wait, and nothing old is archived or deleted.";
+const maintainAgain = "Start one without MILLRACE_MAINTENANCE=off.";
 const resumeAll = "`millrace drain resume` lets every worker claim again.";
+const fireAgain = "`millrace drain resume` lets them fire again, if nobody does wait.";
 const recycleEnds =
   "Wait half a minute. One that stays holds a job that ignores its signal, which ends with its process: let that be started again.";
 

@@ -54,7 +54,9 @@ export const dlq = command({
       }
       // What failed today may still be looked at.
       const aged = action === "purge" ? { older_than: "24h", ...filter } : filter;
-      if (Object.keys(aged).length === 0 && args.all !== true)
+      const { older_than: age, ...others } = aged;
+      const excluding = Object.keys(others).length > 0 || (age !== undefined && age !== 0);
+      if (!excluding && args.all !== true)
         throw invalid(`dlq ${action} needs a condition, or --all; --preview counts.`);
       await begin(door, actions[action], { ...aged, status: "failed" }, beginOptions(args), args.json);
     } finally {

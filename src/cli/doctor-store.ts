@@ -2,6 +2,7 @@
 import type { Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 import { aheadMs } from "../schedules/clock-store.ts";
+import { goesOn } from "../schedules/firing-store.ts";
 
 export interface Server {
   readonly version: string;
@@ -50,7 +51,7 @@ export async function scheduleFaults(db: Executor, limit: number): Promise<Sched
      where trouble is not null and due_at is not null order by name limit ${limit}::int)
     union all
     (select 'late', name, '', (extract(epoch from now() - due_at) * 1000)::float8 from millrace.schedules
-     where due_at < now() - interval '30 seconds' order by due_at limit ${limit}::int)
+     where due_at < now() - interval '30 seconds' and ${goesOn} order by due_at limit ${limit}::int)
     union all
     (select 'ahead', name, '', (extract(epoch from placed_at - now()) * 1000)::float8 from millrace.schedules
      where placed_at > now() + ${aheadMs}::float8 * interval '1 millisecond' and paused_at is null and retired_at is null

@@ -1,6 +1,7 @@
 /** `millrace drain`: every worker, also one that starts later, ends what it runs and claims nothing more, until `millrace drain resume`. */
 import { setTimeout as pause } from "node:timers/promises";
-import { untilEmpty } from "../app/drain.ts";
+import { constants } from "node:os";
+import { untilEmpty, withoutSchedules } from "../app/drain.ts";
 import type { QueueStats, QueueStatsList, WorkerList } from "../client/index.ts";
 import { type ApiDoor, openApi } from "./api-door.ts";
 import { invalid, wordOption } from "./arguments.ts";
@@ -30,7 +31,8 @@ export const drain = command({
     wait: { type: "boolean", description: "Stay until nothing runs, and show the sizes of the queues meanwhile" },
     "until-empty": {
       type: "boolean",
-      description: "First let workers go on until no queue has a job that waits or runs; Ctrl-C leaves all as it is",
+      description:
+        "First let no schedule fire, and workers go on until no queue has a job that waits or runs; Ctrl-C takes it back",
     },
     ...orderArguments,
   },
@@ -41,9 +43,11 @@ export const drain = command({
     const door = await openApi(args);
     const show = args.json ? () => undefined : (sizes: Sizes) => print(lineOf(sizes));
     try {
-      if (first) await untilEmpty(() => look(door), show);
-      const path = order === "drain" ? "/api/drain" : "/api/drain/resume";
-      const { changed } = await door.ask<{ changed: number[] }>("POST", path, orderer(args));
+      const give = (): Promise<{ changed: number[] }> =>
+        door.ask("POST", order === "drain" ? "/api/drain" : "/api/drain/resume", orderer(args));
+      const given = first ? await whenEmpty(door, orderer(args), show, give) : await give();
+      if (given === undefined) return;
+      const { changed } = given;
       // What came while it was ordered may run yet.
       const waits = (args.wait === true || first) && order === "drain";
       if (!args.json)
@@ -58,6 +62,38 @@ export const drain = command({
     }
   },
 });
+
+/** Gives the order once the queues are empty. A signal before that gives up, and lets schedules fire again: undefined. */
+async function whenEmpty<Answer>(
+  door: ApiDoor,
+  by: { by?: string },
+  show: (sizes: Sizes) => void,
+  give: () => Promise<Answer>,
+): Promise<Answer | undefined> {
+  const wish = new AbortController();
+  const giveUp = (signal: NodeJS.Signals): void => {
+    process.exitCode = 128 + constants.signals[signal];
+    wish.abort();
+  };
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  for (const signal of signals) process.on(signal, giveUp);
+  try {
+    return await withoutSchedules(
+      async () => (await door.ask<{ changed: boolean }>("POST", "/api/drain/scheduling", by)).changed,
+      () => door.ask("POST", "/api/drain/scheduling/resume", by),
+      async () => {
+        await untilEmpty(() => look(door), show, wish.signal);
+        return give();
+      },
+    );
+  } catch (error) {
+    if (!wish.signal.aborted) throw error;
+    process.stderr.write("Given up: nothing is drained, and schedules fire again.\n");
+    return undefined;
+  } finally {
+    for (const signal of signals) process.off(signal, giveUp);
+  }
+}
 
 /** Twice in a row, for a claim may have been under way when the order came. */
 async function untilNothingRuns(door: ApiDoor, show: (sizes: Sizes) => void): Promise<Sizes> {

@@ -30,6 +30,7 @@ function stateOf(item: Schedule): string {
   const states = [
     item.retired_at === null ? "" : "retired",
     item.paused === null ? "" : `paused${item.paused.by === null ? "" : ` by ${item.paused.by}`}`,
+    item.stopped === null ? "" : "stopped",
     item.trouble === null ? "" : "in trouble",
     item.overdue > 0 ? `${item.overdue} overdue` : "",
     item.active > 0 ? `${item.active} active` : "",
@@ -51,6 +52,11 @@ export function factsOf(item: Schedule): string {
     ["when", whenOf(item)],
     ["next", moment(item.next_at)],
     ["paused", item.paused && `${moment(item.paused.at)}${by(item.paused.by)}${why}`],
+    [
+      "stopped",
+      item.stopped &&
+        `${moment(item.stopped.at)}${by(item.stopped.by)}: no schedule fires until \`millrace drain resume\``,
+    ],
     ["retired", item.retired_at && `${moment(item.retired_at)}: no running app defines it`],
     ["trouble", item.trouble],
     ["task", item.task],

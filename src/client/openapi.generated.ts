@@ -485,7 +485,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Pause every queue */
+        /**
+         * Pause every queue but `maintenance`
+         * @description Bulk operations and upkeep go on. `changed`: those that were not paused before.
+         */
         post: operations["postApiQueuePauseAll"];
         delete?: never;
         options?: never;
@@ -502,7 +505,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Let every paused queue run again */
+        /**
+         * Let the queues run again that pause-all paused
+         * @description What was paused by itself stays so, and is in `still_paused`: resume it by its name.
+         */
         post: operations["postApiQueueResumeAll"];
         delete?: never;
         options?: never;
@@ -926,6 +932,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/drain/scheduling": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let no schedule fire while workers go on: the first step towards empty queues */
+        post: operations["postApiDrainScheduling"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/drain/scheduling/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let schedules fire again */
+        post: operations["postApiDrainSchedulingResume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/drain/resume": {
         parameters: {
             query?: never;
@@ -935,7 +975,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Let every worker claim again, whoever drained it */
+        /** Let every worker claim again, whoever drained it, and schedules fire */
         post: operations["postApiDrainResume"];
         delete?: never;
         options?: never;
@@ -1326,7 +1366,7 @@ export interface components {
          * @description Stable: a code keeps its meaning. Later versions have more of them.
          * @enum {string}
          */
-        ErrorCode: "OPTION_UNKNOWN" | "OPTION_INVALID" | "QUEUE_NAME_INVALID" | "TASK_NAME_INVALID" | "TASK_DUPLICATE" | "BAD_REQUEST" | "BAD_PAYLOAD" | "INPUT_NOT_STORABLE" | "PAYLOAD_TOO_LARGE" | "ENQUEUE_RATE_EXCEEDED" | "JOB_NOT_FOUND" | "FILTER_TOO_WIDE" | "BULK_NOT_FOUND" | "JOB_STATE" | "JOB_FAILED" | "JOB_CANCELLED" | "WAIT_TIMEOUT" | "EVENTS_TOO_SLOW" | "FLOW_INVALID" | "FLOW_CYCLE" | "QUEUE_NOT_FOUND" | "POLICY_NOT_FOUND" | "SCHEDULE_INVALID" | "SCHEDULE_DUPLICATE" | "SCHEDULE_NOT_FOUND" | "SCHEDULE_EXISTS" | "SCHEDULE_IN_CODE" | "SCHEDULE_BUSY" | "WORKER_NOT_FOUND" | "SYSTEM_DRAINED" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "UNSUPPORTED_MEDIA_TYPE" | "UNAUTHORIZED" | "FORBIDDEN" | "TOKEN_NOT_FOUND" | "SESSION_NOT_FOUND" | "CSRF_REFUSED" | "SIGN_IN_INVALID" | "SIGN_IN_REFUSED" | "SIGN_IN_NOT_CONFIGURED" | "SIGN_IN_UNAVAILABLE" | "API_UNREACHABLE" | "API_ANSWER_INVALID" | "TOO_MANY_REQUESTS" | "INTERNAL" | "DATABASE_UNREACHABLE" | "DATABASE_BEHIND" | "DATABASE_NEWER" | "DATABASE_UNSUPPORTED" | "EMBEDDED_IN_USE" | "CONFIG_INVALID" | "APP_INVALID" | "PORT_IN_USE" | "NOT_READY" | "CLOSED" | "TIMEOUT" | "RATE_LIMIT" | "DEPENDENCY_DOWN" | "DB_DEADLOCK" | "SERIALIZATION" | "NOT_COMMITTED" | "RESULT_NOT_STORABLE" | "STEP_CHANGED" | "STEP_NOT_STORABLE" | "STEP_INVALID" | "PROGRESS_INVALID" | "STEP_SLEEPS" | "STEP_WAITS" | "DEPENDENCY_FAILED" | "NON_RETRYABLE" | "UNKNOWN_JOB_TYPE" | "CANCELLED" | "WORKER_LOST" | "WORKER_SHUTDOWN" | "ISOLATE_CRASHED" | "MEMORY_LIMIT" | "POISON" | "UNKNOWN";
+        ErrorCode: "OPTION_UNKNOWN" | "OPTION_INVALID" | "QUEUE_NAME_INVALID" | "TASK_NAME_INVALID" | "TASK_DUPLICATE" | "BAD_REQUEST" | "BAD_PAYLOAD" | "INPUT_NOT_STORABLE" | "PAYLOAD_TOO_LARGE" | "ENQUEUE_RATE_EXCEEDED" | "JOB_NOT_FOUND" | "FILTER_TOO_WIDE" | "BULK_NOT_FOUND" | "JOB_STATE" | "JOB_FAILED" | "JOB_CANCELLED" | "WAIT_TIMEOUT" | "EVENTS_TOO_SLOW" | "FLOW_INVALID" | "FLOW_CYCLE" | "QUEUE_NOT_FOUND" | "TASK_NOT_FOUND" | "TASK_RESERVED" | "POLICY_NOT_FOUND" | "SCHEDULE_INVALID" | "SCHEDULE_DUPLICATE" | "SCHEDULE_NOT_FOUND" | "SCHEDULE_EXISTS" | "SCHEDULE_IN_CODE" | "SCHEDULE_BUSY" | "WORKER_NOT_FOUND" | "SYSTEM_DRAINED" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "UNSUPPORTED_MEDIA_TYPE" | "UNAUTHORIZED" | "FORBIDDEN" | "TOKEN_NOT_FOUND" | "SESSION_NOT_FOUND" | "CSRF_REFUSED" | "SIGN_IN_INVALID" | "SIGN_IN_REFUSED" | "SIGN_IN_NOT_CONFIGURED" | "SIGN_IN_UNAVAILABLE" | "API_UNREACHABLE" | "API_ANSWER_INVALID" | "TOO_MANY_REQUESTS" | "INTERNAL" | "DATABASE_UNREACHABLE" | "DATABASE_BEHIND" | "DATABASE_NEWER" | "DATABASE_UNSUPPORTED" | "EMBEDDED_IN_USE" | "CONFIG_INVALID" | "APP_INVALID" | "PORT_IN_USE" | "NOT_READY" | "CLOSED" | "TIMEOUT" | "RATE_LIMIT" | "DEPENDENCY_DOWN" | "DB_DEADLOCK" | "SERIALIZATION" | "NOT_COMMITTED" | "RESULT_NOT_STORABLE" | "STEP_CHANGED" | "STEP_NOT_STORABLE" | "STEP_INVALID" | "PROGRESS_INVALID" | "STEP_SLEEPS" | "STEP_WAITS" | "DEPENDENCY_FAILED" | "NON_RETRYABLE" | "UNKNOWN_JOB_TYPE" | "CANCELLED" | "WORKER_LOST" | "WORKER_SHUTDOWN" | "ISOLATE_CRASHED" | "MEMORY_LIMIT" | "POISON" | "UNKNOWN";
         NewJob: {
             task?: string | null;
             job_type?: string | null;
@@ -1808,7 +1848,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -1850,7 +1890,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -1892,7 +1932,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -1933,7 +1973,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -1980,7 +2020,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2018,7 +2058,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2057,7 +2097,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2097,7 +2137,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2133,7 +2173,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2171,7 +2211,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2216,7 +2256,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2262,7 +2302,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2301,7 +2341,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2342,7 +2382,47 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
+                summary: string;
+            }[];
+            /** Format: uuid */
+            job_id: string;
+            status: components["schemas"]["JobStatus"];
+            queue: string;
+            task: string;
+            /** @description The same as `task`. */
+            job_type: string;
+            /** @description When it is due, while it waits. */
+            next_run_at: string | null;
+            last_error: {
+                error_code: string;
+                error_message: string | null;
+            } | null;
+            dead_letter_reason: string | null;
+            /** @description The same as `dead_letter_reason`. */
+            dlq_reason_code: string | null;
+            suggested_action: string | null;
+            /** @description Begun, the one that runs included. */
+            attempts: number;
+            failed_attempts: number;
+        } | {
+            /** @enum {string} */
+            because: "STOPPED";
+            /** @description Why, in a sentence. */
+            summary: string;
+            /** @description What would move it, in a sentence. */
+            what_next: string;
+            facts: {
+                /** Format: date-time */
+                stopped_at: string;
+                stopped_by: string | null;
+                looked_at: number;
+                changed: number;
+            };
+            /** @description What else holds it. */
+            also: {
+                /** @enum {string} */
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2392,7 +2472,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2447,7 +2527,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2498,7 +2578,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2538,7 +2618,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2586,7 +2666,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2624,7 +2704,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2658,7 +2738,7 @@ export interface components {
             /** @description What else holds it. */
             also: {
                 /** @enum {string} */
-                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "MOVING";
+                because: "NOT_DUE" | "RETRY_SCHEDULED" | "SNOOZED" | "RESCHEDULED" | "DEBOUNCED" | "RELEASED" | "STEP_SLEEPS" | "STEP_WAITS" | "BLOCKED" | "SYSTEM_DRAINED" | "QUEUE_PAUSED" | "NO_WORKER" | "WORKERS_DRAINING" | "SUSPECT" | "THROTTLED" | "QUEUE_FULL" | "KEY_FULL" | "RATE_LIMITED" | "ATTEMPTS_LIMITED" | "KEY_RATE_LIMITED" | "IN_LINE" | "RUNNING" | "CANCEL_ASKED" | "CANCEL_IGNORED" | "OVERDUE" | "WORKER_SILENT" | "COMPLETED" | "ARCHIVED" | "GAVE_UP" | "CANCELLED" | "STOPPED" | "MOVING";
                 summary: string;
             }[];
             /** Format: uuid */
@@ -2838,6 +2918,8 @@ export interface components {
             started_at: string | null;
             finished_at: string | null;
             stop_asked_at: string | null;
+            /** @description Who asked it to stop, or cancelled its job. */
+            stopped_by: string | null;
             error: string | null;
         };
         BulkOperationPage: {
@@ -2956,6 +3038,12 @@ export interface components {
                 at: string;
                 by: string | null;
                 reason: string | null;
+            } | null;
+            /** @description Since when no schedule fires: the system is drained, or about to be. */
+            stopped: {
+                /** Format: date-time */
+                at: string;
+                by: string | null;
             } | null;
             retired_at: string | null;
             /** @description Why it cannot be fired. */
@@ -3125,6 +3213,12 @@ export interface components {
                 since: string;
                 by: string | null;
             } | null;
+            /** @description Since when no schedule fires, while workers go on; null when they do. */
+            scheduling_stopped: {
+                /** Format: date-time */
+                since: string;
+                by: string | null;
+            } | null;
         };
         Worker: {
             id: number;
@@ -3190,6 +3284,12 @@ export interface components {
                 /** @description Schedules that fire: neither paused nor retired. */
                 scheduled_jobs: number | null;
                 healthy: boolean;
+                /** @description Since when no schedule fires, while workers go on; null when they do. */
+                stopped: {
+                    /** Format: date-time */
+                    since: string;
+                    by: string | null;
+                } | null;
             };
             vault: null;
             warnings: ("no_workers" | "scheduler_unreachable" | "database_unreachable")[];
@@ -4515,6 +4615,7 @@ export interface operations {
                         message: string;
                         queues: string[];
                         changed: string[];
+                        still_paused: string[];
                     };
                 };
             };
@@ -5349,6 +5450,78 @@ export interface operations {
                         /** @description The workers for which it changed something. */
                         changed: number[];
                         drained: {
+                            /** Format: date-time */
+                            since: string;
+                            by: string | null;
+                        } | null;
+                    };
+                };
+            };
+        };
+    };
+    postApiDrainScheduling: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @constant */
+                        success: true;
+                        message: string;
+                        changed: boolean;
+                        scheduling_stopped: {
+                            /** Format: date-time */
+                            since: string;
+                            by: string | null;
+                        } | null;
+                    };
+                };
+            };
+        };
+    };
+    postApiDrainSchedulingResume: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                };
+            };
+        };
+        responses: {
+            /** @description The answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @constant */
+                        success: true;
+                        message: string;
+                        changed: boolean;
+                        scheduling_stopped: {
                             /** Format: date-time */
                             since: string;
                             by: string | null;

@@ -58,6 +58,15 @@ export const errorCodes = {
   FLOW_INVALID: { status: 400, action: "Correct the flow; the message names the job." },
   FLOW_CYCLE: { status: 400, action: "Break the circle that the message names; nothing was written." },
   QUEUE_NOT_FOUND: { status: 404, action: "Check the name; a queue exists from its first job on." },
+  TASK_NOT_FOUND: {
+    status: 404,
+    action: "Check the name; a task is known from its first job on, or once an app that defines it has started.",
+  },
+  TASK_RESERVED: {
+    status: 400,
+    action:
+      "Begin a bulk operation with `POST /api/bulk`; maintenance comes by itself. Name tasks of your own otherwise.",
+  },
   POLICY_NOT_FOUND: { status: 404, action: "Set a policy first; a queue without one has no limits." },
   SCHEDULE_INVALID: {
     status: 400,

@@ -248,6 +248,7 @@ export const explanationSchema = z
       per_second: z.number(),
       eta_ms: count.nullable(),
     }),
+    because(["STOPPED"], { stopped_at: time, stopped_by: text.nullable(), looked_at: count, changed: count }),
     because(["RUNNING", "WORKER_SILENT"], running),
     because(["CANCEL_ASKED", "CANCEL_IGNORED"], { ...running, ...cancel }),
     because(["OVERDUE"], { ...running, timeout_ms: z.number() }),

@@ -93,6 +93,7 @@ export const bulkSchema = z
     started_at: time.nullable(),
     finished_at: time.nullable(),
     stop_asked_at: time.nullable(),
+    stopped_by: text.nullable().describe("Who asked it to stop, or cancelled its job."),
     error: text.nullable(),
   })
   .meta({ id: "BulkOperation" });
@@ -117,6 +118,7 @@ export function bulkView(bulk: BulkOperation) {
     started_at: bulk.startedAt,
     finished_at: bulk.finishedAt,
     stop_asked_at: bulk.stopAskedAt,
+    stopped_by: bulk.stoppedBy,
     error: bulk.error,
   };
 }

@@ -34,7 +34,7 @@ export function bulkEndpoints(mill: Millrace): Endpoints {
       body: bulkBody,
       maxBodyBytes,
       answers: begunAnswers,
-      errors: ["FILTER_TOO_WIDE", ...nameErrors],
+      errors: ["FILTER_TOO_WIDE", "QUEUE_NOT_FOUND", "TASK_NOT_FOUND", ...nameErrors],
       async handle({ c, body }) {
         const { action, preview, all, per_second: perSecond, queue, priority, delay } = body;
         const runAt = either(body, "runAt", "run_at");

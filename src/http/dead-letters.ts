@@ -1,5 +1,6 @@
 /** The operations on dead letters: one by one, counted by what they have in common, and what is done to many of them. */
 import { z } from "zod";
+import { type BulkFilter, excludes } from "../app/bulk.ts";
 import type { Millrace } from "../app/millrace.ts";
 import type { Duration } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
@@ -66,7 +67,7 @@ export function deadLetterEndpoints(mill: Millrace): Endpoints {
       body: replayBody,
       bodyOptional: true,
       answers: begunAnswers,
-      errors: ["FILTER_TOO_WIDE", ...nameErrors],
+      errors: ["FILTER_TOO_WIDE", "QUEUE_NOT_FOUND", "TASK_NOT_FOUND", ...nameErrors],
       async handle({ c, body: { to_queue: queue, ...body } }) {
         const { priority, delay } = body;
         const filter = requireCondition(filterOf(body), body.all);
@@ -101,7 +102,7 @@ function begin(mill: Millrace, action: "retry" | "remove", route: `POST /${strin
     body: actBody,
     bodyOptional: true,
     answers: begunAnswers,
-    errors: ["FILTER_TOO_WIDE", ...nameErrors],
+    errors: ["FILTER_TOO_WIDE", "QUEUE_NOT_FOUND", "TASK_NOT_FOUND", ...nameErrors],
     async handle({ c, body }) {
       const filter = requireCondition(filterOf(body), body.all);
       const aged = action === "remove" ? { olderThan: purgeOlderThan, ...filter } : filter;
@@ -116,7 +117,10 @@ function optionsOf(c: ApiContext, { preview, all, per_second: perSecond, by }: z
 }
 
 /** That they are dead letters is no condition here: a body that was forgotten must not mean all of them. */
-function requireCondition<Filter extends object>(filter: Filter, all: boolean | null | undefined): Filter {
-  if (Object.keys(filter).length > 0 || all === true) return filter;
-  throw new MillraceError("FILTER_TOO_WIDE", "The filter has no condition, so it matches every dead letter.");
+function requireCondition(filter: BulkFilter, all: boolean | null | undefined): BulkFilter {
+  if (excludes(filter, ["failed"]) || all === true) return filter;
+  throw new MillraceError(
+    "FILTER_TOO_WIDE",
+    "The filter has no condition that leaves one out, so it matches every dead letter.",
+  );
 }

@@ -2,11 +2,12 @@
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import { countBlocked } from "../jobs/dependencies-store.ts";
-import type { WorkerInfo } from "../jobs/registry-store.ts";
+import type { Drained, WorkerInfo } from "../jobs/registry-store.ts";
 import { readPulse } from "../schedules/pulse-store.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import { Gauge } from "./gauge.ts";
 import { schedulerOf } from "./health.ts";
+import { drainedAnswer } from "./worker-view.ts";
 
 const limitMs = 2_000;
 
@@ -40,6 +41,7 @@ const opsAnswer = z
     scheduler: z.object({
       scheduled_jobs: count.nullable().describe("Schedules that fire: neither paused nor retired."),
       healthy: z.boolean(),
+      stopped: drainedAnswer.describe("Since when no schedule fires, while workers go on; null when they do."),
     }),
     vault: z.null(),
     warnings: z.array(z.enum(warnings)),
@@ -48,7 +50,11 @@ const opsAnswer = z
   })
   .meta({ id: "OpsQueues" });
 
-type Ops = z.infer<typeof opsAnswer>;
+type Answer = z.infer<typeof opsAnswer>;
+/** As the endpoint gives it: times are written as they leave. */
+type Ops = Omit<Answer, "scheduler"> & {
+  scheduler: Omit<Answer["scheduler"], "stopped"> & { stopped: Drained | null };
+};
 
 export function opsEndpoints(mill: Millrace): Endpoints {
   const gauge = new Gauge(() => lookAt(mill));
@@ -68,11 +74,12 @@ export function opsEndpoints(mill: Millrace): Endpoints {
 }
 
 async function lookAt(mill: Millrace): Promise<Ops> {
-  const [stats, blocked, all, pulse] = await Promise.all([
+  const [stats, blocked, all, pulse, stopped] = await Promise.all([
     mill.stats(),
     countBlocked(mill.db),
     mill.workers(),
     readPulse(mill.db),
+    mill.registry.schedulingStopped(),
   ]);
   const deferredIn = new Map(blocked.map(({ queue, jobs }) => [queue, jobs]));
   const workers = all.filter(({ state }) => state !== "stopped");
@@ -89,7 +96,7 @@ async function lookAt(mill: Millrace): Promise<Ops> {
       return { name, size: waiting, deferred, scheduled: delayed - deferred, started: active, failed };
     }),
     workers: workers.map(workerItem),
-    scheduler: { scheduled_jobs: pulse.scheduled, healthy },
+    scheduler: { scheduled_jobs: pulse.scheduled, healthy, stopped },
     vault: null,
     warnings: found,
     checked_at: new Date().toISOString(),
@@ -101,7 +108,7 @@ function offline(why: string): Ops {
     status: "offline",
     queues: [],
     workers: [],
-    scheduler: { scheduled_jobs: null, healthy: false },
+    scheduler: { scheduled_jobs: null, healthy: false, stopped: null },
     vault: null,
     warnings: ["database_unreachable"],
     error: `The database did not answer: ${why}.`,

@@ -1,7 +1,7 @@
 /** The operations on queues: counts, and the pause, resume and clean of runbook 002, for one queue and for all. */
 import { z } from "zod";
+import { maintenanceQueue } from "../app/built-in.ts";
 import type { Millrace } from "../app/millrace.ts";
-import { MillraceError } from "../core/errors.ts";
 import { checkedName } from "../core/options.ts";
 import type { Cleaned } from "../jobs/control-store.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
@@ -36,8 +36,8 @@ const cleaned = { completed: count, failed: count, cancelled: count };
 
 export function queueEndpoints(mill: Millrace): Endpoints {
   const existing = async (name: string): Promise<string> => {
-    if ((await mill.names.queues.find(checkedName(name, "queue"))) !== undefined) return name;
-    throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${name}".`);
+    await mill.names.queues.existing(checkedName(name, "queue"));
+    return name;
   };
   const everyQueue = async (): Promise<string[]> => (await mill.stats()).map(({ name }) => name);
 
@@ -98,25 +98,32 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       },
     }),
     endpoint("Queues", "POST /api/queue/pause-all", {
-      summary: "Pause every queue",
+      summary: "Pause every queue but `maintenance`",
+      about: "Bulk operations and upkeep go on. `changed`: those that were not paused before.",
       role: "operator",
       body: why,
       bodyOptional: true,
       answers: { 200: allChanged },
       async handle({ c, body }) {
-        const queues = await everyQueue();
-        const were = await where(queues, (queue) => mill.pause(queue, signed(c, body)));
-        return { success: true, message: `${queues.length} queues are paused.`, queues, changed: were };
+        const changed = await mill.pauseAll(signed(c, body));
+        const queues = (await everyQueue()).filter((name) => name !== maintenanceQueue);
+        return { success: true, message: `${queues.length} queues are paused.`, queues, changed };
       },
     }),
     endpoint("Queues", "POST /api/queue/resume-all", {
-      summary: "Let every paused queue run again",
+      summary: "Let the queues run again that pause-all paused",
+      about: "What was paused by itself stays so, and is in `still_paused`: resume it by its name.",
       role: "operator",
-      answers: { 200: allChanged },
+      answers: { 200: allChanged.extend({ still_paused: z.array(z.string()) }) },
       async handle({ c }) {
-        const queues = await everyQueue();
-        const were = await where(queues, (queue) => mill.resume(queue, signed(c, {})));
-        return { success: true, message: `${queues.length} queues run.`, queues, changed: were };
+        const changed = await mill.resumeAll(signed(c, {}));
+        const all = await mill.stats();
+        const queues = all.map(({ name }) => name);
+        const still = all.filter(({ paused }) => paused).map(({ name }) => name);
+        const but =
+          still.length === 0 ? "" : `, and ${still.join(", ")} ${still.length === 1 ? "stays" : "stay"} paused`;
+        const message = `${queues.length - still.length} queues run${but}.`;
+        return { success: true, message, queues, changed, still_paused: still };
       },
     }),
     endpoint("Queues", "POST /api/queue/clean-all", {
@@ -150,11 +157,4 @@ function wordsOf({ completed, failed, cancelled }: Cleaned): string {
 
 function stats<Stats>(counts: Stats): { success: true; stats: Stats; timestamp: string } {
   return { success: true, stats: counts, timestamp: new Date().toISOString() };
-}
-
-/** The queues for which `change` changed something, one after the other. */
-async function where(queues: readonly string[], change: (queue: string) => Promise<boolean>): Promise<string[]> {
-  const changedOnes: string[] = [];
-  for (const queue of queues) if (await change(queue)) changedOnes.push(queue);
-  return changedOnes;
 }

@@ -46,6 +46,10 @@ export const scheduleAnswer = z
     next_at: nextAt,
     last_at: time.nullable(),
     paused: z.object({ at: time, by: who, reason: z.string().nullable() }).nullable(),
+    stopped: z
+      .object({ at: time, by: who })
+      .nullable()
+      .describe("Since when no schedule fires: the system is drained, or about to be."),
     retired_at: time.nullable(),
     trouble,
     active: count,

@@ -29,11 +29,19 @@ const workerAnswer = z
 /** Since when, and by whom, the whole system is drained; null when it is not. */
 export const drainedAnswer = z.object({ since: time, by: z.string().nullable() }).nullable();
 export const workersAnswer = z
-  .object({ workers: z.array(workerAnswer), drained: drainedAnswer })
+  .object({
+    workers: z.array(workerAnswer),
+    drained: drainedAnswer,
+    scheduling_stopped: drainedAnswer.describe("Since when no schedule fires, while workers go on; null when they do."),
+  })
   .meta({ id: "WorkerList" });
 
-export function workersView(workers: readonly WorkerInfo[], drained: Drained | null) {
-  return { workers: workers.map(workerItem), drained };
+export function workersView(
+  workers: readonly WorkerInfo[],
+  drained: Drained | null,
+  schedulingStopped: Drained | null,
+) {
+  return { workers: workers.map(workerItem), drained, scheduling_stopped: schedulingStopped };
 }
 
 function workerItem(worker: WorkerInfo) {

@@ -26,6 +26,8 @@ const changedAll = z.object({
   drained: drainedAnswer,
 });
 
+const schedulingAnswer = z.object({ ...done, changed: z.boolean(), scheduling_stopped: drainedAnswer });
+
 export function workerEndpoints(mill: Millrace): Endpoints {
   const { registry } = mill;
 
@@ -34,7 +36,7 @@ export function workerEndpoints(mill: Millrace): Endpoints {
       summary: "Workers that have not stopped, and those that did within a day",
       role: "viewer",
       answers: { 200: workersAnswer },
-      handle: async () => workersView(await mill.workers(), await mill.drained()),
+      handle: async () => workersView(await mill.workers(), await mill.drained(), await registry.schedulingStopped()),
     }),
     endpoint("Workers", "POST /api/workers/:id/drain", {
       summary: "Let a worker claim nothing more; what runs ends",
@@ -101,8 +103,32 @@ export function workerEndpoints(mill: Millrace): Endpoints {
         return { success: true, message, changed, drained: await mill.drained() };
       },
     }),
+    endpoint("Workers", "POST /api/drain/scheduling", {
+      summary: "Let no schedule fire while workers go on: the first step towards empty queues",
+      role: "operator",
+      body: orderBody,
+      bodyOptional: true,
+      answers: { 200: schedulingAnswer },
+      async handle({ c, body }) {
+        const changed = await registry.stopScheduling(signed(c, body));
+        const message = "No schedule fires until /api/drain/scheduling/resume or /api/drain/resume; workers go on.";
+        return { success: true, message, changed, scheduling_stopped: await registry.schedulingStopped() };
+      },
+    }),
+    endpoint("Workers", "POST /api/drain/scheduling/resume", {
+      summary: "Let schedules fire again",
+      role: "operator",
+      body: orderBody,
+      bodyOptional: true,
+      answers: { 200: schedulingAnswer },
+      async handle({ c, body }) {
+        const changed = await registry.resumeScheduling(signed(c, body));
+        const message = "Schedules fire again, unless the system is drained.";
+        return { success: true, message, changed, scheduling_stopped: null };
+      },
+    }),
     endpoint("Workers", "POST /api/drain/resume", {
-      summary: "Let every worker claim again, whoever drained it",
+      summary: "Let every worker claim again, whoever drained it, and schedules fire",
       role: "operator",
       body: orderBody,
       bodyOptional: true,

@@ -24,6 +24,8 @@ export interface BulkOperation extends BulkOrder {
   readonly startedAt: Date | null;
   readonly finishedAt: Date | null;
   readonly stopAskedAt: Date | null;
+  /** Who asked it to stop, or cancelled its job. */
+  readonly stoppedBy: string | null;
   readonly error: string | null;
 }
 
@@ -95,7 +97,7 @@ export async function stopBulk(db: Executor, id: string, by: string | null): Pro
   const [row] = await db.query<{ changed: number }>(sql`
     with asked as (
       update millrace.bulk_operations set
-        stop_asked_at = now(),
+        stop_asked_at = now(), stop_asked_by = ${by}::text,
         status = case when status = 'waiting' then 'stopped' else status end,
         finished_at = case when status = 'waiting' then now() end
       where id = ${id}::uuid and status in ('waiting', 'running') and stop_asked_at is null returning id
@@ -117,6 +119,8 @@ export async function findBulks(
            b.expected::float8, b.looked_at::float8 as "lookedAt", b.changed::float8, b.per_second as "perSecond",
            b.created_at as "createdAt", b.created_by as "createdBy", b.started_at as "startedAt",
            coalesce(b.finished_at, d.failed_at, gone.finished_at) as "finishedAt", b.stop_asked_at as "stopAskedAt",
+           case when b.stop_asked_at is not null then b.stop_asked_by when gone.id is not null then (
+             select o.by from millrace.operations o where o.job_id = b.id and o.action = 'cancel' order by o.id desc limit 1) end as "stoppedBy",
            case when b.finished_at is not null then b.error
                 when d.job_id is not null then (
                   select coalesce(a.error_code || ': ', '') || a.error_message from millrace.attempts a where a.job_id = b.id and not a.late order by a.id desc limit 1)

@@ -9,6 +9,8 @@ import type { JobContext } from "./context.ts";
 import { moveJobs, removeJobs, retryJobs } from "./orders-store.ts";
 import { type ReplayRoom, replayByRules } from "./replay.ts";
 
+export const bulkTaskName = "millrace.bulk";
+
 /** Jobs per transaction at most: small enough that nobody waits long for a lock. */
 const batchMax = 500;
 /** After this long the job goes to the back of its queue, so that others of the queue have a turn; in ms. */

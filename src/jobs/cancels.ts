@@ -10,9 +10,8 @@ import type { RunningJob } from "./running.ts";
 import type { Settler } from "./settler.ts";
 import type { Chore } from "./upkeep.ts";
 
-/** How often to ask, in ms, when no NOTIFY arrives; with LISTEN alive it is for the one that got lost. */
-const askDeafMs = 1_000;
-const askMs = 5_000;
+/** How often to ask, in ms, whether NOTIFYs arrive or not: one may get lost, and a task is to hear of its cancel within a second. */
+const askMs = 750;
 const finishMs = 5_000;
 /** A call for a job that is not here: its claim may be under way. */
 const secondLookMs = 100;
@@ -21,8 +20,6 @@ interface Setting {
   readonly db: Database;
   readonly log: Log;
   readonly workerId: () => number;
-  /** Whether NOTIFYs arrive. */
-  readonly live: () => boolean;
   /** Nothing runs, waits to be started or is being claimed. */
   readonly quiet: () => boolean;
   /** Something left the worker: see what can be done now. */
@@ -33,7 +30,6 @@ export class Cancels {
   readonly #setting: Setting;
   readonly #runner: Runner;
   readonly #settler: Settler;
-  #askedAt = Number.NEGATIVE_INFINITY;
   #secondLook: NodeJS.Timeout | undefined;
 
   constructor(setting: Setting, runner: Runner, settler: Settler) {
@@ -63,11 +59,9 @@ export class Cancels {
     return [
       {
         name: "cancel_requests",
-        everyMs: askDeafMs,
+        everyMs: askMs,
         run: async () => {
-          const due = this.#setting.live() ? askMs : askDeafMs;
-          if (this.#runner.running.size + this.#runner.buffered === 0) return;
-          if (performance.now() - this.#askedAt >= due * 0.8) await this.#ask();
+          if (this.#runner.running.size + this.#runner.buffered > 0) await this.#ask();
         },
       },
       {
@@ -87,7 +81,6 @@ export class Cancels {
 
   async #ask(): Promise<void> {
     const { db, workerId } = this.#setting;
-    this.#askedAt = performance.now();
     for (const id of await requestsFor(db, workerId())) this.#cancel(id);
   }
 

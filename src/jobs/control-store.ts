@@ -5,18 +5,27 @@ import { belongings } from "./belongings-store.ts";
 import { pruneCancelled } from "./maintenance-store.ts";
 import { leaving } from "./totals-store.ts";
 
-/** Pauses a queue; workers are told at once and give back what they have not started. False when it was paused already. */
+export interface Pause {
+  readonly by: string | null;
+  readonly reason: string | null;
+  /** With all the others: `resumeQueue` tells it from one that was paused by itself. */
+  readonly withAll: boolean;
+}
+
+/**
+ * Pauses a queue; workers are told at once and give back what they have not started. False when it was paused already; but one that was
+ * paused with all the others is then paused by itself.
+ */
 export async function pauseQueue(
   db: Database,
   channel: string,
   queue: number,
-  by: string | null,
-  reason: string | null,
+  { by, reason, withAll }: Pause,
 ): Promise<boolean> {
   const [row] = await db.query<{ changed: number }>(sql`
     with paused as (
-      update millrace.queues set paused_at = now(), paused_by = ${by}, paused_reason = ${reason}
-      where id = ${queue} and paused_at is null returning id, name
+      update millrace.queues set paused_at = coalesce(paused_at, now()), paused_by = ${by}, paused_reason = ${reason}, paused_with_all = ${withAll}
+      where id = ${queue} and (paused_at is null or (paused_with_all and not ${withAll}::boolean)) returning id, name
     ),
     noted as (
       insert into millrace.audit (by, action, subject, details)
@@ -27,11 +36,17 @@ export async function pauseQueue(
   return row?.changed === 1;
 }
 
-export async function resumeQueue(db: Database, channel: string, queue: number, by: string | null): Promise<boolean> {
+/** `withAll`: only if it was paused with all the others. */
+export async function resumeQueue(
+  db: Database,
+  channel: string,
+  queue: number,
+  { by, withAll = false }: { readonly by: string | null; readonly withAll?: boolean },
+): Promise<boolean> {
   const [row] = await db.query<{ changed: number }>(sql`
     with resumed as (
-      update millrace.queues set paused_at = null, paused_by = null, paused_reason = null
-      where id = ${queue} and paused_at is not null returning id, name
+      update millrace.queues set paused_at = null, paused_by = null, paused_reason = null, paused_with_all = false
+      where id = ${queue} and paused_at is not null and (paused_with_all or not ${withAll}::boolean) returning id, name
     ),
     noted as (insert into millrace.audit (by, action, subject) select ${by}::text, 'resume', 'queue:' || name from resumed),
     told as (select pg_notify(${channel}, 'look') from resumed)

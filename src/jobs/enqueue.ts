@@ -10,7 +10,7 @@ import { batches } from "./batches.ts";
 import { type EnqueueOptions, readKey, readSpecial, readUnique } from "./enqueue-options.ts";
 import { type NewJob, insertOnce, insertPlain, insertSpecial } from "./enqueue-store.ts";
 import type { Names } from "./names.ts";
-import { type AnyTask, defaultMaxAttempts, highestPriority, validate } from "./task.ts";
+import { type AnyTask, defaultMaxAttempts, highestPriority, validate, refuseOwnTask } from "./task.ts";
 import { type UniqueRule, releaseKey, takeKey } from "./unique-store.ts";
 
 /** `Output`: what the job's task returns. */
@@ -259,6 +259,7 @@ export class Enqueuer {
   async #order(task: AnyTask | string, options: EnqueueOptions): Promise<Order> {
     const named = typeof task === "string";
     const name = named ? checkedName(task, "task") : task.name;
+    if (named) refuseOwnTask(name);
     const queue = options.queue === undefined ? (named ? "default" : task.queue) : checkedName(options.queue, "queue");
     // Through the caller's connection: embedded there is no other, and a pool may be used up by transactions like this one.
     const within = options.tx === undefined ? undefined : this.#db.adopt(options.tx);

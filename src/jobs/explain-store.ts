@@ -4,6 +4,7 @@
  */
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
+import { bulkTaskName } from "./bulk.ts";
 import { type NamedJob, type Outstanding, culprits, outstanding } from "./dependencies-store.ts";
 import { type Job, type JobStatus, findJobs } from "./read-store.ts";
 import { used } from "./careful-store.ts";
@@ -143,6 +144,15 @@ export interface Observation {
   readonly serving?: Serving;
   readonly line?: Line;
   readonly limits?: Limits;
+  /** Of a bulk operation that somebody stopped. */
+  readonly stopped?: Stopped;
+}
+
+export interface Stopped {
+  readonly at: Date;
+  readonly by: string | null;
+  readonly lookedAt: number;
+  readonly changed: number;
 }
 
 /** Reads what concerns this job. Undefined when there is none of that id. */
@@ -155,6 +165,8 @@ export async function observe(db: Database, id: string): Promise<Observation | u
     const first = await culprits(db, id);
     return { job, standing, needs: await readNeeds(db, { open: 0, total: first.length, first }) };
   }
+  const stopped = job.task === bulkTaskName ? await readStopped(db, id) : undefined;
+  if (stopped !== undefined && job.status !== "active") return { job, standing, stopped };
   if (job.status !== "waiting" && job.status !== "delayed") return { job, standing };
   const serving = await readServing(db, standing);
   if (job.status === "delayed") {
@@ -163,6 +175,13 @@ export async function observe(db: Database, id: string): Promise<Observation | u
   }
   const line = await readLine(db, job.id, standing);
   return { job, standing, serving, line, ...(standing.careful && { limits: await readLimits(db, standing) }) };
+}
+
+async function readStopped(db: Database, id: string): Promise<Stopped | undefined> {
+  const [row] = await db.query<Stopped>(sql`
+    select stop_asked_at as at, stop_asked_by as by, looked_at::float8 as "lookedAt", changed::float8 from millrace.bulk_operations
+    where id = ${id}::uuid and status = 'stopped' and stop_asked_at is not null`);
+  return row;
 }
 
 /** What a run does that was put off with this code. */

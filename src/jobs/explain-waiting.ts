@@ -3,6 +3,7 @@ import { describeMs } from "../core/duration.ts";
 import type { Reason } from "./explain.ts";
 import { releasedAt } from "./explain-composed.ts";
 import { type Limits, type Line, type Observation, type Serving, lineMax } from "./explain-store.ts";
+import { isOwnTask } from "./task.ts";
 import { byWhom, instant, many, ordinal, when } from "./sentences.ts";
 
 /** At least one. */
@@ -74,12 +75,17 @@ export function withoutWorker({ job, standing }: Observation, serving: Serving):
   return {
     because: "NO_WORKER",
     summary: `No live worker ${wanted}; ${last}.${others}`,
-    whatNext:
-      running > 0 && withTask === 0
-        ? `Deploy a worker whose app defines task "${job.task}".`
-        : `Start a worker that works on queue "${job.queue}" and whose app defines task "${job.task}".`,
+    whatNext: workerNeeded(job, serving),
     facts,
   };
+}
+
+function workerNeeded({ task, queue }: Observation["job"], { running, withTask }: Serving): string {
+  if (isOwnTask(task))
+    return `Start a worker that serves queue "${queue}": all do but those with MILLRACE_MAINTENANCE=off.`;
+  if (running === 0) return `Start a worker that works on queue "${queue}" and whose app defines task "${task}".`;
+  if (withTask === 0) return `Deploy a worker whose app defines task "${task}".`;
+  return `Let a worker that has task "${task}" work on queue "${queue}" too: MILLRACE_QUEUE, or work({ queues }).`;
 }
 
 function suspect(losses: number): Reason {

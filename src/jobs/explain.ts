@@ -1,7 +1,7 @@
 /** Why a job is where it is, and what would move it: one sentence each, with the facts they are made of. Pure. */
 import { describeMs } from "../core/duration.ts";
 import { progressText } from "../core/progress.ts";
-import type { Observation, Standing } from "./explain-store.ts";
+import type { Observation, Standing, Stopped } from "./explain-store.ts";
 import { drained, paused, whyItWaits, withoutWorker } from "./explain-waiting.ts";
 import { blocked, changedCode, debounced, dependencyFailed, released, suspended } from "./explain-composed.ts";
 import type { Job, JobStatus } from "./read-store.ts";
@@ -44,6 +44,7 @@ export const becauses = [
   "ARCHIVED",
   "GAVE_UP",
   "CANCELLED",
+  "STOPPED",
   // it moved while this was read
   "MOVING",
 ] as const;
@@ -103,6 +104,7 @@ function attemptsOf({ job, standing }: Observation): number {
 
 function reasonsOf(seen: Observation, taskTimeoutMs: number | undefined): Reason[] {
   const { job, standing } = seen;
+  if (seen.stopped !== undefined) return [stopped(seen, seen.stopped)];
   switch (job.status) {
     case "waiting":
       return standing.waits ? whyItWaits(seen) : [];
@@ -121,6 +123,16 @@ function reasonsOf(seen: Observation, taskTimeoutMs: number | undefined): Reason
     case "cancelled":
       return [cancelled(job, standing)];
   }
+}
+
+/** Its job goes well all the same, or will when a worker takes it: there is nothing left to do. */
+function stopped({ standing: { now } }: Observation, { at, by, lookedAt, changed }: Stopped): Reason {
+  return {
+    because: "STOPPED",
+    summary: `The bulk operation was stopped at ${when(at, now)}${byWhom(by, null)}: it had looked at ${many(lookedAt, "job")} and changed ${changed}.`,
+    whatNext: "Nothing: what was done stays done. Begin another one for the rest.",
+    facts: { stoppedAt: at, stoppedBy: by, lookedAt, changed },
+  };
 }
 
 function moving(): Reason {

@@ -120,6 +120,10 @@ export interface Ages {
 const minuteMs = 60_000;
 const dayMs = 86_400_000;
 
+/** Deletes a thousand at most. Asked twice, for one that was changed meanwhile may be young again. */
+const oldRows = (table: Sql, isOld: Sql): Sql => sql`
+  delete from ${table} old where old.ctid = any (array(select old.ctid from ${table} old where ${isOld} limit ${batch})) and ${isOld} returning 1`;
+
 /** Small tables, by age: a thousand rows of each at a time. Returns how many went. */
 export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs, eventsMs }: Ages): Promise<number> {
   const [row] = await db.query<{ gone: number }>(sql`
@@ -132,9 +136,9 @@ export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs, e
         select id from millrace.policy_decisions where at < ${ago(decisionsMs)} order by at limit ${batch}) returning *
     ),
     ${leaving({ decisions: sql`select * from decisions`, denials: sql`select * from denials` })},
-    counters as (delete from millrace.enqueue_rate_counters where window_start < ${ago(10 * minuteMs)} returning queue),
+    counters as (${oldRows(sql`millrace.enqueue_rate_counters`, sql`window_start < ${ago(10 * minuteMs)}`)}),
     -- no window is longer than a day
-    windows as (delete from millrace.rate_windows where updated_at < ${ago(2 * dayMs)} returning queue),
+    windows as (${oldRows(sql`millrace.rate_windows`, sql`updated_at < ${ago(2 * dayMs)}`)}),
     keys as (
       delete from millrace.idempotency_keys where (task, key) in (
         select task, key from millrace.idempotency_keys where expires_at < now() order by expires_at limit ${batch}) returning task
@@ -148,10 +152,12 @@ export async function sweepUp(db: Database, { decisionsMs, auditMs, workersMs, e
         select name from millrace.emitted_events where at < ${ago(eventsMs)} order by at limit ${batch}) returning name
     ),
     workers as (
-      delete from millrace.workers w where w.stopped_at < ${ago(workersMs)}
-        and not exists (select from millrace.leases l where l.worker = w.id) returning id
+      ${oldRows(
+        sql`millrace.workers`,
+        sql`stopped_at < ${ago(workersMs)} and not exists (select from millrace.leases l where l.worker = old.id)`,
+      )}
     ),
-    bulk as (delete from millrace.bulk_operations where finished_at < ${ago(auditMs)} returning id),
+    bulk as (${oldRows(sql`millrace.bulk_operations`, sql`finished_at < ${ago(auditMs)}`)}),
     -- From the oldest on, and no further than the first that is younger: the chain would be broken otherwise.
     oldest as materialized (select id, at from millrace.audit order by id limit ${batch}),
     audit as (

@@ -17,6 +17,19 @@ export async function addQueues(db: Executor, names: readonly string[]): Promise
   );
 }
 
+/** Up to so many; for whoever mistyped one. */
+const namesMax = 1_000;
+
+export async function queueNames(db: Executor): Promise<string[]> {
+  const rows = await db.query<Named>(sql`select name from millrace.queues order by name limit ${namesMax}::int`);
+  return rows.map(({ name }) => name);
+}
+
+export async function taskNames(db: Executor): Promise<string[]> {
+  const rows = await db.query<Named>(sql`select name from millrace.tasks order by name limit ${namesMax}::int`);
+  return rows.map(({ name }) => name);
+}
+
 export async function findTasks(db: Executor, names: readonly string[]): Promise<Named[]> {
   return db.query(sql`select id, name from millrace.tasks where name = any (${textArrayLiteral(names)}::text[])`);
 }

@@ -1,11 +1,24 @@
 /** Remembers the numbers of queue and task names. Numbers are never given again, so what was learnt stays true. */
+import { MillraceError } from "../core/errors.ts";
+import { didYouMean } from "../core/options.ts";
 import type { Database, Executor } from "../db/database.ts";
-import { addQueues, addTasks, findQueues, findTasks, nameOfQueue, nameOfTask } from "./names-store.ts";
+import {
+  addQueues,
+  addTasks,
+  findQueues,
+  findTasks,
+  nameOfQueue,
+  nameOfTask,
+  queueNames,
+  taskNames,
+} from "./names-store.ts";
 
 interface Room {
   find(db: Executor, names: readonly string[]): Promise<readonly { id: number; name: string }[]>;
   add(db: Executor, names: readonly string[]): Promise<void>;
   nameOf(db: Executor, id: number): Promise<string>;
+  all(db: Executor): Promise<readonly string[]>;
+  readonly what: "queue" | "task";
 }
 
 export class Names {
@@ -13,8 +26,20 @@ export class Names {
   readonly tasks: NameTable;
 
   constructor(db: Database) {
-    this.queues = new NameTable(db, { find: findQueues, add: addQueues, nameOf: nameOfQueue });
-    this.tasks = new NameTable(db, { find: findTasks, add: addTasks, nameOf: nameOfTask });
+    this.queues = new NameTable(db, {
+      what: "queue",
+      find: findQueues,
+      add: addQueues,
+      nameOf: nameOfQueue,
+      all: queueNames,
+    });
+    this.tasks = new NameTable(db, {
+      what: "task",
+      find: findTasks,
+      add: addTasks,
+      nameOf: nameOfTask,
+      all: taskNames,
+    });
   }
 }
 
@@ -65,6 +90,16 @@ class NameTable {
   async find(name: string): Promise<number | undefined> {
     await this.#learn([name]);
     return this.#ids.get(name);
+  }
+
+  /** The number of a name that must be there. Throws `QUEUE_NOT_FOUND` or `TASK_NOT_FOUND`, and says which name is near. */
+  async existing(name: string): Promise<number> {
+    const id = await this.find(name);
+    if (id !== undefined) return id;
+    const { what } = this.#room;
+    const near = didYouMean(name, await this.#room.all(this.#db));
+    const code = what === "queue" ? "QUEUE_NOT_FOUND" : "TASK_NOT_FOUND";
+    throw new MillraceError(code, `There is no ${what} "${name}".${near}`);
   }
 
   async #learn(names: readonly string[]): Promise<void> {

@@ -9,6 +9,7 @@ import { dueTime, lineOf } from "./settle-store.ts";
 import { belongings } from "./belongings-store.ts";
 import { tagged } from "./enqueue-store.ts";
 import { leaving } from "./totals-store.ts";
+import { ownTasks } from "./task.ts";
 
 /** A job due later than this wakes nobody: idle workers look again before it comes. Milliseconds. */
 const wakeHorizonMs = 5_000;
@@ -170,6 +171,8 @@ export async function replayJobs(
         (select ${columns} from millrace.jobs_archive where id = g.id limit 1)
         limit 1
       ) o
+      -- nothing would be done by another job of Millrace's own
+      where not exists (select from millrace.tasks t where t.id = o.task and starts_with(t.name, ${ownTasks}))
       on conflict (id) do nothing
       returning id, queue, task, priority, run_at, key, replay_of, tags
     ),

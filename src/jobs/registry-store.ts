@@ -99,7 +99,40 @@ export async function readDrained(db: Database): Promise<Drained | null> {
   return row ?? null;
 }
 
-/** Every worker, and those that start from now on. Returns those for which it changed something. */
+/** That no schedule is to fire, while workers go on. Null: they fire. */
+export async function readSchedulingStopped(db: Database): Promise<Drained | null> {
+  const [row] = await db.query<Drained>(sql`
+    select scheduling_stopped_at as since, scheduling_stopped_by as by
+    from millrace.system_state where scheduling_stopped_at is not null`);
+  return row ?? null;
+}
+
+/** Lets no schedule fire, or all of them again. Firings under way end first. False: it was so already. */
+export async function orderScheduling(
+  db: Database,
+  channel: string,
+  stopped: boolean,
+  by: string | null,
+): Promise<boolean> {
+  return db.transaction(async (tx) => {
+    if (stopped) await tx.query(sql`lock table millrace.schedules in exclusive mode`);
+    const changed = await tx.query(sql`
+      with changed as (
+        update millrace.system_state
+        set scheduling_stopped_at = case when ${stopped}::boolean then now() end,
+            scheduling_stopped_by = case when ${stopped}::boolean then ${by}::text end
+        where (scheduling_stopped_at is not null) <> ${stopped}::boolean returning singleton
+      ),
+      noted as (
+        insert into millrace.audit (by, action, subject)
+        select ${by}::text, ${stopped ? "scheduling.stop" : "scheduling.resume"}::text, 'system' from changed
+      )
+      select pg_notify(${channel}, 'schedules') from changed`);
+    return changed.length > 0;
+  });
+}
+
+/** Every worker, and those that start from now on. Going on, schedules fire again too. Returns those for which it changed something. */
 export async function orderSystemDrain(
   db: Database,
   channel: string,
@@ -110,8 +143,11 @@ export async function orderSystemDrain(
     // Its own statement, for the one that follows must see the workers that registered before this had the row; see `register`.
     const changed = await tx.query(sql`
       update millrace.system_state
-      set drained_at = case when ${draining}::boolean then now() end, drained_by = case when ${draining}::boolean then ${by}::text end
-      where (drained_at is not null) <> ${draining}::boolean returning singleton`);
+      set drained_at = case when ${draining}::boolean then now() end, drained_by = case when ${draining}::boolean then ${by}::text end,
+          scheduling_stopped_at = case when ${draining}::boolean then scheduling_stopped_at end,
+          scheduling_stopped_by = case when ${draining}::boolean then scheduling_stopped_by end
+      where (drained_at is not null) <> ${draining}::boolean or (not ${draining}::boolean and scheduling_stopped_at is not null)
+      returning singleton`);
     const workers = await orderDrain(tx, channel, null, draining, by);
     if (changed.length > 0) {
       await tx.query(sql`

@@ -10,8 +10,10 @@ import {
   orderConcurrency,
   orderDrain,
   orderRecycle,
+  orderScheduling,
   orderSystemDrain,
   readDrained,
+  readSchedulingStopped,
 } from "./registry-store.ts";
 
 interface OrderOptions {
@@ -51,7 +53,22 @@ export class Registry {
     return orderSystemDrain(this.#db, this.#channel, true, textOrNull(options.by, "by", 200));
   }
 
-  /** Lets every worker claim again, whoever drained it. */
+  /** Lets no schedule fire, and workers go on: the first step towards empty queues. False when it was so already. */
+  stopScheduling(options: OrderOptions = {}): Promise<boolean> {
+    return orderScheduling(this.#db, this.#channel, true, textOrNull(options.by, "by", 200));
+  }
+
+  /** Lets schedules fire again; late ticks are made up for as each schedule's `catchUp` says. False when they did. */
+  resumeScheduling(options: OrderOptions = {}): Promise<boolean> {
+    return orderScheduling(this.#db, this.#channel, false, textOrNull(options.by, "by", 200));
+  }
+
+  /** Since when no schedule fires although the system is not drained, and who wanted it; null: they do. */
+  schedulingStopped(): Promise<Drained | null> {
+    return readSchedulingStopped(this.#db);
+  }
+
+  /** Lets every worker claim again, whoever drained it, and schedules fire. */
   resumeAll(options: OrderOptions = {}): Promise<number[]> {
     return orderSystemDrain(this.#db, this.#channel, false, textOrNull(options.by, "by", 200));
   }

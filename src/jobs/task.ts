@@ -7,6 +7,19 @@ import { type Backoff, type BackoffRule, backoffRule } from "../core/retry.ts";
 import { type IsolateKind, type IsolateOptions, type IsolateRule, isolateRule } from "../isolate/options.ts";
 import type { JobContext } from "./context.ts";
 
+/** Tasks of this name are Millrace's own: only it begins their jobs. */
+export const ownTasks = "millrace.";
+export const isOwnTask = (name: string): boolean => name.startsWith(ownTasks);
+
+/** Throws `TASK_RESERVED`. */
+export function refuseOwnTask(name: string): void {
+  if (!isOwnTask(name)) return;
+  throw new MillraceError(
+    "TASK_RESERVED",
+    `Task "${name}" is Millrace's own: nobody else enqueues or replays its jobs.`,
+  );
+}
+
 export interface TaskOptions<Schema extends StandardSchemaV1 | undefined, Output> {
   /** Stored with each job; renaming a task strands the jobs that wait under the old name. */
   name: string;

@@ -173,7 +173,6 @@ class Running {
       db,
       log,
       workerId: () => this.#id,
-      live: () => this.#subscription?.live ?? false,
       quiet: () => this.#claimer.quiet,
       pump: () => this.#claimer.pump(),
     };

@@ -164,7 +164,9 @@ export async function readScheduleStates(db: Executor): Promise<ScheduleStates> 
   const [states] = await db.query<ScheduleStates>(sql`
     select count(*) filter (where retired_at is null and paused_at is null)::int as enabled,
       count(*) filter (where retired_at is null and paused_at is not null)::int as paused, count(*) filter (where retired_at is not null)::int as retired,
-      count(*) filter (where retired_at is null and paused_at is null and due_at < now() - ${lateSeconds}::int * interval '1 second')::int as late,
+      count(*) filter (where retired_at is null and paused_at is null and due_at < now() - ${lateSeconds}::int * interval '1 second'
+        -- somebody wants that: the system is about to be drained
+        and not exists (select from millrace.system_state where scheduling_stopped_at is not null))::int as late,
       count(*) filter (where retired_at is null and paused_at is null and next_at is null)::int as "withoutNext",
       (select extract(epoch from max(beat_at))::float8 from millrace.schedule_versions) as "lastBeat"
     from millrace.schedules`);

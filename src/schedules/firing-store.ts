@@ -17,7 +17,7 @@ export interface LockedSchedule {
   readonly anchorMs: number;
   readonly nextMs: number | null;
   readonly nowMs: number;
-  /** It fires nothing by itself: paused or retired. */
+  /** It fires nothing by itself: paused, retired, or all scheduling is stopped. */
   readonly resting: boolean;
 }
 
@@ -31,10 +31,11 @@ const ms = (time: Sql): Sql => sql`floor(extract(epoch from ${time}) * 1000)::fl
 
 const locked = (at: Date | undefined): Sql => sql`
   s.id, s.name, s.task, s.queue, s.spec, ${ms(sql`s.anchor`)} as "anchorMs", ${ms(sql`s.next_at`)} as "nextMs", ${ms(clock(at))} as "nowMs",
-  (s.paused_at is not null or s.retired_at is not null) as resting`;
+  (s.paused_at is not null or s.retired_at is not null
+    or exists (select from millrace.system_state where scheduling_stopped_at is not null)) as resting`;
 
-/** A drained system gets nothing new: what was due meanwhile is late when it goes on. */
-export const goesOn: Sql = sql`exists (select from millrace.system_state where drained_at is null)`;
+/** A drained system, and one that is about to be, gets nothing new: what was due meanwhile is late when it goes on. */
+export const goesOn: Sql = sql`exists (select from millrace.system_state where drained_at is null and scheduling_stopped_at is null)`;
 
 /** Locks schedules that are due, the longest first, leaving those that another scheduler has. */
 export async function claimDue(tx: Executor, limit: number, at: Date | undefined): Promise<LockedSchedule[]> {

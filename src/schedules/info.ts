@@ -15,6 +15,8 @@ export interface ScheduleInfo extends Spec {
   /** Ticks up to here were dealt with. */
   readonly lastAt: Date | null;
   readonly paused: { readonly at: Date; readonly by: string | null; readonly reason: string | null } | null;
+  /** Since when no schedule fires, and who wanted it: the system is drained, or about to be. */
+  readonly stopped: { readonly at: Date; readonly by: string | null } | null;
   /** Since when no running app defines it; it fires no more. */
   readonly retiredAt: Date | null;
   /** Why it cannot be fired. */
@@ -46,6 +48,7 @@ export function infoOf(row: ListedRow): ScheduleInfo {
     nextAt,
     lastAt,
     paused: pausedAt === null ? null : { at: pausedAt, by: pausedBy, reason: pausedReason },
+    stopped: row.stoppedAt === null ? null : { at: row.stoppedAt, by: row.stoppedBy },
     retiredAt,
     trouble,
     active: row.active,

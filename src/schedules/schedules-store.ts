@@ -50,6 +50,9 @@ export interface ListedRow extends ScheduleRow {
   readonly lastOutcome: string | null;
   readonly lastRunAt: Date | null;
   readonly lastJobId: string | null;
+  /** No schedule fires: the system is drained, or about to be. */
+  readonly stoppedAt: Date | null;
+  readonly stoppedBy: string | null;
 }
 
 /** By name: those given, or, without names, up to `limit` of all from behind `after`. */
@@ -63,7 +66,9 @@ export async function readSchedules(
 ): Promise<ListedRow[]> {
   const { names, after, limit } = wanted;
   return db.query<ListedRow>(sql`
-    select s.*, open.*, last.* from (
+    select s.*, open.*, last.*, coalesce(state.drained_at, state.scheduling_stopped_at) as "stoppedAt",
+           case when state.drained_at is null then state.scheduling_stopped_by else state.drained_by end as "stoppedBy"
+    from (
       select ${columns} from millrace.schedules s
       where ${names === undefined ? sql`s.name > ${after ?? ""}` : sql`s.name = any (${textArrayLiteral(names)}::text[])`}
       order by s.name limit ${limit}::int
@@ -78,6 +83,7 @@ export async function readSchedules(
       select r.status as "lastStatus", r.outcome as "lastOutcome", r.tick_at as "lastRunAt", r.job_id::text as "lastJobId"
       from millrace.schedule_runs r where r.schedule = s.id order by r.id desc limit 1
     ) last on true
+    left join millrace.system_state state on true
     order by s.name`);
 }
 

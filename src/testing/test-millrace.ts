@@ -102,7 +102,7 @@ export class TestMillrace extends Millrace {
     this.pglite = pglite;
     this.#onClose = onClose;
     const tasks = async (): Promise<ReadonlyMap<number, AnyTask>> => {
-      const all = [...app.tasks, ...builtInTasks(this, undefined, maintenance)];
+      const all = [...app.tasks, ...builtInTasks(this, maintenance)];
       const ids = await this.names.tasks.ids(all.map((task) => task.name));
       return new Map(all.map((task, i) => [ids[i] as number, task]));
     };

@@ -70,6 +70,7 @@ const asked: readonly (readonly [line: string, operation: string])[] = [
   ["workers concurrency 1 5", "PATCH /api/workers/{id}"],
   ["drain", "POST /api/drain"],
   ["drain resume", "POST /api/drain/resume"],
+  ["drain --until-empty", "POST /api/drain/scheduling"],
   ["status", "GET /api/ops/queues"],
   ["health", "GET /health"],
   ["health --ready", "GET /readyz"],
@@ -96,6 +97,8 @@ const others: Readonly<Record<string, string>> = {
   "POST /auth/token": "for browsers: a program sends its token with each request",
   "GET /auth/logout": "a page",
   "POST /auth/logout": "for browsers",
+  "POST /api/drain/scheduling/resume":
+    "`drain --until-empty` asks for it when it is given up, and `drain resume` includes it",
   "GET /livez": "for probes; `health` asks for more",
   "GET /health/test": "`doctor` asks for it, and `health --ready` for its other name",
   "GET /api/health": "another name of GET /health",

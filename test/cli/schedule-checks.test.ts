@@ -1,6 +1,7 @@
 /** What the doctor says about schedules, and what to do about each. */
 import { type Millrace, schedule, task } from "millrace";
 import { describe, expect, test } from "vitest";
+import { readScheduleStates } from "../../src/metrics/snapshot-store.ts";
 import { checkSchedules } from "../../src/cli/schedule-checks.ts";
 import { sql } from "../../src/db/sql.ts";
 import { useDatabase } from "../support/engine.ts";
@@ -62,6 +63,11 @@ describe("the doctor", () => {
       [expect.stringMatching(/Schedule "two" is due since 5 min and nobody fires it\.$/), action],
       [expect.stringMatching(/Schedule "one" is due since 4[5-9] s and nobody fires it\.$/), action],
     ]);
+    const late = async (): Promise<number> => (await readScheduleStates(mill.db)).late;
+    expect(await late()).toBe(1);
+    await mill.registry.stopScheduling();
+    expect(await told(mill)).toEqual([["schedules ok: 2 schedules.", undefined]]);
+    expect(await late()).toBe(0);
   });
 
   test("says which a clock that was ahead has put off", async () => {

@@ -122,9 +122,15 @@ test("drain --until-empty lets workers go on, leaves all as it is when it is int
   {
     await using waiting = place.start("drain", "--until-empty");
     await waiting.says(/1 job running on 1 worker; running \+ waiting: .*default 1\+0, 1 delayed/);
+    expect((await place.run("doctor")).stdout).toMatch(/! workers +No schedule fires, ordered .*somebody waits for/);
     waiting.kill("SIGINT");
-    await waiting.ended;
+    const { code, stderr } = await waiting.ended;
+    expect({ code, stderr }).toEqual({
+      code: 130,
+      stderr: "Given up: nothing is drained, and schedules fire again.",
+    });
   }
+  expect((await place.run("doctor")).stdout).not.toMatch(/No schedule fires/);
   expect((await place.run("workers")).stdout).toMatch(/^id +name/);
   await using draining = place.start("drain", "--until-empty", "--by", "ada");
   await draining.says(/1 job running/);

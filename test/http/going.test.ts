@@ -254,7 +254,7 @@ describe("GET /api/ops/queues", () => {
       workers: [
         { id: expect.any(Number), name: "one", state: "running", queues: ["*"], current_job_id: job, job_ids: [job] },
       ],
-      scheduler: { scheduled_jobs: expect.any(Number), healthy: true },
+      scheduler: { scheduled_jobs: expect.any(Number), healthy: true, stopped: null },
       vault: null,
       warnings: [],
       checked_at: expect.stringMatching(/^\d{4}-.*Z$/),
@@ -289,7 +289,7 @@ describe("GET /api/ops/queues", () => {
         status: "offline",
         queues: [],
         workers: [],
-        scheduler: { scheduled_jobs: null, healthy: false },
+        scheduler: { scheduled_jobs: null, healthy: false, stopped: null },
         warnings: ["database_unreachable"],
         error: "The database did not answer: connection refused.",
       },

@@ -199,8 +199,19 @@ describe("dead letters and bulk operations", () => {
   test("POST /dlq/replay and /dlq/retry take a filter, count first, and refuse to mean all by accident", async () => {
     const ids = await failed(4, "E_MANY");
     for (const path of ["/dlq/retry", "/dlq/replay", "/dlq/purge"])
-      for (const call_ of [{ method: "POST" }, { json: {} }, { json: { preview: true } }])
+      for (const call_ of [
+        { method: "POST" },
+        { json: {} },
+        { json: { preview: true } },
+        { json: { older_than: "0s" } },
+        { json: { older_than: 0, preview: true } },
+      ])
         expect((await call(path, call_)).body).toMatchObject({ code: "FILTER_TOO_WIDE", status: 400 });
+    for (const path of ["/dlq/retry", "/dlq/replay", "/dlq/purge"]) {
+      expect((await call(path, { json: { queue: "nothere" } })).body).toMatchObject({ code: "QUEUE_NOT_FOUND" });
+      expect((await call(path, { json: { task: "nothere" } })).body).toMatchObject({ code: "TASK_NOT_FOUND" });
+    }
+    expect((await call("/dlq?queue=nothere")).body).toMatchObject({ items: [] });
     const preview = await call("/dlq/retry", { json: { error_code: "E_MANY", preview: true } });
     expect([preview.status, preview.body]).toEqual([
       200,
@@ -258,6 +269,7 @@ describe("dead letters and bulk operations", () => {
         started_at: null,
         finished_at: null,
         stop_asked_at: null,
+        stopped_by: null,
         error: null,
       },
     ]);
@@ -270,6 +282,7 @@ describe("dead letters and bulk operations", () => {
     const stopped = await call<Bulk>("/api/bulk", { json: { ...body, priority: 4 } });
     expect((await call(`/api/bulk/${stopped.body.id}/stop`, { json: { by: "bob" } })).body).toMatchObject({
       status: "stopped",
+      stopped_by: "bob",
       changed: 0,
     });
   });
@@ -277,6 +290,9 @@ describe("dead letters and bulk operations", () => {
   test.each([
     [{ action: "cancel" }, 400, "FILTER_TOO_WIDE"],
     [{ action: "cancel", filter: {} }, 400, "FILTER_TOO_WIDE"],
+    [{ action: "cancel", filter: { older_than: "0s" } }, 400, "FILTER_TOO_WIDE"],
+    [{ action: "retry", filter: { status: "failed" } }, 400, "FILTER_TOO_WIDE"],
+    [{ action: "cancel", filter: { queue: "nothere" } }, 404, "QUEUE_NOT_FOUND"],
     [{ action: "cansel", filter: { queue: "a" } }, 400, "BAD_REQUEST"],
     [{ filter: { queue: "a" } }, 400, "BAD_REQUEST"],
     [{ action: "cancel", filter: { qeue: "a" } }, 400, "OPTION_UNKNOWN"],

@@ -112,16 +112,15 @@ describe("all queues", () => {
     const { mill, call } = await setUp();
     await using _ = mill;
     const paused = async () => (await mill.stats()).map((queue) => queue.paused);
-    await mill.pause("mail");
 
     expect(await call("/api/queue/pause-all", { method: "POST" })).toMatchObject({
       status: 200,
-      body: { success: true, queues: ["idle", "mail"], changed: ["idle"] },
+      body: { success: true, queues: ["idle", "mail"], changed: ["idle", "mail"] },
     });
     expect(await paused()).toEqual([true, true]);
     expect(await call("/api/queue/resume-all", { method: "POST" })).toMatchObject({
       status: 200,
-      body: { success: true, changed: ["idle", "mail"] },
+      body: { success: true, message: "2 queues run.", changed: ["idle", "mail"], still_paused: [] },
     });
     expect(await paused()).toEqual([false, false]);
     expect(await call("/api/queue/clean-all?grace=0", { method: "POST" })).toMatchObject({
@@ -129,5 +128,40 @@ describe("all queues", () => {
       body: { success: true, completed: 1, failed: 1 },
     });
     expect((await mill.stats()).map(({ total }) => total)).toEqual([1, 0]);
+  });
+
+  test("leave out maintenance, and what was paused by itself stays paused, before it or meanwhile", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+    await mill.pause("mail", { by: "ada", reason: "provider is down" });
+    await mill.enqueue("nobodys", {}, { queue: "maintenance" });
+    await mill.enqueue("nobodys", {}, { queue: "other" });
+    const pauses = async () =>
+      Object.fromEntries((await mill.stats()).map(({ name, paused }) => [name, paused ? "paused" : "runs"]));
+    expect(await call("/api/queue/pause-all", { json: { by: "bob", reason: "deploy" } })).toMatchObject({
+      body: { queues: ["idle", "mail", "other"], changed: ["idle", "other"] },
+    });
+    expect(await pauses()).toEqual({ idle: "paused", mail: "paused", maintenance: "runs", other: "paused" });
+    expect(await call("/api/queue/other/pause", { json: { by: "cy" } })).toMatchObject({ body: { changed: true } });
+    expect(await call("/api/queue/pause-all", { method: "POST" })).toMatchObject({ body: { changed: [] } });
+    expect(await call("/api/queue/resume-all", { method: "POST" })).toMatchObject({
+      body: {
+        message: "2 queues run, and mail, other stay paused.",
+        changed: ["idle"],
+        still_paused: ["mail", "other"],
+      },
+    });
+    expect(
+      await mill.db.query(
+        sql`select name, paused_by as by from millrace.queues where paused_at is not null order by name`,
+      ),
+    ).toEqual([
+      { name: "mail", by: "ada" },
+      { name: "other", by: "cy" },
+    ]);
+    await mill.resume("other");
+    await call("/api/queue/pause-all", { method: "POST" });
+    await call("/api/queue/resume-all", { method: "POST" });
+    expect(await pauses()).toEqual({ idle: "runs", mail: "paused", maintenance: "runs", other: "runs" });
   });
 });

@@ -96,6 +96,8 @@ test("policies, schedules and workers answer exactly what their endpoints say", 
   await ask("POST /api/workers/:id/drain", `/api/workers/${one}/drain`);
   await ask("POST /api/workers/:id/resume", `/api/workers/${one}/resume`, { by: "ada" });
   await ask("PATCH /api/workers/:id", `/api/workers/${one}`, { concurrency: 2 });
+  await ask("POST /api/drain/scheduling", "/api/drain/scheduling", { by: "ada" });
+  await ask("POST /api/drain/scheduling/resume", "/api/drain/scheduling/resume");
   await ask("POST /api/drain", "/api/drain", { by: "ada" });
   await ask("GET /api/workers", "/api/workers");
   await ask("POST /api/drain/resume", "/api/drain/resume");

@@ -64,6 +64,23 @@ test("drains, resumes and changes the concurrency of one", async () => {
   letGo.open();
 });
 
+test("stops scheduling, says so wherever one looks, and takes it back", async () => {
+  const { mill, call, letGo } = await setUp();
+  await using _ = mill;
+  letGo.open();
+  const stopped = { since: expect.stringMatching(/^\d{4}-.*Z$/), by: "ada" };
+  expect((await call("/api/workers")).body).toMatchObject({ scheduling_stopped: null });
+  const answer = await call("/api/drain/scheduling", { json: { by: "ada" } });
+  expect(answer).toMatchObject({ status: 200, body: { changed: true, scheduling_stopped: stopped } });
+  expect((await call("/api/workers")).body).toMatchObject({ scheduling_stopped: stopped, drained: null });
+  expect((await call("/api/ops/queues")).body).toMatchObject({ scheduler: { stopped } });
+  const resumed = await call("/api/drain/scheduling/resume", { method: "POST" });
+  expect(resumed.body).toMatchObject({ changed: true, scheduling_stopped: null });
+  await call("/api/drain/scheduling", { method: "POST" });
+  await call("/api/drain/resume", { method: "POST" });
+  expect((await call("/api/workers")).body).toMatchObject({ scheduling_stopped: null });
+});
+
 test("drains and resumes all, and says by whom and since when", async () => {
   const { mill, id, call, letGo } = await setUp();
   await using _ = mill;

@@ -1,6 +1,6 @@
 /** One action on many jobs: exactly those that match, counted exactly, whoever dies in the middle of it. */
 import { describe, expect, test } from "vitest";
-import { type AnyTask, type Millrace, task } from "millrace";
+import { type AnyTask, type Millrace, defineApp, task } from "millrace";
 import type { BulkFilter, BulkOptions } from "../../src/app/bulk.ts";
 import type { Database } from "../../src/db/database.ts";
 import { sql } from "../../src/db/sql.ts";
@@ -225,6 +225,20 @@ describe("each action", () => {
   });
 });
 
+test("jobs of Millrace's own tasks are begun by nobody else", async () => {
+  await using mill = await file.open([plain]);
+  await ended(mill, plain, many(2, dead()));
+  const { id } = await mill.bulk("retry", { queue: "default" });
+  const reserved = expect.objectContaining({ code: "TASK_RESERVED" });
+  await expect(mill.replay(id)).rejects.toEqual(reserved);
+  await expect(mill.enqueue("millrace.bulk", {})).rejects.toEqual(reserved);
+  await expect(mill.enqueueMany("millrace.maintenance", [1])).rejects.toEqual(reserved);
+  await expect(mill.enqueueFlow({ jobs: { a: { task: "millrace.bulk" } } })).rejects.toEqual(reserved);
+  expect(() => defineApp({ tasks: [task({ name: "millrace.mine", run: () => undefined })] })).toThrow(reserved);
+  expect(await bulk(mill, "replay", { queue: "maintenance" })).toMatchObject({ changed: 0 });
+  expect(await mill.stats("maintenance")).toMatchObject([{ waiting: 2 }]);
+});
+
 describe("what matches", () => {
   test("a filter without a condition is FILTER_TOO_WIDE, unless all is said; a condition of undefined is none", async () => {
     await using mill = await file.open([plain]);
@@ -236,6 +250,37 @@ describe("what matches", () => {
     expect(await rowCounts(mill.db)).toEqual(before);
     // its own job waits too, and is left alone
     expect(await bulk(mill, "cancel", {}, { all: true })).toMatchObject({ expected: 2, changed: 2 });
+  });
+
+  test("nor is a condition that can leave nothing out: an age of 0, or the one status that the action takes", async () => {
+    await using mill = await file.open([plain]);
+    await mill.enqueueMany(plain, [1, 2]);
+    const before = await rowCounts(mill.db);
+    for (const [action, filter] of [
+      ["cancel", { olderThan: "0s" }],
+      ["remove", { olderThan: 0 }],
+      ["retry", { status: "failed" }],
+      ["retry", { status: "failed", olderThan: "0ms" }],
+    ] as const)
+      await expect(mill.bulk(action, filter)).rejects.toMatchObject({ code: "FILTER_TOO_WIDE" });
+    expect(await rowCounts(mill.db)).toEqual(before);
+    for (const filter of [{ olderThan: "1ms" }, { status: "waiting" }, { olderThan: 0, task: "plain" }] as const)
+      await mill.bulk("cancel", filter, { dryRun: true });
+    await mill.bulk("retry", { status: "failed" }, { all: true, dryRun: true });
+  });
+
+  test("a queue or a task that there is none of is refused, with the name that is near", async () => {
+    await using mill = await file.open([plain]);
+    await mill.enqueue(plain, 1, { queue: "mail" });
+    await expect(mill.bulk("cancel", { queue: "maill" })).rejects.toMatchObject({
+      code: "QUEUE_NOT_FOUND",
+      message: 'There is no queue "maill". Did you mean "mail"?',
+    });
+    await expect(mill.bulk("cancel", { task: "plane" }, { dryRun: true })).rejects.toMatchObject({
+      code: "TASK_NOT_FOUND",
+      message: 'There is no task "plane". Did you mean "plain"?',
+    });
+    expect(await mill.bulkOperations()).toEqual([]);
   });
 
   test("words that are not understood are refused before anything is counted", async () => {
@@ -464,7 +509,15 @@ describe("in the middle of it", () => {
       changed: 500,
       finishedAt: expect.any(Date),
     });
-    expect(await mill.stopBulk(id)).toMatchObject({ status: "stopped" });
+    expect(await mill.stopBulk(id)).toMatchObject({ status: "stopped", stoppedBy: "bob" });
+    const why = await mill.explain(id);
+    expect(why).toMatchObject({
+      because: "STOPPED",
+      facts: { stoppedAt: expect.any(Date), stoppedBy: "bob", lookedAt: 500, changed: 500 },
+    });
+    expect(why.summary).toMatch(
+      /^The bulk operation was stopped at .* by bob: it had looked at 500 jobs and changed 500\.$/,
+    );
     expect(await census(mill)).toEqual({ pending: 500, dead: 400 });
     const subject = `bulk:${id}`;
     expect(

@@ -243,6 +243,37 @@ describe("a cancel that its worker never answers", () => {
     expect(await requests(mill)).toBe(0);
   });
 
+  test("of another process reaches the task within a second, its NOTIFY heard or lost", async () => {
+    const started = tally<string>();
+    const told = tally<{ id: string; at: number }>();
+    const hold = task({
+      name: "hold",
+      run: ({ id, signal }) =>
+        new Promise((_, reject) => {
+          signal.addEventListener("abort", () => {
+            told.add({ id, at: performance.now() });
+            reject(signal.reason as Error);
+          });
+          started.add(id);
+        }),
+    });
+    await using working = await file.open([hold]);
+    await using asking = await file.open([hold], { schema: working.db.schema });
+    working.work({ concurrency: 10 });
+    const ids = await asking.enqueueMany(hold, [1, 2, 3, 4, 5, 6]);
+    await started.reached(6);
+    const askedAt = new Map<string, number>();
+    for (const [n, id] of ids.entries()) {
+      askedAt.set(id, performance.now());
+      // Nobody listens there: as if the NOTIFY had been lost.
+      if (n % 2 === 0) await cancelJobs(asking.db, "nobody_listens", [id], nobody, true);
+      else expect(await asking.cancel(id, { within: 0 })).toMatchObject({ status: "cancelling" });
+      await told.reached(n + 1);
+    }
+    const waits = told.seen.map(({ id, at }) => at - (askedAt.get(id) ?? 0));
+    expect(Math.max(...waits)).toBeLessThan(1_000);
+  }, 60_000);
+
   test("reaches the task all the same when the NOTIFY was missed", async () => {
     await using mill = await file.open([plain]);
     const worker = await StoreWorker.register(mill);
@@ -260,7 +291,7 @@ describe("a cancel that its worker never answers", () => {
     runner.startNext();
     const cancelled: string[] = [];
     const settler = { cancelled: (taken: RunningJob[]) => void cancelled.push(...taken.map(({ id }) => id)) };
-    const setting = { db: mill.db, log: silent, live: () => false, quiet: () => false, pump: () => undefined };
+    const setting = { db: mill.db, log: silent, quiet: () => false, pump: () => undefined };
     const cancels = new Cancels({ ...setting, workerId: () => worker.id }, runner, settler as unknown as Settler);
     await cancels.chores[0]?.run();
     expect(jobs[0]?.signal.aborted).toBe(true);

@@ -2,6 +2,7 @@
 import { describe, expect, test, vi } from "vitest";
 import { type JobStatus, type Millrace, task } from "millrace";
 import { cancelJobs } from "../../src/jobs/cancel-store.ts";
+import type { Database } from "../../src/db/database.ts";
 import { cleanQueue } from "../../src/jobs/control-store.ts";
 import { foldTallies } from "../../src/jobs/stats-store.ts";
 import { sql } from "../../src/db/sql.ts";
@@ -315,6 +316,31 @@ describe("clean", () => {
     expect(await mill.clean("default", 0)).toEqual({ completed: 2_850, failed: 450, cancelled: 0 });
     expect(await rowCounts(mill.db)).toMatchObject({ jobs: 0, settled: 0, dead_letters: 0, attempts: 0 });
     expect(await mill.stats("default")).toMatchObject([{ completed: 0, failed: 0, total: 0 }]);
+  });
+
+  test("deletes about a thousand jobs per transaction, whatever became of them", async () => {
+    await using mill = await file.open([plain]);
+    const worker = await StoreWorker.register(mill);
+    await mill.enqueueMany(plain, Array.from({ length: 3_500 }));
+    for (let n = 0; n < 5; n += 1) await worker.close(await worker.claim(300));
+    for (let n = 0; n < 2; n += 1) {
+      const claim = await worker.claim(1_000);
+      await worker.settle(claim, Object.fromEntries(claim.jobs.map(({ id }) => [id, { next: "dead" as const }])));
+    }
+    const taken: number[] = [];
+    const watched: Database = {
+      ...mill.db,
+      async query<Row>(text: Parameters<Database["query"]>[0]): Promise<Row[]> {
+        const rows = await mill.db.query<Row>(text);
+        const { jobs } = (rows[0] ?? {}) as { jobs?: number };
+        if (jobs !== undefined) taken.push(jobs);
+        return rows;
+      },
+    };
+    const cleaned = await cleanQueue(watched, await mill.names.queues.id("default"), 0);
+    expect(cleaned).toEqual({ completed: 1_500, failed: 2_000, cancelled: 0 });
+    // What was settled together goes together: four times 300.
+    expect(taken.filter((jobs) => jobs > 0)).toEqual([1_200, 300, 1_000, 1_000]);
   });
 
   test("frees the idempotency keys of what it deletes, and no others", async () => {

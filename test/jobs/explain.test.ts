@@ -95,6 +95,26 @@ describe("a job that is due and does not run", () => {
     expect(whatNext).toBe('Deploy a worker whose app defines task "plain".');
   });
 
+  test("is of a task that running workers have, on other queues", async () => {
+    await using mill = await file.open([plain]);
+    const { id } = await mill.enqueue(plain, {});
+    await StoreWorker.register(mill);
+    await mill.db.query(sql`update millrace.workers set queues = '{-1}'`);
+    const { summary, whatNext } = await mill.explain(id);
+    expect(summary).toContain("1 worker runs: 0 on the queue, 1 with the task, none with both.");
+    expect(whatNext).toBe(
+      'Let a worker that has task "plain" work on queue "default" too: MILLRACE_QUEUE, or work({ queues }).',
+    );
+    await StoreWorker.register(mill);
+    await mill.db.query(
+      sql`update millrace.workers set queues = null, tasks = '{-1}' where id = (select max(id) from millrace.workers)`,
+    );
+    expect(await mill.explain(id)).toMatchObject({
+      summary: expect.stringContaining("2 workers run: 1 on the queue, 1 with the task, none with both."),
+      whatNext,
+    });
+  });
+
   test("has only workers that are draining or being replaced", async () => {
     await using mill = await file.open([plain]);
     const { id } = await mill.enqueue(plain, {});

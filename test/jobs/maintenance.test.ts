@@ -198,3 +198,30 @@ test("what limits, keys and workers leave behind goes by age", async () => {
   expect(await sweepUp(mill.db, ages)).toBe(2 + 2 + 1 + 1 + 1 + 1 + 1 + 1 + 1);
   expect(await sweepUp(mill.db, ages)).toBe(0);
 });
+
+test("of workers, windows, counters and bulk operations too, a thousand go at a time; what is young or in use stays", async () => {
+  await using mill = await file.open([plain]);
+  await mill.db.script(`
+    insert into millrace.workers (name, host, pid, version, concurrency, lease_ms, stopped_at)
+      select 'w' || n, 'h', n, '1', 1, 1, now() - interval '300 days' from generate_series(1, 1502) n;
+    insert into millrace.leases (id, queue, worker, job_ids, attempts)
+      select 1, 1, min(id), array[gen_random_uuid()], array[1] from millrace.workers;
+    insert into millrace.enqueue_rate_counters (queue, window_start, count)
+      select n, now() - interval '1 hour', 1 from generate_series(1, 1501) n;
+    insert into millrace.rate_windows (queue, kind, key, at, n, updated_at)
+      select n, 'rate', '', '{}', '{}', now() - interval '3 days' from generate_series(1, 1501) n;
+    insert into millrace.bulk_operations (id, action, filter, options, expected, per_second, status, finished_at)
+      select gen_random_uuid(), 'retry', '{}', '{}', 0, 1, 'completed', now() - interval '500 days' from generate_series(1, 1501) n;
+    insert into millrace.bulk_operations (id, action, filter, options, expected, per_second)
+      values (gen_random_uuid(), 'retry', '{}', '{}', 0, 1);
+  `);
+  const ages = { decisionsMs: dayMs, auditMs: 400 * dayMs, eventsMs: dayMs, workersMs: 200 * dayMs };
+  expect(await sweepUp(mill.db, ages)).toBe(4 * 1_000);
+  expect(await sweepUp(mill.db, ages)).toBe(4 * 501);
+  expect(await sweepUp(mill.db, ages)).toBe(0);
+  expect(
+    await mill.db.query(
+      sql`select (select count(*)::int from millrace.workers) as workers, (select count(*)::int from millrace.bulk_operations) as bulk`,
+    ),
+  ).toEqual([{ workers: 1, bulk: 1 }]);
+});

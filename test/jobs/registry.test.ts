@@ -1,7 +1,7 @@
 /** Who runs jobs, and the orders they take: draining, another concurrency, recycling. */
 import { hostname } from "node:os";
 import { describe, expect, test, vi } from "vitest";
-import { type Millrace, type QueueStats, type WorkerInfo, task } from "millrace";
+import { type Millrace, type QueueStats, type WorkerInfo, schedule, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
 import { recorder } from "../http/caller.ts";
 import { register } from "../../src/jobs/workers-store.ts";
@@ -58,7 +58,7 @@ describe("the list", () => {
   test("tells of each worker who it is, what it takes, and what it holds since when", async () => {
     const { mill, hold, started, letGo } = await open();
     await using _ = mill;
-    const worker = mill.work({ name: "one", concurrency: 3, queues: ["mail", "default"] });
+    const worker = mill.work({ name: "one", concurrency: 3, queues: ["mail", "default"], maintenance: false });
     await worker.ready();
     expect(await only(mill)).toMatchObject({
       name: "one",
@@ -302,6 +302,58 @@ describe("drain({ untilEmpty })", () => {
     expect(await draining).toHaveLength(1);
     expect(looks.seen.at(-1)).toMatchObject([{ active: 0, waiting: 0, delayed: 1, completed: 3 }]);
     expect(await mill.drained()).toMatchObject({ by: "ada" });
+  });
+
+  test("ends although a schedule never lets up: it stops scheduling first, and resuming starts it again", async () => {
+    const begun = tally<number>();
+    const letGo = gate();
+    const next: (() => void)[] = [];
+    // A run ends when the next one has begun: there is always one.
+    const lasting = task({
+      name: "lasting",
+      run: async () => {
+        const followed = new Promise<void>((resolve) => next.push(resolve));
+        next[begun.seen.length - 1]?.();
+        begun.add(begun.seen.length);
+        await Promise.race([followed, letGo.opened]);
+      },
+    });
+    await using mill = await file.open([lasting], {}, [
+      schedule({ name: "restless", task: lasting, every: "1s", overlap: "allow" }),
+    ]);
+    mill.work();
+    await begun.reached(2);
+    const looks = tally<readonly QueueStats[]>();
+    const draining = mill.drain({ by: "ada", untilEmpty: true, onLook: (queues) => looks.add(queues) });
+    await looks.reached(1);
+    expect(await mill.registry.schedulingStopped()).toEqual({ since: expect.any(Date), by: "ada" });
+    letGo.open();
+    await draining;
+    const ran = begun.seen.length;
+    await mill.undrain();
+    expect(await mill.registry.schedulingStopped()).toBeNull();
+    await begun.reached(ran + 1);
+  }, 60_000);
+
+  test("given up, lets schedules fire again, unless somebody else had stopped them", async () => {
+    const { mill, hold } = await open();
+    await using _ = mill;
+    await mill.enqueue(hold, 1);
+    const giveUp = async (): Promise<void> => {
+      const wish = new AbortController();
+      const onLook = (): void => wish.abort(new Error("no more"));
+      await expect(mill.drain({ untilEmpty: true, signal: wish.signal, onLook })).rejects.toThrow("no more");
+    };
+    await giveUp();
+    expect(await mill.registry.schedulingStopped()).toBeNull();
+    await mill.registry.stopScheduling({ by: "ada" });
+    await giveUp();
+    expect(await mill.registry.schedulingStopped()).toMatchObject({ by: "ada" });
+    expect((await audit(mill)).map(({ action, subject }) => `${action} ${subject}`)).toEqual([
+      "scheduling.stop system",
+      "scheduling.resume system",
+      "scheduling.stop system",
+    ]);
   });
 
   test("leaves everything as it is when it is given up, and refuses to wait for what cannot come", async () => {

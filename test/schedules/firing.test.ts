@@ -70,6 +70,32 @@ describe("a tick", () => {
     expect(await mill.schedules.fire({ at })).toEqual({ schedules: 1, jobs: 1 });
   });
 
+  test("waits while scheduling is stopped, as do runs behind others; what was missed follows catchUp", async () => {
+    await using mill = await file.open([work], {}, [
+      every("last", { catchUp: "last" }),
+      every("none", { catchUp: "none", startGrace: "1s" }),
+      every("line", { overlap: "queue" }),
+    ]);
+    const at = await tick(mill, "line");
+    await mill.schedules.fire({ at });
+    await mill.schedules.fire({ at: new Date(at.getTime() + minute) });
+    expect(await runs(mill, "line")).toEqual(["fired", "queued"]);
+    expect(await mill.registry.stopScheduling({ by: "ada" })).toBe(true);
+    expect(await mill.registry.stopScheduling({ by: "bob" })).toBe(false);
+    expect((await mill.schedules.get("last")).stopped).toEqual({ at: expect.any(Date), by: "ada" });
+    const later = new Date(at.getTime() + 10 * minute);
+    expect(await mill.schedules.fire({ at: later })).toEqual({ schedules: 0, jobs: 0 });
+    await endOldest(mill, "line");
+    expect(await runs(mill, "line")).toEqual(["fired completed", "queued"]);
+    expect(await mill.registry.resumeScheduling()).toBe(true);
+    expect((await mill.schedules.get("last")).stopped).toBeNull();
+    await mill.schedules.check([(await mill.schedules.get("line")).id]);
+    expect(await runs(mill, "line")).toEqual(["fired completed", "fired"]);
+    await mill.schedules.fire({ at: later });
+    expect((await runs(mill, "last")).slice(2)).toEqual(["missed 7", "fired", "fired"]);
+    expect((await runs(mill, "none")).slice(2)).toEqual(["missed 8", "fired"]);
+  });
+
   test("a run has ended when its job has, and a queued one begins then", async () => {
     await using mill = await file.open([work], {}, [every("report", { overlap: "queue" })]);
     const at = await tick(mill, "report");
