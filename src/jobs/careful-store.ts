@@ -2,7 +2,9 @@
  * Claiming from queues that have limits, or jobs with concurrency keys: one job per lease, so that what runs is what can be counted.
  *
  * Claims on one such queue take turns: each holds the lock of the queue's row, and counts in a statement that began after the one
- * before had committed. Nothing is ever counted down, so nothing can leak: a job that ended, or lost its worker, has no lease.
+ * before had committed. Its time is that of the statement: `now()` is from before it waited for its turn, and a use written down
+ * for then would leave the window too early. Nothing is ever counted down, so nothing can leak: a job that ended, or lost its worker,
+ * has no lease.
  */
 import type { Database, Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
@@ -39,8 +41,8 @@ const fullPauseMs = 500;
 /** What is left of a rate limit: uses within the last `perMs`, and when the oldest of them leaves it. */
 export const used = (kind: string, key: Sql, queue: number, perMs: Sql): Sql => sql`
   lateral (
-    select coalesce(sum(e.n) filter (where e.at > now() - per.span), 0)::int as n,
-           min(e.at) filter (where e.at > now() - per.span) + per.span as frees_at
+    select coalesce(sum(e.n) filter (where e.at > statement_timestamp() - per.span), 0)::int as n,
+           min(e.at) filter (where e.at > statement_timestamp() - per.span) + per.span as frees_at
     from (select ${perMs} * interval '1 millisecond' as span) per
     left join millrace.rate_windows w on w.queue = ${queue}::int and w.kind = ${kind} and w.key = ${key}
     left join unnest(w.at, w.n) as e (at, n) on true
@@ -94,7 +96,7 @@ async function readLimits(tx: Executor, queue: number): Promise<Limits | undefin
     select q.name, q.paused_at is not null as paused, p.concurrency, p.max_in_flight, p.rate_max, p.max_attempts_per_minute,
            coalesce(p.throttle_delay_ms, 500) as throttle_delay_ms,
            (select coalesce(sum(cardinality(l.job_ids) - cardinality(l.done)), 0)::int from millrace.leases l where l.queue = q.id) as in_flight,
-           rate.n as rate_used, ceil(extract(epoch from rate.frees_at - now()) * 1000)::float8 as rate_frees_ms,
+           rate.n as rate_used, ceil(extract(epoch from rate.frees_at - statement_timestamp()) * 1000)::float8 as rate_frees_ms,
            attempts.n as attempts_used,
            greatest(ceil(extract(epoch from q.throttled_until - now()) * 1000), 0)::float8 as throttled_ms
     from millrace.queues q left join millrace.queue_policies p on p.queue = q.id
@@ -239,8 +241,8 @@ async function take(tx: Executor, want: CarefulWanted, room: number): Promise<Om
     taken as (delete from millrace.pending where ctid = any (array(select place from held))), -- rows of pending are never updated
     numbered as materialized (select *, row_number() over (order by round, turn) as n from held),
     lease as (
-      insert into millrace.leases (id, queue, worker, job_ids, attempts, key)
-      select ${firstLease}::bigint + n - 1, ${queue}::int, ${worker}::int, array[job_id], array[attempt], key from numbered
+      insert into millrace.leases (id, queue, worker, job_ids, attempts, key, claimed_at)
+      select ${firstLease}::bigint + n - 1, ${queue}::int, ${worker}::int, array[job_id], array[attempt], key, statement_timestamp() from numbered
     ),
     counts as (
       select 'rate' as kind, '' as key, count(*)::int as n, (select rate_per_ms from policy) as per_ms from numbered where (select rate_max from policy) is not null
@@ -250,7 +252,7 @@ async function take(tx: Executor, want: CarefulWanted, room: number): Promise<Om
       select 'rate', key, count(*)::int, (select key_rate_per_ms from policy) from numbered where key <> '' and (select key_rate_max from policy) is not null group by key
     ),
     uses as ( -- counted at the end of their hundredth of the window: a window holds few entries, and nothing leaves it too early
-      select kind, key, n, span, date_bin(span / 100, now(), 'epoch') + span / 100 as at
+      select kind, key, n, span, date_bin(span / 100, statement_timestamp(), 'epoch') + span / 100 as at
       from (select *, per_ms * interval '1 millisecond' as span from counts where n > 0) c
     ),
     counted as (
@@ -261,7 +263,7 @@ async function take(tx: Executor, want: CarefulWanted, room: number): Promise<Om
           select e.at, sum(e.n)::int as n
           from (select u.span from uses u where u.kind = w.kind and u.key = w.key) u
           cross join (select * from unnest(w.at, w.n) as old (at, n) union all select * from unnest(excluded.at, excluded.n) as new (at, n)) e
-          where e.at > now() - u.span
+          where e.at > statement_timestamp() - u.span
           group by e.at
         ) m
       )
