@@ -60,7 +60,16 @@ export abstract class BulkOrders extends Orders {
     const { perSecond, by } = plan;
     const stored = { ...order, options: { ...order.options, ...(moreThanExpected ? { moreThanExpected } : {}) } };
     const id = await this.db.lend(async (tx) => {
-      const job = await this.enqueue(bulkTask, {}, { queue: maintenanceQueue, maxAttempts: bulkAttempts, tx });
+      const job = await this.enqueue(
+        bulkTask,
+        {},
+        {
+          queue: maintenanceQueue,
+          maxAttempts: bulkAttempts,
+          tx,
+          ...(by === null ? {} : { by }),
+        },
+      );
       await insertBulk(this.db.adopt(tx), { ...stored, id: job.id, expected, perSecond, by });
       return job.id;
     });

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import type { EnqueuedFlow } from "../flows/flow.ts";
 import { doorArguments, openApi } from "./api-door.ts";
-import { invalid, readJson } from "./arguments.ts";
+import { invalid, readJson, signature, signatureArguments } from "./arguments.ts";
 import { command } from "./command.ts";
 import { print, printJson, table } from "./print.ts";
 
@@ -15,6 +15,7 @@ export const flow = command({
       required: true,
       description: 'JSON: {"jobs":{"name":{"task","input","after":["other"],…}}}, or - for standard input',
     },
+    by: signatureArguments.by,
     app: {
       type: "string",
       valueHint: "file",
@@ -28,7 +29,7 @@ export const flow = command({
     if (typeof given !== "object" || given === null) throw invalid("A flow is an object with jobs by name.");
     const door = await openApi(args);
     try {
-      const made = await door.ask<EnqueuedFlow>("POST", "/flows", given);
+      const made = await door.ask<EnqueuedFlow>("POST", "/flows", { ...signature(args), ...given });
       if (args.json) printJson(made);
       else print(table(["job", "id"], Object.entries(made.jobs)));
     } finally {

@@ -38,6 +38,8 @@ const storyEntry = z
       task: text,
       run_at: time.nullable(),
       replay_of: z.uuid().nullable(),
+      by: text.nullable().describe("Who enqueued or replayed it, or ran its schedule."),
+      reason: text.nullable(),
       schedule: z.object({ name: text, at: time, run_id: text }).nullable().describe("Whose tick it stands for."),
       needs: kin(z.object({ name: text, id: z.uuid() }))
         .nullable()

@@ -163,7 +163,7 @@ export async function replayJobs(
       insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, replay_of, key, input, options, tags)
       select g.new_id, coalesce(${queue ?? null}::int, o.queue), o.task, coalesce(${priority ?? null}::int, o.priority), o.max_attempts,
              greatest(coalesce(${runAt?.toISOString() ?? null}::timestamptz, now() + ${delayMs ?? 0}::float8 * interval '1 millisecond'), now()),
-             o.id, o.key, coalesce(${input ?? null}::jsonb, o.input), nullif(o.options - 'watched' - 'steps' - 'trace', '{}'), o.tags
+             o.id, o.key, coalesce(${input ?? null}::jsonb, o.input), nullif((coalesce(o.options, '{}') - ${sql`'{watched,steps,trace,by,reason}'::text[]`}) || jsonb_strip_nulls(jsonb_build_object('by', ${by}::text, 'reason', ${reason}::text)), '{}'), o.tags
       from given g cross join lateral (
         (select ${columns} from millrace.jobs where id = g.id limit 1)
         union all

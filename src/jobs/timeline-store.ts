@@ -61,7 +61,7 @@ export async function readHistory(db: Database, id: string, limit: number): Prom
       select 'enqueued' as told, j.created_at as at, j.id::text as id, jsonb_build_object(
                'queue', (select name from millrace.queues where id = j.queue), 'task', (select name from millrace.tasks where id = j.task),
                'run_at', j.run_at, 'priority', j.priority, 'max_attempts', j.max_attempts, 'key', j.key, 'replay_of', j.replay_of,
-               'schedule', case when j.replay_of is null then j.options -> 'schedule' end, 'needs', ${needs}, 'needed_by', ${neededBy}) as body
+               'by', j.options -> 'by', 'reason', j.options -> 'reason', 'schedule', case when j.replay_of is null then j.options -> 'schedule' end, 'needs', ${needs}, 'needed_by', ${neededBy}) as body
       from job j
       union all
       (select 'attempt', a.finished_at, a.id::text, jsonb_build_object(

@@ -47,6 +47,9 @@ export type StoryEntry =
       readonly task: string;
       readonly runAt: Date | null;
       readonly replayOf: string | null;
+      /** Who enqueued or replayed it, or ran its schedule, and why; null: nobody said so. */
+      readonly by: string | null;
+      readonly reason: string | null;
       /** The schedule whose tick it stands for. */
       readonly schedule: { readonly name: string; readonly at: Date; readonly runId: string } | null;
       /** Of a job of a flow: those it waits for, or did, and those that wait for it. Null: none. */
@@ -192,14 +195,17 @@ function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry | und
       const replayOf = text(body["replay_of"]);
       const runAt = time(body["run_at"]);
       const later = runAt !== null && runAt > at ? `, to run at ${instant(runAt)}` : "";
-      const copied = replayOf === null ? "" : `, a replay of ${replayOf}`;
+      const schedule = scheduleOf(body["schedule"]);
+      const asked = byWhom(by, reason);
+      const copied = replayOf === null ? "" : `, a replay of ${replayOf}${asked}`;
       const needs = kinOf<{ name: string; id: string }>(body["needs"]);
       const neededBy = kinOf<string>(body["needed_by"]);
-      const schedule = scheduleOf(body["schedule"]);
-      const by = schedule === null ? "" : ` by schedule "${schedule.name}" for ${instant(schedule.at)},`;
+      const ticked = schedule === null ? "" : ` by schedule "${schedule.name}" for ${instant(schedule.at)},`;
+      const ran = schedule !== null && asked !== "" ? ` run${asked},` : "";
+      const who = schedule === null && replayOf === null ? asked : `${ticked}${ran}`;
       const flow = flowSentence(needs, neededBy);
-      const summary = `Enqueued${by} in queue "${job.queue}" for task "${job.task}"${later}${copied}.${flow}`;
-      const facts = { queue: job.queue, task: job.task, runAt, replayOf, schedule, needs, neededBy };
+      const summary = `Enqueued${who} in queue "${job.queue}" for task "${job.task}"${later}${copied}.${flow}`;
+      const facts = { queue: job.queue, task: job.task, runAt, replayOf, by, reason, schedule, needs, neededBy };
       return { kind: "Enqueued", at, summary, ...facts };
     }
     case "attempt": {
@@ -285,7 +291,7 @@ function operationSentence(action: string, by: string | null, reason: string | n
     case "block":
       return "Waits for other jobs again: one of those that had failed has completed since.";
     case "debounce":
-      return `Put off: enqueued again under its key${due}.`;
+      return `Put off: enqueued again under its key${byWhom(by, null)}${due}.`;
     case "event":
       return `Woken by event "${reason}"${byWhom(by, null)}.`;
     default:

@@ -44,6 +44,8 @@ test("a job that only waits was enqueued, and that is all", async () => {
         task: "plain",
         runAt: job.runAt,
         replayOf: null,
+        by: null,
+        reason: null,
         schedule: null,
         needs: null,
         neededBy: null,
@@ -191,6 +193,86 @@ test("a replay names its origin, and the origin its replays, archived or not", a
   const [enqueued] = (await mill.timeline(first)).story;
   expect(enqueued).toMatchObject({ kind: "Enqueued", replayOf: origin });
   expect(enqueued?.summary).toContain(`a replay of ${origin}`);
+});
+
+describe("who enqueued", () => {
+  const first = async (mill: Millrace, id: string): Promise<unknown> => (await mill.timeline(id)).story[0];
+
+  test("is told of a job, of jobs together and of those of a flow, and nothing is kept where nobody says so", async () => {
+    await using mill = await file.open([plain]);
+    const { id } = await mill.enqueue(plain, {}, { by: "ada" });
+    const [one = ""] = await mill.enqueueMany(plain, [{}], { by: "bob", timeout: "1m" });
+    const { jobs } = await mill.enqueueFlow({
+      jobs: { a: { task: plain, by: "cyd" }, b: { task: plain, after: ["a"], by: "dan" } },
+    });
+    expect(await first(mill, id)).toMatchObject({
+      by: "ada",
+      reason: null,
+      summary: 'Enqueued by ada in queue "default" for task "plain".',
+    });
+    expect(await first(mill, one)).toMatchObject({ by: "bob" });
+    expect(await first(mill, jobs.a)).toMatchObject({ by: "cyd" });
+    expect(await first(mill, jobs.b)).toMatchObject({ by: "dan" });
+    const unsigned = await mill.enqueue(plain, {});
+    const [stored] = await mill.db.query(sql`select options from millrace.jobs where id = ${unsigned.id}::uuid`);
+    expect(stored).toEqual({ options: null });
+    await expect(mill.enqueue(plain, {}, { by: "x".repeat(201) })).rejects.toMatchObject({ code: "OPTION_INVALID" });
+  });
+
+  test("calls of different people at once all go in, by the rules of their queue", async () => {
+    await using mill = await file.open([plain]);
+    const names = ["ada", undefined, "bob", undefined];
+    const enqueue = (queue: string): Promise<{ id: string }[]> =>
+      Promise.all(names.map((by) => mill.enqueue(plain, {}, { queue, ...(by === undefined ? {} : { by }) })));
+    await mill.policies.set("guarded", { maxEnqueuePerMinute: 100 });
+    for (const queue of ["free", "guarded"])
+      for (const [i, { id }] of (await enqueue(queue)).entries())
+        expect(await first(mill, id)).toMatchObject({ queue, by: names[i] ?? null });
+  });
+
+  test("a replay says who replayed it and why, and not who enqueued its origin", async () => {
+    await using mill = await file.open([plain]);
+    const { id: origin } = await mill.enqueue(plain, {}, { by: "ada", timeout: "1m" });
+    const { id } = await mill.replay(origin, { by: "bob", reason: "lost mail." });
+    expect(await first(mill, id)).toMatchObject({
+      by: "bob",
+      reason: "lost mail.",
+      summary: `Enqueued in queue "default" for task "plain", a replay of ${origin} by bob because lost mail.`,
+    });
+    const { id: unsigned } = await mill.replay(id);
+    expect(await first(mill, unsigned)).toMatchObject({ by: null, reason: null, replayOf: id });
+    const [stored] = await mill.db.query(sql`select options from millrace.jobs where id = ${unsigned}::uuid`);
+    expect(stored).toEqual({ options: { timeout_ms: 60_000 } });
+  });
+
+  test("whoever puts a debounced job off is told too", async () => {
+    await using mill = await file.open([plain]);
+    const debounce = { key: "k", wait: "1h" } as const;
+    const { id } = await mill.enqueue(plain, {}, { debounce, by: "ada" });
+    await mill.enqueue(plain, {}, { debounce, by: "bob" });
+    expect(summaries(await mill.timeline(id))).toEqual([
+      'Enqueued by ada in queue "default" for task "plain", to run at <T>.',
+      "Put off: enqueued again under its key by bob, due at <T>.",
+    ]);
+  });
+
+  test("of a run of a schedule by hand, at once or queued behind another", async () => {
+    await using mill = await file.open([plain]);
+    await mill.schedules.create({ name: "s", task: plain, every: "1h", overlap: "queue" });
+    const ran = await mill.schedules.runNow("s", { by: "ada", reason: "asked by mail" });
+    expect(await first(mill, ran.jobId ?? "")).toMatchObject({
+      by: "ada",
+      summary: expect.stringMatching(
+        /^Enqueued by schedule "s" for \S+, run by ada because asked by mail, in queue "default"/,
+      ) as string,
+    });
+    await mill.schedules.runNow("s", { by: "bob" });
+    await using worker = mill.work();
+    await expect.poll(async () => (await mill.schedules.runs("s")).map(({ jobId }) => jobId)).not.toContain(null);
+    const queued = (await mill.schedules.runs("s")).find(({ jobId }) => jobId !== ran.jobId);
+    expect(await first(mill, queued?.jobId ?? "")).toMatchObject({ by: "bob", schedule: { name: "s" } });
+    await worker.stop();
+  });
 });
 
 test("an archived job answers as before, and says that it is archived", async () => {
