@@ -763,4 +763,7 @@ create table millrace.sign_ins (
 );
 create index sign_ins_expires on millrace.sign_ins (expires_at);
 `,
+  "0013_answers.sql": `-- What an order changed, from what to what: {"queue": {"from", "to"}, "priority": …, "run_at": …}, of these what was another before.
+alter table millrace.operations add column details jsonb;
+`,
 };

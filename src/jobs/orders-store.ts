@@ -72,7 +72,9 @@ export interface Move {
   readonly delayMs?: number | undefined;
 }
 
-/** Puts jobs that wait elsewhere in line. `which`: waiting or delayed, or only delayed ones. */
+const nameOf = (queue: Sql): Sql => sql`(select name from millrace.queues where id = ${queue})`;
+
+/** Puts jobs that wait elsewhere in line, and writes down what that changed. `which`: waiting or delayed, or only delayed ones. */
 export async function moveJobs(
   db: Executor,
   channel: string,
@@ -106,8 +108,12 @@ export async function moveJobs(
       from placed p where j.id = p.job_id and (j.queue, j.priority) is distinct from (p.queue, (-p.rank)::smallint)
     ),
     noted as ( -- the time it is done, not the time its transaction began: the newest one says where the job is
-      insert into millrace.operations (job_id, action, at, by, reason, run_at)
-      select job_id, ${action}, clock_timestamp(), ${by}::text, ${reason}::text, run_at from placed
+      insert into millrace.operations (job_id, action, at, by, reason, run_at, details)
+      select p.job_id, ${action}, clock_timestamp(), ${by}::text, ${reason}::text, p.run_at, jsonb_strip_nulls(jsonb_build_object(
+               'queue', case when p.queue <> abs(t.line) then jsonb_build_object('from', ${nameOf(sql`abs(t.line)`)}, 'to', ${nameOf(sql`p.queue`)}) end,
+               'priority', case when p.rank <> t.rank then jsonb_build_object('from', -t.rank, 'to', -p.rank) end,
+               'run_at', case when p.run_at <> t.run_at then jsonb_build_object('from', t.run_at, 'to', p.run_at) end))
+      from placed p join taken t on t.job_id = p.job_id
     ),
     ${markKeyed},
     ${wake(channel)}

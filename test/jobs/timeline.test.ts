@@ -41,6 +41,7 @@ test("a job that only waits was enqueued, and that is all", async () => {
         at: job.createdAt,
         summary: 'Enqueued in queue "mail" for task "plain".',
         queue: "mail",
+        priority: 0,
         task: "plain",
         runAt: job.runAt,
         replayOf: null,
@@ -193,6 +194,60 @@ test("a replay names its origin, and the origin its replays, archived or not", a
   const [enqueued] = (await mill.timeline(first)).story;
   expect(enqueued).toMatchObject({ kind: "Enqueued", replayOf: origin });
   expect(enqueued?.summary).toContain(`a replay of ${origin}`);
+});
+
+describe("a job that was put elsewhere", () => {
+  test("was enqueued where it was enqueued, and each order says what it changed", async () => {
+    await using mill = await file.open([plain]);
+    const { id } = await mill.enqueue(plain, {}, { delay: "1h", priority: 1 });
+    const due = (await mill.job(id))?.runAt;
+    await mill.change(id, { queue: "newq", priority: 5, by: "ada", reason: "in a hurry" });
+    await mill.move(id, "third");
+    await mill.reschedule(id, "2h");
+    await mill.move(id, "third");
+    const told = await mill.timeline(id);
+    expect(told.queue).toBe("third");
+    expect(summaries(told)).toEqual([
+      'Enqueued in queue "default" with priority 1 for task "plain", to run at <T>.',
+      'Operator action "change" by ada because in a hurry, from queue "default" to "newq", from priority 1 to 5.',
+      'Operator action "move", from queue "newq" to "third".',
+      'Operator action "reschedule", due at <T>.',
+      'Operator action "move".',
+    ]);
+    expect(told.story[0]).toMatchObject({ queue: "default", priority: 1 });
+    expect(told.story.slice(1).map((entry) => entry.kind === "Operation" && entry.changes)).toEqual([
+      { queue: { from: "default", to: "newq" }, priority: { from: 1, to: 5 } },
+      { queue: { from: "newq", to: "third" } },
+      { runAt: { from: due, to: (await mill.job(id))?.runAt } },
+      {},
+    ]);
+  });
+
+  test("by a bulk operation tells it too", async () => {
+    await using mill = await file.open([plain]);
+    const { id } = await mill.enqueue(plain, {}, { queue: "held" });
+    const move = await mill.bulk("move", { queue: "held" }, { queue: "newq", by: "ada" });
+    const raise = await mill.bulk("reprioritise", { ids: [id] }, { priority: 7 });
+    await using worker = mill.work({ queues: ["maintenance"] });
+    await mill.waitUntilFinished(move.id);
+    await mill.waitUntilFinished(raise.id);
+    await worker.stop();
+    expect(summaries(await mill.timeline(id))).toEqual([
+      'Enqueued in queue "held" for task "plain".',
+      'Operator action "move" by ada, from queue "held" to "newq".',
+      'Operator action "reprioritise", from priority 0 to 7.',
+    ]);
+  });
+
+  test("before orders said what they changed, tells its time as they did", () => {
+    const at = new Date("2027-01-01T00:00:00Z");
+    const body = { action: "move", run_at: "2027-01-01T01:00:00Z", details: null };
+    const row: HistoryRow = { told: "operation", at, atUs: 0, id: "1", body };
+    expect(timelineOf({ lastErrorCode: null } as Job, [row]).story[0]).toMatchObject({
+      changes: null,
+      summary: 'Operator action "move", due at 2027-01-01T01:00:00Z.',
+    });
+  });
 });
 
 describe("who enqueued", () => {
