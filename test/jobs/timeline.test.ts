@@ -196,6 +196,15 @@ test("a replay names its origin, and the origin its replays, archived or not", a
   expect(enqueued?.summary).toContain(`a replay of ${origin}`);
 });
 
+test.each([
+  [9_999, "9999 jobs need it."],
+  [10_000, "10000 jobs or more need it."],
+])("of %i jobs that need one, the timeline says how far they were counted", (count, told) => {
+  const body = { queue: "default", priority: 0, needed_by: { count, first: [] } };
+  const row: HistoryRow = { told: "enqueued", at: new Date(), atUs: 0, id: "1", body };
+  expect(timelineOf({ lastErrorCode: null } as Job, [row]).story[0]?.summary).toContain(told);
+});
+
 describe("a job that was put elsewhere", () => {
   test("was enqueued where it was enqueued, and each order says what it changed", async () => {
     await using mill = await file.open([plain]);
