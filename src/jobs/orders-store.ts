@@ -121,6 +121,34 @@ export async function moveJobs(
   return idsOf(rows);
 }
 
+/** Whether the queue limits what may be enqueued. */
+export async function isGuarded(db: Executor, queue: number): Promise<boolean> {
+  const [row] = await db.query<{ guarded: boolean }>(sql`select guarded from millrace.queues where id = ${queue}::int`);
+  return row?.guarded ?? false;
+}
+
+export interface Arrival {
+  readonly id: string;
+  /** Of its input as it is stored, with a space behind each colon and comma. */
+  readonly bytes: number;
+  /** Where the spaces may decide whether it is too large. */
+  readonly input: string | null;
+}
+
+/** Of those jobs, the ones that are not in that queue yet. */
+export async function arrivals(
+  db: Executor,
+  ids: readonly string[],
+  queue: number,
+  maxBytes: number | null,
+): Promise<Arrival[]> {
+  return db.query<Arrival>(sql`
+    select g.id::text, j.bytes, case when j.bytes > ${maxBytes}::int and j.bytes < ${maxBytes}::int * 1.5 then j.input end as input
+    from unnest(${arrayLiteral(ids)}::uuid[]) as g (id)
+    cross join lateral (select queue, input::text as input, octet_length(input::text) as bytes from millrace.jobs where id = g.id limit 1) j
+    where j.queue <> ${queue}::int`);
+}
+
 /** What is different about a replay. */
 export interface ReplayChanges extends Move {
   /** JSON text. */
