@@ -1,4 +1,5 @@
 /** `millrace dlq [action]`: the jobs that were given up: one by one, counted, and what is done to many of them. */
+import { MillraceError } from "../core/errors.ts";
 import { type DeadLetterGroup, deadLetterGroups } from "../jobs/dead-letters-store.ts";
 import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
 import { invalid, signatureArguments, wordOption } from "./arguments.ts";
@@ -54,7 +55,7 @@ export const dlq = command({
       // What failed today may still be looked at.
       const aged = action === "purge" ? { older_than: "24h", ...filter } : filter;
       if (Object.keys(aged).length === 0 && args.all !== true)
-        throw invalid(`dlq ${action} needs a condition, or --all; --preview counts.`);
+        throw new MillraceError("FILTER_TOO_WIDE", `dlq ${action} needs a condition, or --all; --preview counts.`);
       await begin(door, actions[action], { ...aged, status: "failed" }, beginOptions(args), args.json);
     } finally {
       await door.close();

@@ -53,7 +53,7 @@ test("what is not understood, or meant by accident, is refused, which is exit co
     [["bulk", "cancle", "--queue", "a"], 'Did you mean "cancel"?'],
     [["bulk", "cancel"], "FILTER_TOO_WIDE"],
     [["bulk", "show"], "needs the id"],
-    [["dlq", "retry"], "needs a condition, or --all"],
+    [["dlq", "retry"], "FILTER_TOO_WIDE"],
     [["dlq", "--group", "task", "--tag", "a"], "With group there are no tag"],
     [["dlq", "--limit", "501"], "--limit must be a whole number from 1 to 500"],
     [["jobs", "--queue", ""], "queue must not be empty"],
