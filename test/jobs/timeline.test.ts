@@ -235,10 +235,10 @@ describe("a job that was put elsewhere", () => {
   test("by a bulk operation tells it too", async () => {
     await using mill = await file.open([plain]);
     const { id } = await mill.enqueue(plain, {}, { queue: "held" });
-    const move = await mill.bulk("move", { queue: "held" }, { queue: "newq", by: "ada" });
-    const raise = await mill.bulk("reprioritise", { ids: [id] }, { priority: 7 });
     await using worker = mill.work({ queues: ["maintenance"] });
+    const move = await mill.bulk("move", { queue: "held" }, { queue: "newq", by: "ada" });
     await mill.waitUntilFinished(move.id);
+    const raise = await mill.bulk("reprioritise", { ids: [id] }, { priority: 7 });
     await mill.waitUntilFinished(raise.id);
     await worker.stop();
     expect(summaries(await mill.timeline(id))).toEqual([
