@@ -147,6 +147,17 @@ test("the client runs where there is no Node", () => {
   ).toEqual([]);
 });
 
+test("every table, and nothing else, has its bound in docs/reference/retention.md", () => {
+  const schema = readdirSync(join(root, "migrations"))
+    .filter((name) => name.endsWith(".sql"))
+    .map((name) => readFileSync(join(root, "migrations", name), "utf8"))
+    .join("\n");
+  const tables = [...schema.matchAll(/^create table (?:if not exists )?millrace\.(\w+)/gm)].map(([, name]) => name);
+  const rows = readFileSync(join(root, "docs/reference/retention.md"), "utf8").matchAll(/^\| (`[^|]*) \|/gm);
+  const documented = [...rows].flatMap(([, cell = ""]) => [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name));
+  expect(documented.toSorted()).toEqual(tables.toSorted());
+});
+
 describe("files", () => {
   test("the doors, directly in src/, hold exports and nothing else", () => {
     const doors = files.filter(({ room }) => room === "");

@@ -104,3 +104,24 @@ export const LIKE_DRAINED = `
            j.options is null, jsonb_typeof(j.input), array(select jsonb_object_keys(j.input) order by 1), length(j.id::text), substr(j.id::text, 15, 1))) as shape
     from millrace.jobs j where j.id = any (s.job_ids)
   ) j`;
+
+/**
+ * Lets the jobs of queue `$1` sleep in the last of `$2` steps. Each step was an attempt of its own, as those of a run that slept between
+ * them are.
+ */
+export const STEPWISE = `
+  with slept as (
+    update millrace.pending set run_at = date_trunc('milliseconds', run_at) + interval '1 hour' where line = $1::int returning job_id, run_at
+  ),
+  marked as (update millrace.jobs j set options = '{"steps": true}' from slept where j.id = slept.job_id),
+  told as (
+    insert into millrace.attempts (job_id, queue, attempt, outcome, started_at, finished_at, error_code, retry_at)
+    select job_id, $1::int, 1, 'snoozed', now() - ($2::int - n) * interval '1 second', now() - ($2::int - n) * interval '1 second', 'STEP_SLEEPS',
+           case when n = $2::int then run_at else now() - ($2::int - n) * interval '1 second' end
+    from slept cross join generate_series(1, $2::int) n order by n
+  )
+  insert into millrace.steps (job_id, place, name, kind, until, result, attempt, started_at, finished_at)
+  select job_id, n - 1, 'step ' || n, case when n = $2::int then 'sleep' else 'run' end, case when n = $2::int then run_at end,
+         case when n < $2::int then '{"euros": 5}'::jsonb end, 1, now() - ($2::int - n) * interval '1 second',
+         case when n < $2::int then now() - ($2::int - n) * interval '1 second' end
+  from slept cross join generate_series(1, $2::int) n`;

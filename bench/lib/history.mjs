@@ -2,7 +2,7 @@
 import pg from "pg";
 import { now, sleep } from "./clock.mjs";
 import { query } from "./connect.mjs";
-import { DEAD_LETTERS, IDS, JOBS, LIKE_DRAINED, RETRIED, SETTLED, beginning } from "./history-sql.mjs";
+import { DEAD_LETTERS, IDS, JOBS, LIKE_DRAINED, RETRIED, SETTLED, STEPWISE, beginning } from "./history-sql.mjs";
 import { part } from "./probe.mjs";
 
 export const SELDOM = { queue: "seldom", task: "seldom" };
@@ -11,6 +11,12 @@ const CANCELLED = 1000;
 const DELAYED = 1000;
 const ARCHIVINGS = 2; // about a thousand jobs each
 const CHECKED = 2090; // two rounds of them
+/** Queues of jobs that no worker of the benchmark has the task of: they are asked about, and taken away before work goes on. */
+const ASIDE = { limited: "limited", keyed: "keyed", steps: "stepwise", blocked: "blocked" };
+const ASIDE_JOBS = 1000;
+const KEYS = 10;
+const STEPS = 100;
+const NEEDED = 20; // by each blocked job
 
 /**
  * Makes `size` finished jobs, dead letters, archived, delayed and cancelled ones, and `waiting` that wait.
@@ -40,12 +46,13 @@ export async function makeHistory(stage, probe, { size, waiting }) {
   await mustBeLikeDrained(stage.url, drained);
   await countAndArchive(mill);
   await alive(stage, mill, waiting);
+  const aside = await setAside(stage, mill);
   await query(stage.url, "vacuum (analyze)");
   await query(stage.url, "checkpoint");
   const { completed } = await stage.producer.call("counts");
   if (completed !== completedBefore + size)
     throw new Error(`${size} jobs were made, but ${completed - completedBefore} count as completed`);
-  return { seconds: (now() - from) / 1000, ids: (numbers) => idsOf(stage.url, fromMs, numbers) };
+  return { seconds: (now() - from) / 1000, aside, ids: (numbers) => idsOf(stage.url, fromMs, numbers) };
 }
 
 /** Statements on one connection that does not wait for the disk: what it made is gone with the database anyway. */
@@ -86,6 +93,43 @@ async function alive(stage, mill, waiting) {
   for (const id of await mill.enqueueMany("noop", inputs, later)) await mill.cancel(id, { by: "bench" });
   await stage.producer.call("bulkWith", DELAYED, later);
   await stage.producer.call("bulk", waiting, 1000, 2);
+}
+
+/** Jobs of a queue with every limit, of concurrency keys that take turns, that sleep in their hundredth step, and that wait for others. */
+async function setAside(stage, mill) {
+  const { task } = SELDOM;
+  const some = (count) => Array.from({ length: count }, () => ({}));
+  const per = "1h";
+  const limits = { concurrency: 10, rate: { max: 1000, per }, maxInFlight: 10, maxAttemptsPerMinute: 1000 };
+  await mill.policies.set(ASIDE.limited, limits);
+  await mill.policies.set(ASIDE.keyed, { keyConcurrency: 3, keyRate: { max: 1000, per } });
+  const limited = await mill.enqueueMany(task, some(ASIDE_JOBS), { queue: ASIDE.limited });
+  const keyed = [];
+  for (let key = 0; key < KEYS; key++) {
+    const options = { queue: ASIDE.keyed, concurrencyKey: `key ${key}` };
+    keyed.push(...(await mill.enqueueMany(task, some(ASIDE_JOBS / KEYS), options)));
+  }
+  const stepwise = await mill.enqueueMany(task, some(ASIDE_JOBS), { queue: ASIDE.steps, delay: "1d" });
+  await query(stage.url, STEPWISE, [await mill.names.queues.id(ASIDE.steps), STEPS]);
+  const blocked = [];
+  for (let flow = 0; flow < ASIDE_JOBS / NEEDED; flow++) {
+    const needed = Array.from({ length: NEEDED }, (_, n) => [`${n}`, { task, queue: ASIDE.blocked }]);
+    const last = { task, queue: ASIDE.blocked, after: needed.map(([name]) => name) };
+    const { jobs } = await mill.enqueueFlow({ jobs: { ...Object.fromEntries(needed), last } });
+    blocked.push(jobs.last);
+  }
+  return { limited, keyed, stepwise, blocked };
+}
+
+/** Those that are left of them; what waits for others first, or it would be given up. */
+export async function clearAside({ mill }) {
+  for (const status of ["blocked", "waiting", "delayed"])
+    for (const queue of Object.values(ASIDE))
+      for (;;) {
+        const { jobs } = await mill.jobs({ status, queue, limit: 500 });
+        if (jobs.length === 0) break;
+        for (const { id } of jobs) await mill.cancel(id, { by: "bench" });
+      }
 }
 
 async function idsOf(url, fromMs, numbers) {

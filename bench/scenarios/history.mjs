@@ -1,7 +1,7 @@
 import { cpuServer, cpuWorker, others, rate } from "../lib/columns.mjs";
 import { query } from "../lib/connect.mjs";
 import { drainAll } from "../lib/drain.mjs";
-import { SELDOM, cancelDelayed, makeHistory } from "../lib/history.mjs";
+import { SELDOM, cancelDelayed, clearAside, makeHistory } from "../lib/history.mjs";
 import { openProbe, part, timed } from "../lib/probe.mjs";
 import { sizes } from "../lib/sizes.mjs";
 import { openStage } from "../lib/stage.mjs";
@@ -48,6 +48,7 @@ export default {
       };
       const more = waiting / 2;
       const enqueueSeconds = await stage.producer.call("bulk", more, 1000);
+      await clearAside(probe);
       await cancelDelayed(probe);
       const before = await sizes(stage);
       const drained = await drainAll(stage, waiting + more);
@@ -84,6 +85,7 @@ async function questions(url, mill, past, { size, waiting, times }) {
   // Not of the oldest, which are archived.
   const middle = chances(times, size * 0.6).map((n) => Math.floor(size * 0.3) + n);
   const retried = Array.from({ length: times }, () => 9500 + 10_000 * Math.floor(Math.random() * (size / 10_000)));
+  const { limited, keyed, stepwise, blocked } = past.aside;
   const kinds = [
     ["a completed job", ["COMPLETED"], await past.ids(middle)],
     ["one that was retried", ["COMPLETED"], await past.ids(retried)],
@@ -91,6 +93,10 @@ async function questions(url, mill, past, { size, waiting, times }) {
     ["one far behind", ["IN_LINE", "NO_WORKER"], await idsOf(inLine, [waiting * 0.9, times])],
     ["a dead letter", ["GAVE_UP"], await some(idsOf, "select job_id::text as id from millrace.dead_letters", times)],
     ["an archived job", ["ARCHIVED"], await some(idsOf, "select id::text from millrace.jobs_archive", times)],
+    ["one of a queue with limits", ["NO_WORKER"], limited],
+    ["one with a concurrency key", ["NO_WORKER"], keyed],
+    ["one that sleeps in its hundredth step", ["STEP_SLEEPS"], stepwise],
+    ["one that waits for twenty others", ["BLOCKED"], blocked],
   ];
   const calls = {};
   for (const [kind, expected, ids] of kinds) {
@@ -144,6 +150,11 @@ async function lists(url, mill, past, { size, times }) {
     ["by tag, a tenth has it", { tag: "often" }],
     ["by tag, a thousandth has it", { tag: "seldom" }],
     ["by tag, a tenth has it, from within", { tag: "often" }, within.all],
+    ["by tag, a thousandth has it, from within", { tag: "seldom" }, within.all],
+    ["by tag, nobody has it", { tag: "never" }],
+    ["by tag and queue, a hundredth is in it", { tag: "often", queue: SELDOM.queue }],
+    ["completed, by tag, a tenth has it", { status: "completed", tag: "often" }],
+    ["failed, by tag, none of them has it", { status: "failed", tag: "often" }],
     ["completed, by queue, a hundredth is in it", { status: "completed", queue: SELDOM.queue }],
     ["completed, by queue, from within", { status: "completed", queue: "bench" }, within.completed],
   ];

@@ -88,3 +88,12 @@ export async function anyToken(db: Executor): Promise<boolean> {
     select exists (select from millrace.api_tokens where revoked_at is null and coalesce(expires_at > now(), true)) as found`);
   return row?.found ?? false;
 }
+
+/** Deletes tokens that were revoked, or expired, longer ago than that: a thousand at a time. Returns how many went. */
+export async function sweepTokens(db: Executor, olderThanMs: number): Promise<number> {
+  const rows = await db.query(sql`
+    delete from millrace.api_tokens where id in (
+      select id from millrace.api_tokens where least(revoked_at, expires_at) < now() - ${olderThanMs}::float8 * interval '1 millisecond' limit 1000)
+    returning id`);
+  return rows.length;
+}

@@ -66,7 +66,7 @@ export abstract class BulkOrders extends Orders {
     const { perSecond, by } = plan;
     const stored = { ...order, options: { ...order.options, ...(moreThanExpected ? { moreThanExpected } : {}) } };
     const id = await this.db.lend(async (tx) => {
-      const job = await this.enqueue(this.#bulkTask, {}, { tx });
+      const job = await this.enqueue(this.#bulkTask, {}, { tx, ...(by === null ? {} : { by }) });
       await insertBulk(this.db.adopt(tx), { ...stored, id: job.id, expected, perSecond, by });
       return job.id;
     });

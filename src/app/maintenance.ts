@@ -1,9 +1,10 @@
 /** Millrace's own upkeep of its tables, as a job: archive, prune, and what goes by age (docs/reference/retention.md). */
 import { sweepSessions } from "../access/sessions-store.ts";
+import { sweepTokens } from "../access/tokens-store.ts";
 import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import { cleanCompleted, cleanFailed } from "../jobs/control-store.ts";
-import { archive, keptPerQueue, prune, pruneCancelled, sweepUp } from "../jobs/maintenance-store.ts";
+import { archive, keptPerQueue, prune, pruneCancelled, sweepUp, trimSnoozes } from "../jobs/maintenance-store.ts";
 import { type AnyTask, task } from "../jobs/task.ts";
 import { type Schedule, schedule } from "../schedules/definition.ts";
 import { sweepRuns } from "../schedules/runs-store.ts";
@@ -94,6 +95,8 @@ export async function maintain(
   while (goOn() && (await sweepUp(db, ages)) > 0);
   while (goOn() && (await sweepRuns(db, keptMs)) > 0);
   while (goOn() && (await sweepSessions(db)) > 0);
+  while (goOn() && (await sweepTokens(db, auditMs)) > 0);
+  while (goOn() && (await trimSnoozes(db)) > 0);
 
   if (archived > 0) log.info({ archived }, `[maintenance] archived ${archived} succeeded jobs`);
   if (pruned + cleaned > 0)

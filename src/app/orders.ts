@@ -10,6 +10,7 @@ import type { Signature } from "../jobs/cancel-store.ts";
 import { readInstant } from "../jobs/enqueue-options.ts";
 import type { Names } from "../jobs/names.ts";
 import type { Admission } from "../jobs/admission.ts";
+import { moveByRules } from "../jobs/move.ts";
 import { type Move, moveJobs, removeJobs, retryJobs } from "../jobs/orders-store.ts";
 import { replayByRules } from "../jobs/replay.ts";
 import { type Job, type JobStatus, findJobs } from "../jobs/read-store.ts";
@@ -151,13 +152,13 @@ export abstract class Orders {
     await this.#change(id, "reprioritise", { priority, ...options });
   }
 
-  /** Puts a job that waits into another queue. */
+  /** Puts a job that waits into another queue, by that queue's limits on new jobs. Throws `PAYLOAD_TOO_LARGE`, `ENQUEUE_RATE_EXCEEDED`. */
   async move(id: string, queue: string, options: OrderOptions = {}): Promise<void> {
     refuseUnknown("move", options, orderNames);
     await this.#change(id, "move", { queue, ...options });
   }
 
-  /** Several of `reschedule`, `reprioritise` and `move` at once. */
+  /** Several of `reschedule`, `reprioritise` and `move` at once; a job that its new queue does not let in stays as it is. */
   async change(id: string, options: ChangeOptions): Promise<void> {
     refuseUnknown("change", options, changeNames);
     await this.#change(id, "change", options);
@@ -213,7 +214,15 @@ export abstract class Orders {
       throw new MillraceError("OPTION_INVALID", "Give at least one of runAt, delay, priority and queue.");
     const found = await this.#existing(id);
     const move = await this.readMove(options);
-    await this.#order(found, "changed", (ids) => moveJobs(this.db, this.channel, ids, action, move, signature));
+    await this.#order(found, "changed", async (ids) => {
+      const moved = await this.db.transaction((tx) => moveByRules(tx, this, ids, action, move, signature));
+      const denial = moved.full ?? moved.tooLarge[0];
+      if (denial === undefined || move.queue === undefined) return moved.ids;
+      // What cannot be moved at all is told that first.
+      if (!(takes.changed as readonly (JobStatus | undefined)[]).includes((await this.job(found))?.status)) return [];
+      await this.admission.record(await this.names.queues.nameOf(move.queue), [denial]);
+      throw denial.error;
+    });
   }
 
   async #newInput(id: string, input: unknown): Promise<string> {

@@ -235,7 +235,7 @@ export class QueueAdapter extends BaseAdapter {
 
   async addJob(name: string, data: unknown, options: Record<string, unknown>): Promise<BoardJob> {
     const task = this.#mill.app.tasks.find((one) => one.name === name);
-    const asked = readOptions(this.#name, options);
+    const asked = { ...readOptions(this.#name, options), by: by() };
     const { id } =
       task === undefined
         ? await this.#mill.enqueue(name, data, asked)

@@ -1,5 +1,6 @@
 /** `millrace dlq [action]`: the jobs that were given up: one by one, counted, and what is done to many of them. */
 import type { DeadLetterGroups } from "../client/index.ts";
+import { MillraceError } from "../core/errors.ts";
 import { type DeadLetterGroup, deadLetterGroups } from "../jobs/dead-letters-store.ts";
 import { type ApiDoor, doorArguments, openApi } from "./api-door.ts";
 import { invalid, signatureArguments, wordOption } from "./arguments.ts";
@@ -57,7 +58,7 @@ export const dlq = command({
       const { older_than: age, ...others } = aged;
       const excluding = Object.keys(others).length > 0 || (age !== undefined && age !== 0);
       if (!excluding && args.all !== true)
-        throw invalid(`dlq ${action} needs a condition, or --all; --preview counts.`);
+        throw new MillraceError("FILTER_TOO_WIDE", `dlq ${action} needs a condition, or --all; --preview counts.`);
       await begin(door, actions[action], { ...aged, status: "failed" }, beginOptions(args), args.json);
     } finally {
       await door.close();

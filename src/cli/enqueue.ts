@@ -3,7 +3,16 @@ import { text } from "node:stream/consumers";
 import { checkedName } from "../core/options.ts";
 import type { EnqueuedJob } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
-import { durationOption, given, instantOption, invalid, readJson, wholeOption } from "./arguments.ts";
+import {
+  durationOption,
+  given,
+  instantOption,
+  invalid,
+  readJson,
+  signature,
+  signatureArguments,
+  wholeOption,
+} from "./arguments.ts";
 import { command } from "./command.ts";
 import { print, printJson } from "./print.ts";
 
@@ -46,6 +55,7 @@ export const enqueue = command({
       description: "Jobs of one key are limited together and take turns with others",
     },
     tags: { type: "string", valueHint: "a,b", description: "Words to find the job by" },
+    by: signatureArguments.by,
     app: {
       type: "string",
       valueHint: "file",
@@ -68,6 +78,7 @@ export const enqueue = command({
       debounce: keyed(args, "debounce", "wait"),
       throttle: keyed(args, "throttle", "per"),
       concurrencyKey: args["concurrency-key"],
+      by: signature(args).by,
       tags: args.tags?.split(",").map((tag) => tag.trim()),
     });
     const door = await openApi(args);

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import type { EnqueuedBatch, EnqueuedFlow } from "../client/index.ts";
 import { doorArguments, openApi } from "./api-door.ts";
-import { invalid, readJson } from "./arguments.ts";
+import { invalid, readJson, signature, signatureArguments } from "./arguments.ts";
 import { command } from "./command.ts";
 import { counted, print, printJson, table } from "./print.ts";
 
@@ -25,13 +25,14 @@ export const flow = command({
       required: true,
       description: 'JSON: {"jobs":{"name":{"task","input","after":["other"],…}}}, or - for standard input',
     },
+    by: signatureArguments.by,
     ...appArguments,
   },
   async run({ args }) {
     const asked = await contentOf(args.file, "A flow is an object with jobs by name.");
     const door = await openApi(args);
     try {
-      const made = await door.ask<EnqueuedFlow>("POST", "/flows", asked);
+      const made = await door.ask<EnqueuedFlow>("POST", "/flows", { ...signature(args), ...asked });
       if (args.json) printJson(made);
       else print(table(["job", "id"], Object.entries(made.jobs)));
     } finally {
@@ -48,13 +49,14 @@ export const batch = command({
       required: true,
       description: 'JSON: {"task","inputs":[…],"callback":{"task","input"},…}, or - for standard input',
     },
+    by: signatureArguments.by,
     ...appArguments,
   },
   async run({ args }) {
     const asked = await contentOf(args.file, "A batch is an object with task, inputs and callback.");
     const door = await openApi(args);
     try {
-      const made = await door.ask<EnqueuedBatch>("POST", "/batches", asked);
+      const made = await door.ask<EnqueuedBatch>("POST", "/batches", { ...signature(args), ...asked });
       if (args.json) printJson(made);
       else print(`Enqueued ${counted(made.ids.length, "job")}; ${made.callback} runs when they have ended.`);
     } finally {

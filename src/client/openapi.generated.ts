@@ -1390,6 +1390,7 @@ export interface components {
             tags?: string[] | null;
             concurrencyKey?: string | null;
             concurrency_key?: string | null;
+            by?: string | null;
             idempotencyKey?: string | null;
             unique?: {
                 key: string;
@@ -1637,10 +1638,15 @@ export interface components {
             at: string;
             /** @description The entry as a sentence. */
             summary: string;
+            /** @description As it was enqueued, wherever it was put since. */
             queue: string;
+            priority: number;
             task: string;
             run_at: string | null;
             replay_of: string | null;
+            /** @description Who enqueued or replayed it, or ran its schedule. */
+            by: string | null;
+            reason: string | null;
             /** @description Whose tick it stands for. */
             schedule: {
                 name: string;
@@ -1782,6 +1788,23 @@ export interface components {
             by: string | null;
             reason: string | null;
             run_at: string | null;
+            /** @description Of an order that put it elsewhere: what was another before. */
+            changes: {
+                queue?: {
+                    from: string;
+                    to: string;
+                };
+                priority?: {
+                    from: number;
+                    to: number;
+                };
+                run_at?: {
+                    /** Format: date-time */
+                    from: string;
+                    /** Format: date-time */
+                    to: string;
+                };
+            } | null;
         } | {
             /** @constant */
             kind: "Progress";
@@ -2774,6 +2797,7 @@ export interface components {
             jobs: {
                 [key: string]: components["schemas"]["NewFlowJob"];
             };
+            by?: string | null;
         };
         NewFlowJob: {
             task?: string | null;
@@ -2798,6 +2822,7 @@ export interface components {
             tags?: string[] | null;
             concurrencyKey?: string | null;
             concurrency_key?: string | null;
+            by?: string | null;
             after?: string[] | null;
             onFailure?: ("fail" | "ignore" | "continue") | null;
             on_failure?: ("fail" | "ignore" | "continue") | null;
@@ -2829,6 +2854,7 @@ export interface components {
             tags?: string[] | null;
             concurrencyKey?: string | null;
             concurrency_key?: string | null;
+            by?: string | null;
             inputs: unknown[];
             callback: components["schemas"]["NewFlowJob"];
         };
@@ -3940,7 +3966,7 @@ export interface operations {
                 "application/json": {
                     by?: string | null;
                     reason?: string | null;
-                    /** @description For a running task to end; default 5 s, at most 60 s. */
+                    /** @description For a running task to end; default 5 s; 60 s are taken for anything longer. */
                     wait?: (number | string) | null;
                 };
             };

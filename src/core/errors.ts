@@ -33,7 +33,11 @@ export const errorCodes = {
     status: 422,
     action: "Pass plain JSON: no functions, bigints, cycles, NUL characters or lone surrogates.",
   },
-  PAYLOAD_TOO_LARGE: { status: 413, action: "Reduce the payload, or raise MILLRACE_MAX_PAYLOAD_BYTES." },
+  PAYLOAD_TOO_LARGE: {
+    status: 413,
+    action:
+      "Reduce the payload, or raise the limit that the message names: MILLRACE_MAX_PAYLOAD_BYTES, or maxPayloadBytes of the queue's policy.",
+  },
   ENQUEUE_RATE_EXCEEDED: {
     status: 429,
     action: "Wait as long as Retry-After says, smooth the producer, or raise the queue's maxEnqueuePerMinute.",

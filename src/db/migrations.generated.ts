@@ -776,4 +776,7 @@ alter table millrace.queues add column paused_with_all boolean not null default 
 
 alter table millrace.bulk_operations add column stop_asked_by text;
 `,
+  "0013_answers.sql": `-- What an order changed, from what to what: {"queue": {"from", "to"}, "priority": …, "run_at": …}, of these what was another before.
+alter table millrace.operations add column details jsonb;
+`,
 };

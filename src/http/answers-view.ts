@@ -29,15 +29,19 @@ const attemptSchema = z.object(attempt).meta({ id: "Attempt", description: "One 
 const told = { at: time, summary: text.describe("The entry as a sentence.") };
 const kin = <Item extends z.ZodType>(item: Item) =>
   z.object({ count: count.describe("Counted up to 10 000."), first: z.array(item).describe("Twenty at most.") });
+const change = <Value extends z.ZodType>(value: Value) => z.object({ from: value, to: value });
 const storyEntry = z
   .discriminatedUnion("kind", [
     z.object({
       kind: z.literal("Enqueued"),
       ...told,
-      queue: text,
+      queue: text.describe("As it was enqueued, wherever it was put since."),
+      priority: z.int(),
       task: text,
       run_at: time.nullable(),
       replay_of: z.uuid().nullable(),
+      by: text.nullable().describe("Who enqueued or replayed it, or ran its schedule."),
+      reason: text.nullable(),
       schedule: z.object({ name: text, at: time, run_id: text }).nullable().describe("Whose tick it stands for."),
       needs: kin(z.object({ name: text, id: z.uuid() }))
         .nullable()
@@ -83,6 +87,11 @@ const storyEntry = z
       by: text.nullable(),
       reason: text.nullable(),
       run_at: time.nullable(),
+      changes: z
+        .object({ queue: change(text), priority: change(z.int()), run_at: change(time) })
+        .partial()
+        .nullable()
+        .describe("Of an order that put it elsewhere: what was another before."),
     }),
     z.object({ kind: z.literal("Progress"), ...told, progress, attempt: attemptNumber }),
     z.object({ kind: z.literal("Replayed"), ...told, job_id: z.uuid() }),

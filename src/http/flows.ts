@@ -4,13 +4,15 @@ import type { Millrace } from "../app/millrace.ts";
 import type { FlowJob } from "../flows/flow.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import { enqueueErrors, jobFields, jobOptions, taskReader } from "./job-fields.ts";
+import type { ApiContext } from "./env.ts";
 import { bodyBytes, either, given } from "./read.ts";
+import { signature } from "./signature.ts";
 
 const policy = z.enum(["fail", "ignore", "continue"]).nullish();
 const flowJob = z
   .strictObject({ ...jobFields, after: z.array(z.string()).nullish(), onFailure: policy, on_failure: policy })
   .meta({ id: "NewFlowJob" });
-const flowBody = z.strictObject({ jobs: z.record(z.string(), flowJob) }).meta({ id: "NewFlow" });
+const flowBody = z.strictObject({ jobs: z.record(z.string(), flowJob), by: signature.by }).meta({ id: "NewFlow" });
 /** The callback may say `after` only to be told why not. */
 const batchBody = z
   .strictObject({ ...jobFields, inputs: z.array(z.unknown()), callback: flowJob })
@@ -35,8 +37,8 @@ export function flowEndpoints(mill: Millrace): Endpoints {
   const taskOf = taskReader(mill);
   const maxBodyBytes = Math.max(bodyBytes(mill.maxPayloadBytes), manyBytes);
 
-  const jobOf = (body: z.infer<typeof flowJob>): FlowJob => ({
-    ...jobOptions(body),
+  const jobOf = (c: ApiContext, body: z.infer<typeof flowJob>, by: string | null | undefined): FlowJob => ({
+    ...jobOptions(c, { ...body, by: body.by ?? by }),
     ...given({ after: body.after, onFailure: either(body, "onFailure", "on_failure") }),
     task: taskOf(body),
     input: either(body, "input", "payload_json"),
@@ -51,8 +53,8 @@ export function flowEndpoints(mill: Millrace): Endpoints {
       maxBodyBytes,
       answers: { 200: enqueuedFlow },
       errors: ["FLOW_INVALID", "FLOW_CYCLE", ...enqueueErrors],
-      async handle({ body: { jobs } }) {
-        const named = Object.entries(jobs).map(([name, job]) => [name, jobOf(job)] as const);
+      async handle({ c, body: { jobs, by } }) {
+        const named = Object.entries(jobs).map(([name, job]) => [name, jobOf(c, job, by)] as const);
         return mill.enqueueFlow({ jobs: Object.fromEntries(named) });
       },
     }),
@@ -64,8 +66,8 @@ export function flowEndpoints(mill: Millrace): Endpoints {
       maxBodyBytes,
       answers: { 200: enqueuedBatch },
       errors: ["FLOW_INVALID", ...enqueueErrors],
-      async handle({ body: { inputs, callback, ...job } }) {
-        const options = { ...jobOptions(job), callback: jobOf(callback) };
+      async handle({ c, body: { inputs, callback, ...job } }) {
+        const options = { ...jobOptions(c, job), callback: jobOf(c, callback, job.by) };
         const made = await mill.enqueueBatch(taskOf(job), inputs, options);
         return { ids: made.ids, callback: made.callback, callback_job_id: made.callback };
       },

@@ -5,7 +5,9 @@ import { type ErrorCode, MillraceError } from "../core/errors.ts";
 import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import { status } from "./bulk-view.ts";
+import type { ApiContext } from "./env.ts";
 import { duration, either, given, instant } from "./read.ts";
+import { signature, signed } from "./signature.ts";
 
 export const nameErrors: readonly ErrorCode[] = ["QUEUE_NAME_INVALID", "TASK_NAME_INVALID"];
 /** What enqueueing can end with, beside a body that is too long. */
@@ -41,6 +43,7 @@ export const jobFields = {
   tags: z.array(z.string()).nullish(),
   concurrencyKey: z.string().nullish(),
   concurrency_key: z.string().nullish(),
+  by: signature.by,
 };
 
 /** What one job by itself may say about others under its key. */
@@ -56,12 +59,14 @@ export const keyFields = {
 const jobBody = z.strictObject(jobFields);
 const keyBody = z.strictObject(keyFields);
 
-export function jobOptions(body: z.infer<typeof jobBody>): Omit<EnqueueOptions, "tx"> {
+/** Where nobody is named as the one who enqueues, it is the caller. */
+export function jobOptions(c: ApiContext, body: z.infer<typeof jobBody>): Omit<EnqueueOptions, "tx"> {
   const { queue, delay, priority, backoff, timeout, tags } = body;
   const runAt = either(body, "runAt", "run_at");
   const maxAttempts = either(body, "maxAttempts", "max_attempts");
   const concurrencyKey = either(body, "concurrencyKey", "concurrency_key");
-  return given({ queue, delay, runAt, priority, maxAttempts, backoff, timeout, tags, concurrencyKey });
+  const { by } = signed(c, body);
+  return given({ queue, delay, runAt, priority, maxAttempts, backoff, timeout, tags, concurrencyKey, by });
 }
 
 export function keyOptions({ unique, debounce, throttle }: z.infer<typeof keyBody>): EnqueueOptions {

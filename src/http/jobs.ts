@@ -119,7 +119,7 @@ function enqueueOptions(c: ApiContext, body: z.infer<typeof enqueueBody>): Enque
   if (header !== undefined && body.idempotencyKey && header !== body.idempotencyKey)
     throw new MillraceError("BAD_REQUEST", "The Idempotency-Key header and idempotencyKey name two different keys.");
   const idempotencyKey = header ?? body.idempotencyKey;
-  return { ...jobOptions(body), ...keyOptions(body), ...given({ idempotencyKey }) };
+  return { ...jobOptions(c, body), ...keyOptions(body), ...given({ idempotencyKey }) };
 }
 
 function listOptions(query: z.infer<typeof listQuery>): ListOptions {

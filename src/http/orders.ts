@@ -20,7 +20,7 @@ export const placement = {
 
 const cancelBody = z.strictObject({
   ...signature,
-  wait: duration.nullish().describe("For a running task to end; default 5 s, at most 60 s."),
+  wait: duration.nullish().describe("For a running task to end; default 5 s; 60 s are taken for anything longer."),
 });
 const changeBody = z.strictObject({ ...signature, ...placement });
 const replayBody = changeBody.extend({ input: z.unknown().optional(), payload_json: z.unknown().optional() });
@@ -64,7 +64,7 @@ export function orderEndpoints(mill: Millrace): Endpoints {
       params: jobIdParams,
       body: changeBody,
       answers: { 200: jobItemSchema.extend({ job_id: z.uuid() }) },
-      errors: ["JOB_NOT_FOUND", "JOB_STATE", "QUEUE_NAME_INVALID"],
+      errors: ["JOB_NOT_FOUND", "JOB_STATE", "QUEUE_NAME_INVALID", "ENQUEUE_RATE_EXCEEDED"],
       async handle({ c, params: { id }, body }) {
         const { queue, priority, delay } = body;
         const runAt = either(body, "runAt", "run_at");

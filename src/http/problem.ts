@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { Log } from "../core/log.ts";
 import { isTransient } from "../db/database.ts";
 import type { ApiContext } from "./env.ts";
+import { snakeKey } from "./snake-case.ts";
 
 /** What 429 and 503 ask callers to wait: long enough for a database to fail over or a deploy to pass, short enough to notice. */
 const retryAfterSeconds = 5;
@@ -35,7 +36,8 @@ export const problemSchema = z
   .meta({ id: "Problem" });
 
 export function problem(c: ApiContext, code: ErrorCode, detail: string, extras: Extras = {}): Response {
-  const { status, action } = errorCodes[code];
+  const { status } = errorCodes[code];
+  const action = aboutOptions.has(code) ? asTheApiSpells(errorCodes[code].action) : errorCodes[code].action;
   const document = {
     type: `urn:millrace:error:${code}`,
     title: titleOf(code),
@@ -78,9 +80,40 @@ export function problemOf(error: Error, c: ApiContext, log: Log, refuse: Refuse 
 export const codeOf = (error: Error): ErrorCode => read(error).code;
 
 function read(error: Error): { code: ErrorCode; detail: string } {
-  if (error instanceof MillraceError) return { code: error.code, detail: error.message };
+  if (error instanceof MillraceError) return { code: error.code, detail: detailOf(error) };
   if (isTransient(error)) return { code: "DATABASE_UNREACHABLE", detail: "The database does not answer right now." };
   return { code: "INTERNAL", detail: "Something failed that should not have; nothing more is known to tell you here." };
+}
+
+/** Codes by which the engine speaks of options, which it names as the library does. */
+const aboutOptions: ReadonlySet<ErrorCode> = new Set([
+  "OPTION_INVALID",
+  "OPTION_UNKNOWN",
+  "PAYLOAD_TOO_LARGE",
+  "ENQUEUE_RATE_EXCEEDED",
+  "SCHEDULE_INVALID",
+]);
+
+function detailOf({ code, message }: MillraceError): string {
+  // The door has read the field as the caller wrote it.
+  return aboutOptions.has(code) && !message.startsWith("Unknown field") ? asTheApiSpells(message) : message;
+}
+
+/** `maxAttempts must be …` → `max_attempts must be …`. What stands between quotes is somebody's value, but for the name of an option. */
+function asTheApiSpells(sentence: string): string {
+  return sentence
+    .split(/("[^"]*")/)
+    .map((part, i, all) =>
+      i % 2 === 0 || /(unknown option|Did you mean) $/.test(all[i - 1] ?? "") ? spelt(part) : part,
+    )
+    .join("");
+}
+
+/** The API has it in this spelling only. */
+const camelOnly: ReadonlySet<string> = new Set(["idempotencyKey"]);
+
+function spelt(text: string): string {
+  return text.replaceAll(/\b[a-z]+(?:[A-Z][a-z]+)+\b/g, (word) => (camelOnly.has(word) ? word : snakeKey(word)));
 }
 
 /** `JOB_NOT_FOUND` → `Job not found`. */

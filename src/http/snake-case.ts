@@ -22,6 +22,6 @@ function spelt(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [snakeKey(key), spelt(inner)]));
 }
 
-function snakeKey(key: string): string {
+export function snakeKey(key: string): string {
   return key.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

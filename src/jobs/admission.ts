@@ -104,7 +104,10 @@ export function tooLarge(bytes: number, maxBytes: number): Denial {
   return {
     code: "PAYLOAD_TOO_LARGE",
     details: { payload_bytes: bytes, max_payload_bytes: maxBytes },
-    error: new MillraceError("PAYLOAD_TOO_LARGE", `The input is ${bytes} bytes of JSON; the queue takes ${maxBytes}.`),
+    error: new MillraceError(
+      "PAYLOAD_TOO_LARGE",
+      `The input is ${bytes} bytes of JSON; the queue's policy takes ${maxBytes} (maxPayloadBytes).`,
+    ),
   };
 }
 

@@ -2,10 +2,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { uuidv7 } from "../core/uuid.ts";
 import type { Database, Executor } from "../db/database.ts";
+import type { Denial } from "./admission.ts";
 import { type LockedBulk, advanceBulk, endStopped, lockBulk } from "./bulk-store.ts";
 import { nextBatch } from "./bulk-walk-store.ts";
 import { type Signature, cancelJobs } from "./cancel-store.ts";
 import type { JobContext } from "./context.ts";
+import { moveByRules } from "./move.ts";
 import { moveJobs, removeJobs, retryJobs } from "./orders-store.ts";
 import { type ReplayRoom, replayByRules } from "./replay.ts";
 
@@ -16,7 +18,7 @@ const batchMax = 500;
 /** After this long the job goes to the back of its queue, so that others of the queue have a turn; in ms. */
 const turnMs = 60_000;
 
-/** Of what a queue takes per minute, a replay of many leaves the rest to producers. */
+/** Of what a queue takes per minute, a replay or a move of many leaves the rest to producers. */
 const share = 0.5;
 
 interface Setting extends ReplayRoom {
@@ -37,6 +39,9 @@ export async function runBulk(
     signal.throwIfAborted();
     const step = await setting.db.transaction((tx) => doBatch(setting, tx, job.id));
     if (step === "over") return;
+    // When it is done: a record that fails must not take the batch with it.
+    if (step.denied !== undefined) await setting.admission.record(step.denied.queue, step.denied.denials);
+    if (step.over) return;
     // The worker's place is for others meanwhile.
     if (step.waitMs !== undefined) job.snooze(step.waitMs);
     if (performance.now() > turnEnds) job.snooze(0);
@@ -51,6 +56,8 @@ interface Step {
   readonly perSecond: number;
   /** A queue takes no more jobs until then. */
   readonly waitMs: number | undefined;
+  readonly denied?: { readonly queue: string; readonly denials: readonly Denial[] };
+  readonly over: boolean;
 }
 
 async function doBatch(setting: Setting, tx: Executor, id: string): Promise<"over" | Step> {
@@ -64,11 +71,12 @@ async function doBatch(setting: Setting, tx: Executor, id: string): Promise<"ove
   // Half a second's worth, so that a slow one is slow and steady, and hears of its stop.
   const limit = Math.min(Math.max(Math.ceil(perSecond / 2), 1), batchMax);
   const { ids, places, place: end } = await nextBatch(tx, bulk, limit);
-  const { changed, lookedAt, waitMs } = await act(setting, tx, bulk, ids);
+  const { changed, lookedAt, waitMs, denials = [] } = await act(setting, tx, bulk, ids);
   const place = lookedAt === ids.length ? end : places[lookedAt - 1];
   // Undefined: it is where it was.
   if (place !== undefined) await advanceBulk(tx, id, { lookedAt, changed, place });
-  return place === null ? "over" : { lookedAt, perSecond, waitMs };
+  const denied = denials.length === 0 ? {} : { denied: { queue: bulk.options.queue ?? "", denials } };
+  return { lookedAt, perSecond, waitMs, over: place === null, ...denied };
 }
 
 interface Done {
@@ -76,6 +84,8 @@ interface Done {
   /** Fewer than there were when a queue takes no more for now. */
   readonly lookedAt: number;
   readonly waitMs?: number | undefined;
+  /** Why some stay where they are. */
+  readonly denials?: readonly Denial[];
 }
 
 async function act(setting: Setting, tx: Executor, bulk: LockedBulk, ids: readonly string[]): Promise<Done> {
@@ -85,6 +95,11 @@ async function act(setting: Setting, tx: Executor, bulk: LockedBulk, ids: readon
   const { action, filter, options, by } = bulk;
   const signature: Signature = { by, reason: options.reason ?? null };
   const { queueId: queue, priority } = options;
+  if (action === "move") {
+    const moved = await moveByRules(tx, setting, ids, action, { queue }, signature, share);
+    const { lookedAt, tooLarge: denials, full } = moved;
+    return { changed: moved.ids.length, lookedAt, denials, waitMs: full?.error.retryAfterMs };
+  }
   const change = async (): Promise<number> => {
     switch (action) {
       case "retry":
@@ -96,8 +111,6 @@ async function act(setting: Setting, tx: Executor, bulk: LockedBulk, ids: readon
         return (await removeJobs(tx, ids)).length;
       case "reprioritise":
         return (await moveJobs(tx, channel, ids, action, { priority }, signature)).length;
-      case "move":
-        return (await moveJobs(tx, channel, ids, action, { queue }, signature)).length;
     }
   };
   return { changed: await change(), lookedAt: ids.length };

@@ -1,7 +1,7 @@
 /** What may be said about a job when it is enqueued, and how it is read. */
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
-import { isText, refuseUnknown, show } from "../core/options.ts";
+import { isText, refuseUnknown, show, textOrNull } from "../core/options.ts";
 import { type Backoff, backoffRule } from "../core/retry.ts";
 import type { ForeignTransaction } from "../db/database.ts";
 import type { IdempotencyKey, SpecialJob } from "./enqueue-store.ts";
@@ -51,6 +51,8 @@ export interface EnqueueOptions {
   tags?: readonly string[];
   /** Jobs of one key are limited together, and take turns with those of other keys; see the queue's `keyConcurrency` and `keyRate`. */
   concurrencyKey?: string;
+  /** Who enqueues it, up to 200 characters: for its timeline. */
+  by?: string;
   /** While a job that got the key has not ended, enqueue answers with that job and makes no other. */
   unique?: UniqueOptions;
   /**
@@ -76,6 +78,7 @@ const known: ReadonlySet<string> = new Set([
   "idempotencyKeep",
   "tags",
   "concurrencyKey",
+  "by",
   "unique",
   "debounce",
   "throttle",
@@ -86,6 +89,7 @@ const dayMs = 86_400_000;
 export function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
   refuseUnknown("enqueue", options, known);
   const { runAt, backoff, timeout, tags, concurrencyKey } = options;
+  const by = textOrNull(options.by, "by", 200);
   const delay = options.debounce === undefined ? options.delay : firstWaitMs(options.debounce);
   if (delay !== undefined && runAt !== undefined)
     throw new MillraceError("OPTION_INVALID", "Give delay or runAt, not both.");
@@ -95,7 +99,8 @@ export function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
     backoff === undefined &&
     timeout === undefined &&
     tags === undefined &&
-    concurrencyKey === undefined
+    concurrencyKey === undefined &&
+    by === null
   )
     return undefined;
   return {
@@ -103,12 +108,13 @@ export function readSpecial(options: EnqueueOptions): SpecialJob | undefined {
     ...(runAt === undefined ? {} : { runAt: readInstant(runAt) }),
     ...(tags === undefined ? {} : { tags: checkedTags(tags) }),
     ...(concurrencyKey === undefined ? {} : { key: checkedKey(concurrencyKey, "concurrencyKey") }),
-    ...(backoff === undefined && timeout === undefined
+    ...(backoff === undefined && timeout === undefined && by === null
       ? {}
       : {
           options: {
             ...(timeout === undefined ? {} : { timeout_ms: durationMs(timeout, "timeout") }),
             ...(backoff === undefined ? {} : { backoff: backoffRule(backoff) }),
+            ...(by === null ? {} : { by }),
           },
         }),
   };

@@ -47,6 +47,9 @@ export interface StoredJobOptions {
   readonly backoff?: { type: "exponential" | "fixed"; delayMs: number; maxMs: number; jitter: number };
   /** The schedule that enqueued it. */
   readonly schedule?: StoredSchedule;
+  /** Who enqueued or replayed it, or ran its schedule, and why. */
+  readonly by?: string;
+  readonly reason?: string;
 }
 
 export interface StoredSchedule {

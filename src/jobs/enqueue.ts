@@ -103,7 +103,7 @@ export class Enqueuer {
     const order = known !== undefined && options === none ? known : await this.#order(task, options);
     const job = this.#job(this.#traced(order), text);
     const { tx } = options;
-    if (key === undefined && unique === undefined && tx === undefined && job.special === undefined) {
+    if (key === undefined && unique === undefined && tx === undefined) {
       await this.#together(job);
       return { id: job.id, duplicate: false };
     }
@@ -136,11 +136,10 @@ export class Enqueuer {
     const order = this.#traced(await this.#order(task, options));
     const jobs = texts.map((text) => this.#job(order, text));
     const { tx } = options;
-    const plain = tx === undefined && order.special === undefined;
     const insert = (into: Executor, some: readonly NewJob[], admitted: boolean): Promise<boolean> =>
-      plain
-        ? insertPlain(into, this.#channel, some, admitted)
-        : insertSpecial(into, this.#channel, some, tx !== undefined, admitted);
+      tx === undefined
+        ? this.#insertAlike(into, some, admitted)
+        : insertSpecial(into, this.#channel, some, true, admitted);
     for (const batch of batches(jobs, (job) => job.input.length)) await this.#insert(batch, tx, insert);
     return jobs.map((job) => job.id);
   }
@@ -313,7 +312,11 @@ export class Enqueuer {
     while (this.#waiting.length > 0) {
       const waiting = this.#waiting;
       this.#waiting = [];
-      for (const batch of batches(waiting, ({ job }) => job.input.length)) await this.#insertBatch(batch);
+      // Plain jobs have a statement of their own, and do not pay for what others have.
+      const plain = waiting.filter(({ job }) => job.special === undefined);
+      const others = plain.length === waiting.length ? [] : waiting.filter(({ job }) => job.special !== undefined);
+      for (const group of [plain, others])
+        for (const batch of batches(group, ({ job }) => job.input.length)) await this.#insertBatch(batch);
     }
     this.#inserts -= 1;
   }
@@ -321,7 +324,7 @@ export class Enqueuer {
   async #insertBatch(batch: readonly Waiting[]): Promise<void> {
     try {
       const jobs = batch.map(({ job }) => job);
-      if (await this.#isFree(jobs, () => reached(undefined, () => insertPlain(this.#db, this.#channel, jobs))))
+      if (await this.#isFree(jobs, () => reached(undefined, () => this.#insertAlike(this.#db, jobs, false))))
         for (const { resolve } of batch) resolve();
       else await this.#insertByRules(batch);
     } catch (error) {
@@ -329,6 +332,13 @@ export class Enqueuer {
       // One of them is not to PostgreSQL's taste; the others must not suffer for it.
       for (const one of batch) await this.#insertBatch([one]);
     }
+  }
+
+  /** Jobs that are all plain, or none of them. */
+  #insertAlike(into: Executor, jobs: readonly NewJob[], admitted: boolean): Promise<boolean> {
+    return jobs[0]?.special === undefined
+      ? insertPlain(into, this.#channel, jobs, admitted)
+      : insertSpecial(into, this.#channel, jobs, false, admitted);
   }
 
   /** Whether the jobs went in without asking anybody. */
@@ -347,12 +357,7 @@ export class Enqueuer {
       try {
         const denied = await reached(undefined, () =>
           this.#db.transaction((tx) =>
-            this.#admission.admit(
-              tx,
-              jobs,
-              false,
-              async (some) => void (await insertPlain(tx, this.#channel, some, true)),
-            ),
+            this.#admission.admit(tx, jobs, false, async (some) => void (await this.#insertAlike(tx, some, true))),
           ),
         );
         if (denied.size > 0) await this.#record(queue, denied.values());

@@ -40,6 +40,8 @@ export interface Standing {
   /** Jobs under its lease that are not settled; null when it does not run. */
   readonly leaseJobs: number | null;
   readonly claimedAt: Date | null;
+  /** What orders to its worker name. */
+  readonly workerId: number | null;
   readonly host: string | null;
   readonly pid: number | null;
   readonly beatAt: Date | null;
@@ -219,7 +221,7 @@ export async function readStanding(db: Database, id: string): Promise<Standing |
            waits.losses is not null as waits, coalesce(waits.losses, 0)::int as losses, (j.options ->> 'timeout_ms')::float8 as "timeoutMs", j.archived_at as "archivedAt",
            state.drained_at as "drainedAt", state.drained_by as "drainedBy", q.paused_at as "pausedAt", q.paused_by as "pausedBy", q.paused_reason as "pausedReason", q.careful, q.keyed,
            case when q.throttled_until > now() then q.throttled_until end as "throttledUntil",
-           runs.jobs as "leaseJobs", runs.claimed_at as "claimedAt", w.host, w.pid, w.beat_at as "beatAt",
+           runs.jobs as "leaseJobs", runs.claimed_at as "claimedAt", w.id as "workerId", w.host, w.pid, w.beat_at as "beatAt",
            w.beat_at + w.lease_ms * interval '1 millisecond' as "leaseEndsAt", w.ended as "workerEnded",
            c.at as "cancelAskedAt", c.by as "cancelAskedBy", c.reason as "cancelReason", c.ignored_at as "cancelIgnoredAt",
            moved.what as "movedBy", moved.at as "movedAt", moved.error_code as "moverCode", moved.by as "moverName", moved.reason as "moverReason",

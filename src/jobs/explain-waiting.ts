@@ -16,9 +16,11 @@ export function whyItWaits(seen: Observation): Reason[] {
     standing.losses > 0 ? suspect(standing.losses) : undefined,
     standing.careful ? throttled(seen) : undefined,
     ...(limits ? [queueFull(seen, limits), keyFull(seen, limits), ...used(seen, limits)] : []),
-    seen.line && standing.losses === 0 ? inLine(seen, seen.line) : undefined,
-  ];
-  return reasons.filter((reason) => reason !== undefined);
+  ].filter((reason) => reason !== undefined);
+  const { line } = seen;
+  if (line === undefined || standing.losses > 0) return reasons;
+  // The next in line is held by nobody before it: once something else does not hold it any more, it starts.
+  return reasons.length > 0 && line.ahead === 0 && !line.more ? reasons : [...reasons, inLine(seen, line)];
 }
 
 /** A worker that was resumed alone takes jobs all the same. */

@@ -186,7 +186,7 @@ function notDue(seen: Observation): Reason {
 const hungAfterMs = 5_000;
 
 function running(job: Job, standing: Standing, claimedAt: Date, taskTimeoutMs: number | undefined): Reason[] {
-  const { now, host, pid, beatAt, leaseEndsAt, leaseJobs, workerEnded } = standing;
+  const { now, workerId, host, pid, beatAt, leaseEndsAt, leaseJobs, workerEnded } = standing;
   const worker = job.worker ?? "unknown";
   const { progress, progressAt } = markSince(job, claimedAt);
   const facts = {
@@ -216,6 +216,8 @@ function running(job: Job, standing: Standing, claimedAt: Date, taskTimeoutMs: n
       facts,
     });
   }
+  const order =
+    workerId === null ? "" : `: \`millrace workers recycle ${workerId}\`, or POST /api/workers/${workerId}/recycle`;
   const { cancelAskedAt, cancelAskedBy, cancelReason, cancelIgnoredAt } = standing;
   if (cancelAskedAt !== null) {
     const asked = `cancel was asked for${byWhom(cancelAskedBy, cancelReason)} at ${when(cancelAskedAt, now)}`;
@@ -231,7 +233,7 @@ function running(job: Job, standing: Standing, claimedAt: Date, taskTimeoutMs: n
         : {
             because: "CANCEL_IGNORED",
             summary: `Runs on ${who}, ${since}; ${asked}, and the task ignores it since ${when(cancelIgnoredAt, now)}.`,
-            whatNext: "Let the task listen to its signal; until then only the end of its worker ends it.",
+            whatNext: `Recycle its worker${order}; only its end ends this run. Then let the task listen to its signal.`,
             facts: cancelFacts,
           },
     );

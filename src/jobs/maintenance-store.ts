@@ -107,6 +107,34 @@ const theirs = {
   decisions: sql`select * from decisions`,
 };
 
+/** Of one job, as many as its timeline shows. */
+export const snoozesKept = 1_000;
+/** Newest attempts among which jobs that are put off again and again are looked for: each time others, and whoever goes on is among them. */
+const lookedAt = 5_000;
+
+/** Deletes the oldest snoozes of jobs that have more than is kept, some thousand at a time. Returns how many went. */
+export async function trimSnoozes(db: Database): Promise<number> {
+  const [row] = await db.query<{ gone: number }>(sql`
+    with recent as materialized (
+      select distinct job_id from (select job_id, outcome from millrace.attempts order by id desc limit ${lookedAt}::int) a where outcome = 'snoozed'
+    ),
+    much as materialized (
+      select r.job_id, newest.id from recent r cross join lateral (
+        select id from millrace.attempts a where a.job_id = r.job_id and a.outcome = 'snoozed'
+        order by a.id desc offset ${snoozesKept}::int limit 1
+      ) newest
+    ),
+    trimmed as (
+      delete from millrace.attempts where id in (
+        select a.id from much cross join lateral (
+          select id from millrace.attempts where job_id = much.job_id and outcome = 'snoozed' and id <= much.id order by id limit ${batch}
+        ) a limit ${10 * batch}::int) returning *
+    ),
+    ${leaving({ attempts: sql`select * from trimmed` })}
+    select count(*)::int as gone from trimmed`);
+  return row?.gone ?? 0;
+}
+
 /** How long what nobody asks for any more is kept, in ms. */
 export interface Ages {
   readonly decisionsMs: number;

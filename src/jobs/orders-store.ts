@@ -73,7 +73,9 @@ export interface Move {
   readonly delayMs?: number | undefined;
 }
 
-/** Puts jobs that wait elsewhere in line. `which`: waiting or delayed, or only delayed ones. */
+const nameOf = (queue: Sql): Sql => sql`(select name from millrace.queues where id = ${queue})`;
+
+/** Puts jobs that wait elsewhere in line, and writes down what that changed. `which`: waiting or delayed, or only delayed ones. */
 export async function moveJobs(
   db: Executor,
   channel: string,
@@ -107,13 +109,45 @@ export async function moveJobs(
       from placed p where j.id = p.job_id and (j.queue, j.priority) is distinct from (p.queue, (-p.rank)::smallint)
     ),
     noted as ( -- the time it is done, not the time its transaction began: the newest one says where the job is
-      insert into millrace.operations (job_id, action, at, by, reason, run_at)
-      select job_id, ${action}, clock_timestamp(), ${by}::text, ${reason}::text, run_at from placed
+      insert into millrace.operations (job_id, action, at, by, reason, run_at, details)
+      select p.job_id, ${action}, clock_timestamp(), ${by}::text, ${reason}::text, p.run_at, jsonb_strip_nulls(jsonb_build_object(
+               'queue', case when p.queue <> abs(t.line) then jsonb_build_object('from', ${nameOf(sql`abs(t.line)`)}, 'to', ${nameOf(sql`p.queue`)}) end,
+               'priority', case when p.rank <> t.rank then jsonb_build_object('from', -t.rank, 'to', -p.rank) end,
+               'run_at', case when p.run_at <> t.run_at then jsonb_build_object('from', t.run_at, 'to', p.run_at) end))
+      from placed p join taken t on t.job_id = p.job_id
     ),
     ${markKeyed},
     ${wake(channel)}
     select job_id::text as id from placed, (select count(*) from woken) w`);
   return idsOf(rows);
+}
+
+/** Whether the queue limits what may be enqueued. */
+export async function isGuarded(db: Executor, queue: number): Promise<boolean> {
+  const [row] = await db.query<{ guarded: boolean }>(sql`select guarded from millrace.queues where id = ${queue}::int`);
+  return row?.guarded ?? false;
+}
+
+export interface Arrival {
+  readonly id: string;
+  /** Of its input as it is stored, with a space behind each colon and comma. */
+  readonly bytes: number;
+  /** Where the spaces may decide whether it is too large. */
+  readonly input: string | null;
+}
+
+/** Of those jobs, the ones that are not in that queue yet. */
+export async function arrivals(
+  db: Executor,
+  ids: readonly string[],
+  queue: number,
+  maxBytes: number | null,
+): Promise<Arrival[]> {
+  return db.query<Arrival>(sql`
+    select g.id::text, j.bytes, case when j.bytes > ${maxBytes}::int and j.bytes < ${maxBytes}::int * 1.5 then j.input end as input
+    from unnest(${arrayLiteral(ids)}::uuid[]) as g (id)
+    cross join lateral (select queue, input::text as input, octet_length(input::text) as bytes from millrace.jobs where id = g.id limit 1) j
+    where j.queue <> ${queue}::int`);
 }
 
 /** What is different about a replay. */
@@ -164,7 +198,7 @@ export async function replayJobs(
       insert into millrace.jobs (id, queue, task, priority, max_attempts, run_at, replay_of, key, input, options, tags)
       select g.new_id, coalesce(${queue ?? null}::int, o.queue), o.task, coalesce(${priority ?? null}::int, o.priority), o.max_attempts,
              greatest(coalesce(${runAt?.toISOString() ?? null}::timestamptz, now() + ${delayMs ?? 0}::float8 * interval '1 millisecond'), now()),
-             o.id, o.key, coalesce(${input ?? null}::jsonb, o.input), nullif(o.options - 'watched' - 'steps' - 'trace', '{}'), o.tags
+             o.id, o.key, coalesce(${input ?? null}::jsonb, o.input), nullif((coalesce(o.options, '{}') - ${sql`'{watched,steps,trace,by,reason}'::text[]`}) || jsonb_strip_nulls(jsonb_build_object('by', ${by}::text, 'reason', ${reason}::text)), '{}'), o.tags
       from given g cross join lateral (
         (select ${columns} from millrace.jobs where id = g.id limit 1)
         union all

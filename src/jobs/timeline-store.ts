@@ -1,6 +1,6 @@
 /** Everything that is known of one job, from wherever it is told: nothing is written for this, and nothing is told twice. */
 import type { Database } from "../db/database.ts";
-import { sql } from "../db/sql.ts";
+import { type Sql, sql } from "../db/sql.ts";
 
 /** Where an entry of a job's history comes from. */
 type Told =
@@ -39,6 +39,10 @@ const needs = sql`(
   select jsonb_build_object('count', count(*), 'first', coalesce(jsonb_agg(jsonb_build_object('name', d.name, 'id', d.needs) order by d.place)
                             filter (where d.place < ${kinMax}::int), '[]'))
   from (select * from millrace.dependencies d where d.job_id = j.id order by d.place limit ${kinCounted}::int) d)`;
+/** Before the first order that changed it: what the job was enqueued with. */
+const atFirst = (what: "queue" | "priority", now: Sql): Sql => sql`coalesce((
+  select o.details #> ${`{${what},from}`}::text[] from (select id, details from millrace.operations where job_id = j.id order by id limit ${kinCounted}::int) o
+  where o.details ? ${what} order by o.id limit 1), to_jsonb(${now}))`;
 const neededBy = sql`(
   select jsonb_build_object('count', count(*), 'first', coalesce(jsonb_agg(d.job_id order by d.job_id) filter (where d.n <= ${kinMax}::int), '[]'))
   from (
@@ -59,9 +63,9 @@ export async function readHistory(db: Database, id: string, limit: number): Prom
     )
     select e.*, (extract(epoch from e.at) * 1000000)::float8 as "atUs" from (
       select 'enqueued' as told, j.created_at as at, j.id::text as id, jsonb_build_object(
-               'queue', (select name from millrace.queues where id = j.queue), 'task', (select name from millrace.tasks where id = j.task),
-               'run_at', j.run_at, 'priority', j.priority, 'max_attempts', j.max_attempts, 'key', j.key, 'replay_of', j.replay_of,
-               'schedule', case when j.replay_of is null then j.options -> 'schedule' end, 'needs', ${needs}, 'needed_by', ${neededBy}) as body
+               'queue', ${atFirst("queue", sql`(select name from millrace.queues where id = j.queue)`)}, 'task', (select name from millrace.tasks where id = j.task),
+               'run_at', j.run_at, 'priority', ${atFirst("priority", sql`j.priority`)}, 'max_attempts', j.max_attempts, 'key', j.key, 'replay_of', j.replay_of,
+               'by', j.options -> 'by', 'reason', j.options -> 'reason', 'schedule', case when j.replay_of is null then j.options -> 'schedule' end, 'needs', ${needs}, 'needed_by', ${neededBy}) as body
       from job j
       union all
       (select 'attempt', a.finished_at, a.id::text, jsonb_build_object(
@@ -87,7 +91,7 @@ export async function readHistory(db: Database, id: string, limit: number): Prom
       (select 'decision', d.at, d.id::text, jsonb_build_object('decision', d.decision, 'reason_code', d.reason_code, 'details', d.details)
        from millrace.policy_decisions d where d.job_id = ${id}::uuid order by d.id desc limit ${limit}::int)
       union all
-      (select 'operation', o.at, o.id::text, jsonb_build_object('action', o.action, 'by', o.by, 'reason', o.reason, 'run_at', o.run_at)
+      (select 'operation', o.at, o.id::text, jsonb_build_object('action', o.action, 'by', o.by, 'reason', o.reason, 'run_at', o.run_at, 'details', o.details)
        from millrace.operations o where o.job_id = ${id}::uuid order by o.id desc limit ${limit}::int)
       union all
       select 'cancel', c.at, c.job_id::text, jsonb_build_object('by', c.by, 'reason', c.reason, 'ignored_at', c.ignored_at)

@@ -1,11 +1,11 @@
 /** The timeline of a job: its history as attempts, and as a story in the order in which it happened. Pure. */
-import { describeMs } from "../core/duration.ts";
 import { suggestedAction } from "../core/errors.ts";
 import { progressText } from "../core/progress.ts";
 import type { StoredSchedule } from "./enqueue-store.ts";
 import type { Job, JobStatus } from "./read-store.ts";
-import { byWhom, instant, many } from "./sentences.ts";
-import { type HistoryRow, kinCounted, stepsMax } from "./timeline-store.ts";
+import { byWhom, instant } from "./sentences.ts";
+import { attemptSentence, changed, flowSentence, lateSentence, operationSentence } from "./timeline-sentences.ts";
+import { type HistoryRow, stepsMax } from "./timeline-store.ts";
 
 export const attemptStatuses = ["running", "succeeded", "failed", "timed_out", "lost", "cancelled", "snoozed"] as const;
 
@@ -35,18 +35,34 @@ interface Told<Kind extends string> {
 }
 
 /** The jobs on one side of a job in its flow: how many, counted up to 10 000, and the first 20. */
-interface Kin<Item> {
+export interface Kin<Item> {
   readonly count: number;
   readonly first: readonly Item[];
+}
+
+interface Change<Value> {
+  readonly from: Value;
+  readonly to: Value;
+}
+
+export interface Changes {
+  readonly queue?: Change<string>;
+  readonly priority?: Change<number>;
+  readonly runAt?: Change<Date>;
 }
 
 /** What happened, newest last. An attempt stands where it ended, or, while it runs, where it began. */
 export type StoryEntry =
   | (Told<"Enqueued"> & {
+      /** As it was enqueued, wherever it was put since. */
       readonly queue: string;
+      readonly priority: number;
       readonly task: string;
       readonly runAt: Date | null;
       readonly replayOf: string | null;
+      /** Who enqueued or replayed it, or ran its schedule, and why; null: nobody said so. */
+      readonly by: string | null;
+      readonly reason: string | null;
       /** The schedule whose tick it stands for. */
       readonly schedule: { readonly name: string; readonly at: Date; readonly runId: string } | null;
       /** Of a job of a flow: those it waits for, or did, and those that wait for it. Null: none. */
@@ -86,6 +102,8 @@ export type StoryEntry =
       readonly by: string | null;
       readonly reason: string | null;
       readonly runAt: Date | null;
+      /** Of an order that put it elsewhere: what was another before. Null: it puts nothing elsewhere, or was given before this was kept. */
+      readonly changes: Changes | null;
     })
   /** The newest mark only. */
   | (Told<"Progress"> & { readonly progress: unknown; readonly attempt: number })
@@ -189,17 +207,23 @@ function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry | und
   const reason = text(body["reason"]);
   switch (told) {
     case "enqueued": {
+      const queue = String(body["queue"]);
+      const priority = Number(body["priority"]);
+      const ranked = priority === 0 ? "" : ` with priority ${priority}`;
       const replayOf = text(body["replay_of"]);
       const runAt = time(body["run_at"]);
       const later = runAt !== null && runAt > at ? `, to run at ${instant(runAt)}` : "";
-      const copied = replayOf === null ? "" : `, a replay of ${replayOf}`;
+      const schedule = scheduleOf(body["schedule"]);
+      const asked = byWhom(by, reason);
+      const copied = replayOf === null ? "" : `, a replay of ${replayOf}${asked}`;
       const needs = kinOf<{ name: string; id: string }>(body["needs"]);
       const neededBy = kinOf<string>(body["needed_by"]);
-      const schedule = scheduleOf(body["schedule"]);
-      const by = schedule === null ? "" : ` by schedule "${schedule.name}" for ${instant(schedule.at)},`;
+      const ticked = schedule === null ? "" : ` by schedule "${schedule.name}" for ${instant(schedule.at)},`;
+      const ran = schedule !== null && asked !== "" ? ` run${asked},` : "";
+      const who = schedule === null && replayOf === null ? asked : `${ticked}${ran}`;
       const flow = flowSentence(needs, neededBy);
-      const summary = `Enqueued${by} in queue "${job.queue}" for task "${job.task}"${later}${copied}.${flow}`;
-      const facts = { queue: job.queue, task: job.task, runAt, replayOf, schedule, needs, neededBy };
+      const summary = `Enqueued${who} in queue "${queue}"${ranked} for task "${job.task}"${later}${copied}.${flow}`;
+      const facts = { queue, priority, task: job.task, runAt, replayOf, by, reason, schedule, needs, neededBy };
       return { kind: "Enqueued", at, summary, ...facts };
     }
     case "attempt": {
@@ -224,9 +248,11 @@ function entryOf({ told, at, id, body }: HistoryRow, job: Job): StoryEntry | und
     case "operation": {
       const action = String(body["action"]);
       const runAt = time(body["run_at"]);
-      const due = runAt === null || runAt <= at ? "" : `, due at ${instant(runAt)}`;
-      const summary = operationSentence(action, by, reason, due);
-      return { kind: "Operation", at, summary, id, action, by, reason, runAt };
+      const changes = changesOf(body["details"]);
+      const stays = changes !== null && changes.runAt === undefined;
+      const due = runAt === null || runAt <= at || stays ? "" : `, due at ${instant(runAt)}`;
+      const summary = operationSentence(action, by, reason, `${changed(changes)}${due}`);
+      return { kind: "Operation", at, summary, id, action, by, reason, runAt, changes };
     }
     case "cancel": {
       const ignoredAt = time(body["ignored_at"]);
@@ -268,29 +294,10 @@ function kinOf<Item>(value: unknown): Kin<Item> | null {
   return kin === undefined || kin.count === 0 ? null : kin;
 }
 
-/** ` It needs 2 jobs: extract, load. 3 jobs need it.` */
-function flowSentence(needs: Kin<{ name: string }> | null, neededBy: Kin<string> | null): string {
-  const count = (n: number): string => (n >= kinCounted ? `${kinCounted} jobs or more` : many(n, "job"));
-  const names = needs?.first.map(({ name }) => name).join(", ") ?? "";
-  const rest = needs === null || needs.count === needs.first.length ? "" : ", …";
-  const upward = needs === null ? "" : ` It needs ${count(needs.count)}: ${names}${rest}.`;
-  return upward + (neededBy === null ? "" : ` ${count(neededBy.count)} ${neededBy.count === 1 ? "needs" : "need"} it.`);
-}
-
-/** What Millrace does to a job by itself, and what people do. */
-function operationSentence(action: string, by: string | null, reason: string | null, due: string): string {
-  switch (action) {
-    case "release":
-      return `Released by the jobs it waited for${due}.`;
-    case "block":
-      return "Waits for other jobs again: one of those that had failed has completed since.";
-    case "debounce":
-      return `Put off: enqueued again under its key${due}.`;
-    case "event":
-      return `Woken by event "${reason}"${byWhom(by, null)}.`;
-    default:
-      return `Operator action "${action}"${byWhom(by, reason)}${due}.`;
-  }
+function changesOf(stored: unknown): Changes | null {
+  if (typeof stored !== "object" || stored === null) return null;
+  const { run_at: moved, ...rest } = stored as Omit<Changes, "runAt"> & { run_at?: Change<string> };
+  return moved === undefined ? rest : { ...rest, runAt: { from: new Date(moved.from), to: new Date(moved.to) } };
 }
 
 function stepEntry(at: Date, body: HistoryRow["body"]): StoryEntry {
@@ -354,36 +361,6 @@ function only(entry: Attempt): Attempt {
     suggestedAction: advice,
     retryAt,
   };
-}
-
-const outcomes: Readonly<Record<Attempt["status"], string>> = {
-  running: "runs",
-  succeeded: "succeeded",
-  failed: "failed",
-  timed_out: "took too long",
-  lost: "was lost with its worker",
-  cancelled: "was cancelled",
-  snoozed: "was put off",
-};
-
-function attemptSentence(attempt: Attempt): string {
-  const { attempt: n, status, startedAt, tookMs, worker, errorCode, errorMessage, retryAt } = attempt;
-  if (errorCode === "DEPENDENCY_FAILED" && startedAt === null) return `Not run: ${errorMessage ?? errorCode}`;
-  const where = worker === null ? "" : ` on worker ${worker}`;
-  const after = tookMs === null || status === "lost" ? "" : ` after ${describeMs(tookMs)}`;
-  const why = errorCode === null ? "" : `: ${errorCode}${errorMessage === null ? "" : `: ${errorMessage}`}`;
-  const next = retryAt === null ? "" : ` Due again at ${instant(retryAt)}.`;
-  return `Attempt ${n} ${outcomes[status]}${where}${after}${stopped(why)}${next}`;
-}
-
-function lateSentence({ attempt, status, worker, errorCode }: Attempt): string {
-  const why = errorCode === null ? "" : ` with ${errorCode}`;
-  return `A late result of attempt ${attempt} from worker ${worker ?? "unknown"}: it ${outcomes[status]}${why}. The job was no longer its; nothing was applied.`;
-}
-
-/** With a full stop, unless there is one. */
-function stopped(sentence: string): string {
-  return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
 }
 
 function text(value: unknown): string | null {

@@ -54,7 +54,8 @@ async function putOff(
   job: NewJob,
   waitMs: number | undefined,
 ): Promise<boolean> {
-  const moved = await moveJobs(tx, channel, [holder], "debounce", { delayMs: waitMs }, { by: null, reason: null });
+  const by = job.special?.options?.by ?? null;
+  const moved = await moveJobs(tx, channel, [holder], "debounce", { delayMs: waitMs }, { by, reason: null });
   if (moved.length === 0) return false;
   // The newest one says where the job is; a job that is put off a thousand times has one line of history, not a thousand.
   await tx.query(sql`

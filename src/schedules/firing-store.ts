@@ -4,6 +4,7 @@
  */
 import type { Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql, textArrayLiteral } from "../db/sql.ts";
+import type { Signature } from "../jobs/cancel-store.ts";
 import type { Spec } from "./definition.ts";
 import type { PlannedRun } from "./plan.ts";
 
@@ -216,7 +217,7 @@ export async function schedulesOf(tx: Executor, jobIds: readonly string[]): Prom
   return rows.map(({ schedule }) => schedule);
 }
 
-export interface QueuedRun {
+export interface QueuedRun extends Signature {
   readonly id: string;
   readonly tickMs: number;
 }
@@ -224,7 +225,7 @@ export interface QueuedRun {
 /** Runs of one schedule that wait, the oldest first. Call with it locked. */
 export async function readQueued(tx: Executor, schedule: number, limit: number): Promise<QueuedRun[]> {
   return tx.query<QueuedRun>(sql`
-    select id::text, ${ms(sql`tick_at`)} as "tickMs" from millrace.schedule_runs
+    select id::text, ${ms(sql`tick_at`)} as "tickMs", by, reason from millrace.schedule_runs
     where schedule = ${schedule}::int and status = 'queued' and ended_at is null order by id limit ${limit}::int`);
 }
 

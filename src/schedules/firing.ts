@@ -9,6 +9,7 @@ import { uuidv7 } from "../core/uuid.ts";
 import { type Database, type Executor, isTransient } from "../db/database.ts";
 import type { Admission, Denial } from "../jobs/admission.ts";
 import { batches } from "../jobs/batches.ts";
+import type { Signature } from "../jobs/cancel-store.ts";
 import { type NewJob, type StoredSchedule, insertSpecial } from "../jobs/enqueue-store.ts";
 import {
   type LockedSchedule,
@@ -122,7 +123,7 @@ export class Firing {
         const jobId = uuidv7(this.#desk.now());
         const runId = await insertManualRun(tx, { ...given, status: "fired", jobId }, at);
         const schedule = input === undefined ? found : { ...found, spec: { ...found.spec, input } };
-        const job = this.#job(schedule, jobId, found.nowMs, runId);
+        const job = this.#job(schedule, jobId, found.nowMs, runId, { by, reason });
         const denied = await this.#enqueue(tx, [{ job, run: runId }], denials);
         return { id: runId, status: "fired" as const, jobId, denial: [...denied.values()][0] };
       }
@@ -260,9 +261,9 @@ export class Firing {
       while (slots > 0) {
         const waiting = await readQueued(tx, id, slots);
         if (waiting.length === 0) break;
-        const orders = waiting.map(({ id: run, tickMs }) => {
+        const orders = waiting.map(({ id: run, tickMs, ...asked }) => {
           const jobId = uuidv7(this.#desk.now());
-          return { run, job: this.#job(schedule, jobId, tickMs, run) };
+          return { run, job: this.#job(schedule, jobId, tickMs, run, asked) };
         });
         await beginRuns(
           tx,
@@ -276,7 +277,8 @@ export class Firing {
     }
   }
 
-  #job(schedule: LockedSchedule, id: string, tickMs: number, run: string): NewJob {
+  /** `asked`: by somebody who ran it by hand. */
+  #job(schedule: LockedSchedule, id: string, tickMs: number, run: string, asked?: Signature): NewJob {
     const { spec, queue, task, name } = schedule;
     const about: StoredSchedule = { name, at: new Date(tickMs).toISOString(), run };
     return {
@@ -293,6 +295,8 @@ export class Firing {
           ...(spec.backoff === null ? {} : { backoff: spec.backoff }),
           watched: true,
           schedule: about,
+          ...(asked?.by ? { by: asked.by } : {}),
+          ...(asked?.reason ? { reason: asked.reason } : {}),
         },
         ...(spec.tags === null ? {} : { tags: spec.tags }),
         ...(spec.concurrencyKey === null ? {} : { key: spec.concurrencyKey }),

@@ -31,6 +31,45 @@ async function waiting(options = {}): Promise<string> {
 
 const problem = (code: string): object => expect.objectContaining({ code }) as object;
 
+describe("who enqueued", () => {
+  const bearer = { authorization: "Bearer token" };
+  const told = async (id: string): Promise<unknown> =>
+    (await call<{ story: { by: unknown }[] }>(`/jobs/${id}/timeline`)).body.story[0];
+  const post = async <Body>(path: string, json: object, headers = {}): Promise<Body> => {
+    const { status, body } = await call<Body>(path, { json, headers });
+    expect([status, body]).toEqual([200, body]);
+    return body;
+  };
+
+  test("is the caller, or whom the caller names; a program on this machine is nobody", async () => {
+    const job = { task: "plain", queue: "nobody" };
+    const byToken = await post<{ id: string }>("/jobs", job, bearer);
+    const named = await post<{ id: string }>("/jobs", { ...job, by: "ann" }, bearer);
+    const machine = await post<{ id: string }>("/jobs", job);
+    expect(await told(byToken.id)).toMatchObject({ by: "runbook", summary: expect.stringContaining("by runbook in") });
+    expect(await told(named.id)).toMatchObject({ by: "ann" });
+    expect(await told(machine.id)).toMatchObject({ by: null });
+  });
+
+  test("of the jobs of a flow and a batch too", async () => {
+    const job = { task: "plain", queue: "nobody" };
+    const flow = await post<{ jobs: Record<string, string> }>(
+      "/flows",
+      { jobs: { a: job, b: { ...job, after: ["a"], by: "bob" } }, by: "ann" },
+      bearer,
+    );
+    expect(await told(flow.jobs["a"] ?? "")).toMatchObject({ by: "ann" });
+    expect(await told(flow.jobs["b"] ?? "")).toMatchObject({ by: "bob" });
+    const batch = await post<{ ids: string[]; callback: string }>(
+      "/batches",
+      { ...job, inputs: [1], callback: job },
+      bearer,
+    );
+    expect(await told(batch.ids[0] ?? "")).toMatchObject({ by: "runbook" });
+    expect(await told(batch.callback)).toMatchObject({ by: "runbook" });
+  });
+});
+
 describe("POST /jobs/:id/cancel", () => {
   test("cancels a job that waits, with who and why", async () => {
     const id = await waiting();

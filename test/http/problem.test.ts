@@ -1,6 +1,6 @@
 import { Millrace, defineApp } from "millrace";
 import { beforeAll, describe, expect, test } from "vitest";
-import { useDatabase } from "../support/engine.ts";
+import { useDatabase, withinAMinute } from "../support/engine.ts";
 import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
@@ -44,6 +44,45 @@ describe("a problem", () => {
       code: "ROUTE_NOT_FOUND",
       action: expect.any(String),
       instance: "trace-1",
+    });
+  });
+
+  test.each([
+    ["POST", "/jobs", { task: "t", max_attempts: 0 }, "max_attempts must be"],
+    ["POST", "/jobs", { task: "t", run_at: "2027-01-01T00:00:00Z", delay: "1s" }, "Give delay or run_at, not both."],
+    ["POST", "/jobs", { task: "t", concurrency_key: "" }, "concurrency_key must be"],
+    ["POST", "/jobs", { task: "t", idempotencyKey: "", tags: [] }, "idempotencyKey must be"],
+    ["PATCH", "/api/queue/q/policy", { key_concurrency: -1 }, "key_concurrency must be"],
+    ["POST", "/api/bulk", { action: "retry", all: true, per_second: 0 }, "per_second must be"],
+    ["POST", "/api/bulk", { action: "retry", all: true, run_at: "2027-01-01T00:00:00Z" }, 'unknown option "run_at"'],
+    ["POST", "/api/bulk", { action: "retry", filter: { older_than: -1 } }, "older_than must be"],
+    // What stands in quotes is the caller's.
+    ["POST", "/jobs", { task: "t", queue: "noSuchName!" }, '"noSuchName!"'],
+    ["POST", "/jobs", { task: "t", maxAttempt: 1 }, 'Unknown field "maxAttempt"'],
+  ])("of %s %s with %j names fields as the API does", async (method, path, json, told) => {
+    const call = callerOf(createApi(mill, { log: recorder() }));
+    const { status, body } = await call<{ detail: string }>(path, { method, json });
+    expect([status, body.detail]).toEqual([400, expect.stringContaining(told)]);
+  });
+
+  test("of a queue that is full or takes less says which limit of its policy that is", async () => {
+    const call = callerOf(createApi(mill, { log: recorder() }));
+    await mill.policies.set("narrow", { maxPayloadBytes: 10 });
+    const { body } = await call("/jobs", { json: { task: "t", queue: "narrow", input: "x".repeat(20) } });
+    expect(body).toMatchObject({
+      code: "PAYLOAD_TOO_LARGE",
+      detail: "The input is 22 bytes of JSON; the queue's policy takes 10 (max_payload_bytes).",
+      action:
+        "Reduce the payload, or raise the limit that the message names: MILLRACE_MAX_PAYLOAD_BYTES, or max_payload_bytes of the queue's policy.",
+    });
+    await mill.policies.set("few", { maxEnqueuePerMinute: 1 });
+    await withinAMinute(mill, async () => {
+      await mill.enqueue("t", {}, { queue: "few" });
+      const full = await call("/jobs", { json: { task: "t", queue: "few" } });
+      expect(full.body).toMatchObject({
+        code: "ENQUEUE_RATE_EXCEEDED",
+        action: expect.stringContaining("raise the queue's max_enqueue_per_minute."),
+      });
     });
   });
 

@@ -1,6 +1,7 @@
 /** Queues that limit what may be enqueued: exact, all or none where jobs belong together, and every refusal on record. */
 import { describe, expect, test } from "vitest";
-import { task } from "millrace";
+import { type BulkFilter, type BulkOperation, type BulkOptions, type Millrace, task } from "millrace";
+import { moveByRules } from "../../src/jobs/move.ts";
 import { rowCounts, useDatabase, withinAMinute } from "../support/engine.ts";
 
 const file = useDatabase();
@@ -129,6 +130,85 @@ describe("large inputs", () => {
     const tries = Array.from({ length: 100 }, () => mill.enqueue(plain, "x".repeat(20)));
     await Promise.allSettled(tries);
     expect(await mill.policies.denials()).toHaveLength(20);
+  });
+});
+
+describe("a job that is moved", () => {
+  const moved = async (mill: Millrace, filter: BulkFilter, options: BulkOptions): Promise<BulkOperation> => {
+    const { id } = (await mill.bulk("move", filter, options)) as BulkOperation;
+    await using worker = mill.work({ queues: ["maintenance"] });
+    await mill.waitUntilFinished(id);
+    await worker.stop();
+    return mill.bulkOperation(id);
+  };
+
+  test("is measured by the queue it comes to, as if it were enqueued there; too large, it stays as it is", async () => {
+    await using mill = await file.open([plain]);
+    await mill.policies.set("small", { maxPayloadBytes: 20 });
+    const { id: fits } = await mill.enqueue(plain, { a: [1, 2, 3, 4, 5, 6] }); // 20 bytes, and more with spaces
+    const { id: large } = await mill.enqueue(plain, "x".repeat(20));
+    await mill.move(fits, "small");
+    await expect(mill.change(large, { queue: "small", priority: 5 })).rejects.toMatchObject({
+      code: "PAYLOAD_TOO_LARGE",
+    });
+    expect(await mill.job(large)).toMatchObject({ queue: "default", priority: 0, status: "waiting" });
+    expect(await mill.policies.denials({ queue: "small" })).toMatchObject([
+      { reason_code: "PAYLOAD_TOO_LARGE", details_json: { payload_bytes: 22, max_payload_bytes: 20 } },
+    ]);
+    // It is in that queue: other orders are not about its size.
+    await mill.policies.set("small", { maxPayloadBytes: 5 });
+    await mill.change(fits, { queue: "small", priority: 5 });
+    expect(await mill.job(fits)).toMatchObject({ queue: "small", priority: 5 });
+  });
+
+  test("counts among the jobs its new queue takes per minute, once it is there", async () => {
+    await using mill = await file.open([plain]);
+    await mill.policies.set("few", { maxEnqueuePerMinute: 2 });
+    await withinAMinute(mill, async () => {
+      const ids = await mill.enqueueMany(plain, [1, 2, 3]);
+      await mill.move(ids[0] as string, "few");
+      await mill.move(ids[0] as string, "few");
+      await mill.move(ids[1] as string, "few");
+      const refused = await mill.move(ids[2] as string, "few").catch((error: unknown) => error);
+      expect(refused).toMatchObject({ code: "ENQUEUE_RATE_EXCEEDED", retryAfterMs: expect.any(Number) });
+      await expect(mill.enqueue(plain, 4, { queue: "few" })).rejects.toMatchObject({ code: "ENQUEUE_RATE_EXCEEDED" });
+      expect((await mill.policies.denials({ queue: "few" })).map((one) => one.reason_code)).toEqual([
+        "ENQUEUE_RATE_EXCEEDED",
+        "ENQUEUE_RATE_EXCEEDED",
+      ]);
+      await mill.cancel(ids[2] as string);
+      await expect(mill.move(ids[2] as string, "few")).rejects.toMatchObject({ code: "JOB_STATE" });
+    });
+  });
+
+  test("among many leaves behind what is too large, and that is on record", async () => {
+    await using mill = await file.open([plain]);
+    await mill.policies.set("small", { maxPayloadBytes: 10 });
+    const ids = await mill.enqueueMany(plain, ["a", "x".repeat(100), "b"], { queue: "held" });
+    expect(await moved(mill, { queue: "held" }, { queue: "small" })).toMatchObject({
+      status: "completed",
+      lookedAt: 3,
+      changed: 2,
+    });
+    const queues = await Promise.all(ids.map(async (id) => (await mill.job(id))?.queue));
+    expect(queues).toEqual(["small", "held", "small"]);
+    expect(await mill.policies.denials({ queue: "small" })).toMatchObject([
+      { reason_code: "PAYLOAD_TOO_LARGE", details_json: { payload_bytes: 102, jobs: 1 } },
+    ]);
+  });
+
+  test("among many waits for the next minute when its queue is full, and leaves half of it to producers", async () => {
+    await using mill = await file.open([plain]);
+    await mill.policies.set("few", { maxEnqueuePerMinute: 4 });
+    await withinAMinute(mill, async () => {
+      const ids = await mill.enqueueMany(plain, [1, 2, 3]);
+      const setting = { channel: mill.channel, admission: mill.admission };
+      const queue = await mill.names.queues.id("few");
+      const signature = { by: null, reason: null };
+      const first = await mill.db.transaction((tx) => moveByRules(tx, setting, ids, "move", { queue }, signature, 0.5));
+      expect(first).toMatchObject({ lookedAt: 2, full: { code: "ENQUEUE_RATE_EXCEEDED" } });
+      expect([...first.ids].sort()).toEqual(ids.slice(0, 2));
+    });
   });
 });
 

@@ -57,12 +57,7 @@ describe("a job that is due and does not run", () => {
       because: "NO_WORKER",
       summary: 'No live worker serves task "plain" in queue "default"; none was ever seen.',
       whatNext: 'Start a worker that works on queue "default" and whose app defines task "plain".',
-      also: [
-        {
-          because: "IN_LINE",
-          summary: 'Next in line of queue "default".',
-        },
-      ],
+      also: [], // it is the next in line
       facts: expect.objectContaining({ workersRunning: 0, lastName: null }),
       attempts: 0,
       failedAttempts: 0,
@@ -138,9 +133,9 @@ describe("a job that is due and does not run", () => {
     const why = await mill.explain(id);
     expect(why).toMatchObject({ because: "SYSTEM_DRAINED", facts: { drainedBy: "ada" } });
     expect(why.summary).toMatch(sentence("The system is drained since <T> (<A>) by ada: no worker takes a job."));
-    expect(others(why)).toEqual(["NO_WORKER", "IN_LINE"]);
+    expect(others(why)).toEqual(["NO_WORKER"]);
     const worker = await StoreWorker.register(mill);
-    expect(others(await mill.explain(id))).toEqual(["IN_LINE"]);
+    expect(others(await mill.explain(id))).toEqual([]);
     expect(others(await mill.explain(later))).toEqual(["SYSTEM_DRAINED"]);
     await mill.registry.resume(worker.id);
     expect((await mill.explain(id)).because).toBe("IN_LINE");
@@ -159,7 +154,16 @@ describe("a job that is due and does not run", () => {
     expect(why.summary).toMatch(
       sentence('Queue "mail" was paused at <T> (<A>) by ada because provider is down: nothing of it starts.'),
     );
-    expect(others(why)).toEqual(["NO_WORKER", "IN_LINE"]);
+    expect(others(why)).toEqual(["NO_WORKER"]);
+  });
+
+  test("has others before it beside what holds it, which is told as well", async () => {
+    await using mill = await file.open([plain]);
+    const { id: first } = await mill.enqueue(plain, {});
+    const { id } = await mill.enqueue(plain, {});
+    expect((await mill.explain(id)).also).toEqual([
+      { because: "IN_LINE", summary: `2nd in line of queue "default", behind 1 job, the first ${first}.` },
+    ]);
   });
 
   test("went down with a worker and waits to be run alone", async () => {
@@ -180,6 +184,11 @@ describe("a job that is due and does not run", () => {
       attempts: 0, // lost in company: it counts for nothing
     });
     expect(why.suggestedAction).toContain("why the worker died");
+    await mill.db.query(sql`update millrace.pending set losses = 2`);
+    expect(await mill.explain(ids[0] as string)).toMatchObject({
+      summary: "It went down with a worker 2 times and waits to be run alone.",
+      facts: { losses: 2 },
+    });
   });
 });
 
@@ -226,6 +235,21 @@ describe("a job in line", () => {
         "Nothing: the queue finishes 2 jobs a second, so its turn comes in about 1 s. More workers, or a higher priority, make that sooner.",
       facts: { perSecond: 2, etaMs: 1_000 },
     });
+  });
+
+  test.each([
+    [12, "12 jobs a minute", "10 s"],
+    [1, "1 job a minute", "2 min"],
+  ])("of a queue that is slow, with %i jobs in the last minute, is told that", async (jobs, speed, eta) => {
+    await using mill = await file.open([plain]);
+    const worker = await StoreWorker.register(mill);
+    await mill.enqueueMany(plain, Array.from({ length: jobs }));
+    await worker.close(await worker.claim(jobs));
+    await mill.enqueue(plain, {});
+    const { id } = await mill.enqueue(plain, {});
+    expect((await mill.explain(id)).whatNext).toContain(
+      `the queue finishes ${speed}, so its turn comes in about ${eta}.`,
+    );
   });
 
   test("is next in line when nobody is before it", async () => {
@@ -287,7 +311,7 @@ describe("a job whose queue has limits", () => {
     expect(why.summary).toMatch(
       sentence(`Queue "narrow" is full: 2 of 2 jobs running, the longest ${ids[0]} since <T>.`),
     );
-    expect(others(why)).toEqual(["IN_LINE"]);
+    expect(others(why)).toEqual([]);
   });
 
   test("waits for a limit of its queue to be raised from nothing", async () => {
@@ -312,7 +336,7 @@ describe("a job whose queue has limits", () => {
     expect(await mill.explain(ids[3] as string)).toMatchObject({
       because: "KEY_FULL",
       summary: `Concurrency key "acme" has 3 of 3 jobs running: ${ids.slice(0, 3).join(", ")}.`,
-      also: [{ because: "IN_LINE" }],
+      also: [],
     });
     await mill.db.query(sql`update millrace.queue_policies set key_concurrency = 6`);
     await mill.db.query(sql`
@@ -374,7 +398,7 @@ describe("a job whose queue has limits", () => {
     const why = await mill.explain(last);
     expect(why).toMatchObject({ because: "THROTTLED", facts: { reasonCode: "RETRY_RATE_EXCEEDED" } });
     expect(why.summary).toMatch(sentence('Storm control holds queue "storm" until <T> (<A>): RETRY_RATE_EXCEEDED.'));
-    expect(others(why)).toEqual(["ATTEMPTS_LIMITED", "IN_LINE"]);
+    expect(others(why)).toEqual(["ATTEMPTS_LIMITED"]);
   });
 
   test("is in line like any other while there is room", async () => {
@@ -505,6 +529,17 @@ describe("a job that runs", () => {
     });
   });
 
+  test("on a worker nobody knows any more is told without its host", async () => {
+    await using mill = await file.open([plain]);
+    const worker = await StoreWorker.register(mill, "w7");
+    const { id } = await mill.enqueue(plain, {});
+    await worker.claim(1);
+    await mill.db.query(sql`delete from millrace.workers`);
+    const why = await mill.explain(id);
+    expect(why.summary).toMatch(sentence("Runs on worker unknown, attempt 1 of 25 since <T> (<A>)."));
+    expect(why.facts).toMatchObject({ host: null });
+  });
+
   test("in a batch may not have started", async () => {
     await using mill = await file.open([plain]);
     const worker = await StoreWorker.register(mill);
@@ -534,6 +569,9 @@ describe("a job that runs", () => {
     why = await mill.explain(id);
     expect(why.because).toBe("CANCEL_IGNORED");
     expect(why.summary).toMatch(/, and the task ignores it since .*\.$/);
+    expect(why.whatNext).toBe(
+      `Recycle its worker: \`millrace workers recycle ${worker.id}\`, or POST /api/workers/${worker.id}/recycle; only its end ends this run. Then let the task listen to its signal.`,
+    );
   });
 
   test.each([

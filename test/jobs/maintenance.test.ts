@@ -2,8 +2,9 @@
 import { describe, expect, test, vi } from "vitest";
 import { type Millrace, task } from "millrace";
 import { maintain, maintenanceSchedule } from "../../src/app/maintenance.ts";
+import { Tokens } from "../../src/access/tokens.ts";
 import { silent } from "../../src/core/log.ts";
-import { archive, prune, pruneCancelled, sweepUp } from "../../src/jobs/maintenance-store.ts";
+import { archive, prune, pruneCancelled, snoozesKept, sweepUp, trimSnoozes } from "../../src/jobs/maintenance-store.ts";
 import { sql } from "../../src/db/sql.ts";
 import { rowCounts, useDatabase } from "../support/engine.ts";
 import { StoreWorker } from "../support/store-worker.ts";
@@ -224,4 +225,52 @@ test("of workers, windows, counters and bulk operations too, a thousand go at a 
       sql`select (select count(*)::int from millrace.workers) as workers, (select count(*)::int from millrace.bulk_operations) as bulk`,
     ),
   ).toEqual([{ workers: 1, bulk: 1 }]);
+});
+
+test("of a job that is put off again and again the newest thousand snoozes are kept, and all it went through otherwise", async () => {
+  await using mill = await file.open([plain]);
+  const { id } = await mill.enqueue(plain, {});
+  const { id: other } = await mill.enqueue(plain, {});
+  const ended = (job: string, outcome: string, count: number) =>
+    mill.db.query(sql`
+      insert into millrace.attempts (job_id, queue, attempt, outcome, finished_at, retry_at)
+      select ${job}::uuid, 1, 1, ${outcome}::text, now() - interval '1 hour' + n * interval '1 second', now() + n * interval '1 second'
+      from generate_series(1, ${count}::int) n`);
+  await ended(id, "failed", 3);
+  await ended(id, "snoozed", snoozesKept + 1_200);
+  await ended(other, "snoozed", snoozesKept);
+  const left = (job: string) =>
+    mill.db.query(sql`
+      select outcome, count(*)::int as n, max(retry_at) = (select max(retry_at) from millrace.attempts where job_id = ${job}::uuid) as newest
+      from millrace.attempts where job_id = ${job}::uuid group by outcome order by outcome`);
+  const before = await left(id);
+  expect(before).toMatchObject([{ n: 3 }, { n: 2_200 }]);
+  expect(await trimSnoozes(mill.db)).toBe(1_000);
+  expect(await trimSnoozes(mill.db)).toBe(200);
+  expect(await trimSnoozes(mill.db)).toBe(0);
+  expect(await left(id)).toEqual([
+    { outcome: "failed", n: 3, newest: false },
+    { outcome: "snoozed", n: snoozesKept, newest: true },
+  ]);
+  expect(await left(other)).toMatchObject([{ n: snoozesKept }]);
+});
+
+test("tokens that were revoked or expired go with the audit of their time; those that count stay", async () => {
+  await using mill = await file.open([plain]);
+  const tokens = new Tokens(mill.db, []);
+  const made = async (name: string, ended: object): Promise<void> => {
+    const { id } = await tokens.create({ name, role: "viewer" });
+    const { revoked = null, expires = null } = ended as { revoked?: number; expires?: number };
+    await mill.db.query(sql`
+      update millrace.api_tokens set revoked_at = now() - ${revoked}::int * interval '1 day', expires_at = now() - ${expires}::int * interval '1 day' where id = ${id}`);
+  };
+  await made("old", { revoked: 401 });
+  await made("past", { expires: 401, revoked: 10 });
+  await made("revoked lately", { revoked: 399 });
+  await made("for ever", {});
+  await made("to come", { expires: -30 });
+  const settings = { everyMs: 60_000, archiveAfterMs: dayMs, pruneAfterMs: dayMs, keepFailedMs: dayMs };
+  await maintain(mill.db, settings, silent, new AbortController().signal);
+  const rows = await mill.db.query<{ name: string }>(sql`select name from millrace.api_tokens order by name`);
+  expect(rows.map(({ name }) => name)).toEqual(["for ever", "revoked lately", "to come"]);
 });

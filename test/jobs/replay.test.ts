@@ -52,7 +52,9 @@ describe("a replay", () => {
     );
     const fresh = await mill.replay(id, { by: "ann", reason: "lost in the post" });
     expect(fresh).toEqual({ id: expect.any(String), replayOf: id });
-    expect(await stored(mill, fresh.id)).toEqual({ ...((await stored(mill, id)) as object), replay_of: id });
+    const old = (await stored(mill, id)) as { options: object };
+    const options = { ...old.options, by: "ann", reason: "lost in the post" };
+    expect(await stored(mill, fresh.id)).toEqual({ ...old, options, replay_of: id });
     expect(await mill.job(fresh.id)).toMatchObject({ status: "waiting", attempt: 1, replayOf: id, queue: "north" });
     expect(await places(mill.db)).toEqual({ [id]: "pending", [fresh.id]: "pending" });
     expect(await operations(mill, id)).toEqual([{ action: "replay", by: "ann", reason: "lost in the post" }]);

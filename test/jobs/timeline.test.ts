@@ -41,9 +41,12 @@ test("a job that only waits was enqueued, and that is all", async () => {
         at: job.createdAt,
         summary: 'Enqueued in queue "mail" for task "plain".',
         queue: "mail",
+        priority: 0,
         task: "plain",
         runAt: job.runAt,
         replayOf: null,
+        by: null,
+        reason: null,
         schedule: null,
         needs: null,
         neededBy: null,
@@ -191,6 +194,149 @@ test("a replay names its origin, and the origin its replays, archived or not", a
   const [enqueued] = (await mill.timeline(first)).story;
   expect(enqueued).toMatchObject({ kind: "Enqueued", replayOf: origin });
   expect(enqueued?.summary).toContain(`a replay of ${origin}`);
+});
+
+test.each([
+  [9_999, "9999 jobs need it."],
+  [10_000, "10000 jobs or more need it."],
+])("of %i jobs that need one, the timeline says how far they were counted", (count, told) => {
+  const body = { queue: "default", priority: 0, needed_by: { count, first: [] } };
+  const row: HistoryRow = { told: "enqueued", at: new Date(), atUs: 0, id: "1", body };
+  expect(timelineOf({ lastErrorCode: null } as Job, [row]).story[0]?.summary).toContain(told);
+});
+
+describe("a job that was put elsewhere", () => {
+  test("was enqueued where it was enqueued, and each order says what it changed", async () => {
+    await using mill = await file.open([plain]);
+    const { id } = await mill.enqueue(plain, {}, { delay: "1h", priority: 1 });
+    const due = (await mill.job(id))?.runAt;
+    await mill.change(id, { queue: "newq", priority: 5, by: "ada", reason: "in a hurry" });
+    await mill.move(id, "third");
+    await mill.reschedule(id, "2h");
+    await mill.move(id, "third");
+    const told = await mill.timeline(id);
+    expect(told.queue).toBe("third");
+    expect(summaries(told)).toEqual([
+      'Enqueued in queue "default" with priority 1 for task "plain", to run at <T>.',
+      'Operator action "change" by ada because in a hurry, from queue "default" to "newq", from priority 1 to 5.',
+      'Operator action "move", from queue "newq" to "third".',
+      'Operator action "reschedule", due at <T>.',
+      'Operator action "move".',
+    ]);
+    expect(told.story[0]).toMatchObject({ queue: "default", priority: 1 });
+    expect(told.story.slice(1).map((entry) => entry.kind === "Operation" && entry.changes)).toEqual([
+      { queue: { from: "default", to: "newq" }, priority: { from: 1, to: 5 } },
+      { queue: { from: "newq", to: "third" } },
+      { runAt: { from: due, to: (await mill.job(id))?.runAt } },
+      {},
+    ]);
+  });
+
+  test("by a bulk operation tells it too", async () => {
+    await using mill = await file.open([plain]);
+    const { id } = await mill.enqueue(plain, {}, { queue: "held" });
+    await using worker = mill.work({ queues: ["maintenance"] });
+    const move = await mill.bulk("move", { queue: "held" }, { queue: "newq", by: "ada" });
+    await mill.waitUntilFinished(move.id);
+    const raise = await mill.bulk("reprioritise", { ids: [id] }, { priority: 7 });
+    await mill.waitUntilFinished(raise.id);
+    await worker.stop();
+    expect(summaries(await mill.timeline(id))).toEqual([
+      'Enqueued in queue "held" for task "plain".',
+      'Operator action "move" by ada, from queue "held" to "newq".',
+      'Operator action "reprioritise", from priority 0 to 7.',
+    ]);
+  });
+
+  test("before orders said what they changed, tells its time as they did", () => {
+    const at = new Date("2027-01-01T00:00:00Z");
+    const body = { action: "move", run_at: "2027-01-01T01:00:00Z", details: null };
+    const row: HistoryRow = { told: "operation", at, atUs: 0, id: "1", body };
+    expect(timelineOf({ lastErrorCode: null } as Job, [row]).story[0]).toMatchObject({
+      changes: null,
+      summary: 'Operator action "move", due at 2027-01-01T01:00:00Z.',
+    });
+  });
+});
+
+describe("who enqueued", () => {
+  const first = async (mill: Millrace, id: string): Promise<unknown> => (await mill.timeline(id)).story[0];
+
+  test("is told of a job, of jobs together and of those of a flow, and nothing is kept where nobody says so", async () => {
+    await using mill = await file.open([plain]);
+    const { id } = await mill.enqueue(plain, {}, { by: "ada" });
+    const [one = ""] = await mill.enqueueMany(plain, [{}], { by: "bob", timeout: "1m" });
+    const { jobs } = await mill.enqueueFlow({
+      jobs: { a: { task: plain, by: "cyd" }, b: { task: plain, after: ["a"], by: "dan" } },
+    });
+    expect(await first(mill, id)).toMatchObject({
+      by: "ada",
+      reason: null,
+      summary: 'Enqueued by ada in queue "default" for task "plain".',
+    });
+    expect(await first(mill, one)).toMatchObject({ by: "bob" });
+    expect(await first(mill, jobs.a)).toMatchObject({ by: "cyd" });
+    expect(await first(mill, jobs.b)).toMatchObject({ by: "dan" });
+    const unsigned = await mill.enqueue(plain, {});
+    const [stored] = await mill.db.query(sql`select options from millrace.jobs where id = ${unsigned.id}::uuid`);
+    expect(stored).toEqual({ options: null });
+    await expect(mill.enqueue(plain, {}, { by: "x".repeat(201) })).rejects.toMatchObject({ code: "OPTION_INVALID" });
+  });
+
+  test("calls of different people at once all go in, by the rules of their queue", async () => {
+    await using mill = await file.open([plain]);
+    const names = ["ada", undefined, "bob", undefined];
+    const enqueue = (queue: string): Promise<{ id: string }[]> =>
+      Promise.all(names.map((by) => mill.enqueue(plain, {}, { queue, ...(by === undefined ? {} : { by }) })));
+    await mill.policies.set("guarded", { maxEnqueuePerMinute: 100 });
+    for (const queue of ["free", "guarded"])
+      for (const [i, { id }] of (await enqueue(queue)).entries())
+        expect(await first(mill, id)).toMatchObject({ queue, by: names[i] ?? null });
+  });
+
+  test("a replay says who replayed it and why, and not who enqueued its origin", async () => {
+    await using mill = await file.open([plain]);
+    const { id: origin } = await mill.enqueue(plain, {}, { by: "ada", timeout: "1m" });
+    const { id } = await mill.replay(origin, { by: "bob", reason: "lost mail." });
+    expect(await first(mill, id)).toMatchObject({
+      by: "bob",
+      reason: "lost mail.",
+      summary: `Enqueued in queue "default" for task "plain", a replay of ${origin} by bob because lost mail.`,
+    });
+    const { id: unsigned } = await mill.replay(id);
+    expect(await first(mill, unsigned)).toMatchObject({ by: null, reason: null, replayOf: id });
+    const [stored] = await mill.db.query(sql`select options from millrace.jobs where id = ${unsigned}::uuid`);
+    expect(stored).toEqual({ options: { timeout_ms: 60_000 } });
+  });
+
+  test("whoever puts a debounced job off is told too", async () => {
+    await using mill = await file.open([plain]);
+    const debounce = { key: "k", wait: "1h" } as const;
+    const { id } = await mill.enqueue(plain, {}, { debounce, by: "ada" });
+    await mill.enqueue(plain, {}, { debounce, by: "bob" });
+    expect(summaries(await mill.timeline(id))).toEqual([
+      'Enqueued by ada in queue "default" for task "plain", to run at <T>.',
+      "Put off: enqueued again under its key by bob, due at <T>.",
+    ]);
+  });
+
+  test("of a run of a schedule by hand, at once or queued behind another", async () => {
+    await using mill = await file.open([plain]);
+    await mill.schedules.create({ name: "s", task: plain, every: "1h", overlap: "queue" });
+    const ran = await mill.schedules.runNow("s", { by: "ada", reason: "asked by mail" });
+    expect(await first(mill, ran.jobId ?? "")).toMatchObject({
+      by: "ada",
+      summary: expect.stringMatching(
+        /^Enqueued by schedule "s" for \S+, run by ada because asked by mail, in queue "default"/,
+      ) as string,
+    });
+    await mill.schedules.runNow("s", { by: "bob" });
+    await using worker = mill.work();
+    await expect.poll(async () => (await mill.schedules.runs("s")).map(({ jobId }) => jobId)).not.toContain(null);
+    const queued = (await mill.schedules.runs("s")).find(({ jobId }) => jobId !== ran.jobId);
+    expect(await first(mill, queued?.jobId ?? "")).toMatchObject({ by: "bob", schedule: { name: "s" } });
+    await worker.stop();
+  });
 });
 
 test("an archived job answers as before, and says that it is archived", async () => {
