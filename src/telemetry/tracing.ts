@@ -1,6 +1,7 @@
 /**
  * Spans for jobs, by the messaging conventions of OpenTelemetry: `send <queue>` around enqueueing, `wait <queue>` from when a job is due
- * until it starts, `process <task>` around a run. On where `@opentelemetry/api` is installed and a tracer provider is registered; otherwise nothing is made, and a job stays what it was.
+ * until it starts, `process <task>` around a run. On where `@opentelemetry/api` is installed and a tracer provider is registered;
+ * otherwise nothing is made, and a job stays what it was.
  */
 import type { Context, Span, Tracer } from "@opentelemetry/api";
 import type { Log } from "../core/log.ts";
