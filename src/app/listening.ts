@@ -1,4 +1,4 @@
-/** Hearing what happens to jobs, queues and workers, whoever does it and wherever. `Millrace` has these verbs. */
+/** Hearing what happens to jobs, queues, workers and schedules, whoever does it and wherever. `Millrace` has these verbs. */
 import type { Database } from "../db/database.ts";
 import { type EventListener, Events, type Listening, type StreamOptions } from "../events/events.ts";
 import type { EventStream } from "../events/stream.ts";

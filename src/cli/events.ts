@@ -12,7 +12,7 @@ const retryPauseMaxMs = 5_000;
 const longest = 500;
 
 export const events = command({
-  meta: { name: "events", description: "Show what happens to jobs, queues and workers, as it happens" },
+  meta: { name: "events", description: "Show what happens to jobs, queues, workers and schedules, as it happens" },
   args: {
     queue: { type: "string", description: "Only what happens in this queue" },
     type: { type: "string", valueHint: "a,b.*", description: "Only events of these types, or groups of them" },

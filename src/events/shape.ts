@@ -74,6 +74,7 @@ export function audited({ id: row, at, by, action, subject, details }: AuditRow)
   if (type === "audit.noted") return { ...base, type };
   if (kind === "queue") return { ...base, type, queue: name } as MillraceEvent;
   if (kind === "worker") return { ...base, type, workerId: Number(name) } as MillraceEvent;
+  if (kind === "schedule") return { ...base, type, schedule: name } as MillraceEvent;
   return { ...base, type } as MillraceEvent;
 }
 

@@ -30,7 +30,8 @@ interface Fields {
   readonly action: string;
   readonly by: string | null;
   readonly reason: string | null;
-  /** `queue:<name>`, `worker:<id>`, `bulk:<id>`, … */
+  readonly schedule: string;
+  /** `queue:<name>`, `worker:<id>`, `schedule:<name>`, `bulk:<id>`, … */
   readonly subject: string;
   readonly details: unknown;
   readonly reasonCode: string;
@@ -104,6 +105,12 @@ export const eventTypes = {
   "worker.resumed": { from: "audit", fields: ["workerId", ...auditFields] },
   "worker.resized": { from: "audit", fields: ["workerId", ...auditFields] },
   "worker.recycled": { from: "audit", fields: ["workerId", ...auditFields] },
+  // Schedules
+  "schedule.created": { from: "audit", fields: ["schedule", ...auditFields] },
+  "schedule.changed": { from: "audit", fields: ["schedule", ...auditFields] },
+  "schedule.paused": { from: "audit", fields: ["schedule", ...auditFields] },
+  "schedule.resumed": { from: "audit", fields: ["schedule", ...auditFields] },
+  "schedule.deleted": { from: "audit", fields: ["schedule", ...auditFields] },
   // Many jobs at once, and whatever else people do
   "bulk.started": { from: "audit", fields: auditFields },
   "bulk.stopped": { from: "audit", fields: auditFields },
@@ -155,6 +162,15 @@ export const auditTypes: Readonly<Record<string, EventType>> = {
   "worker resume": "worker.resumed",
   "worker concurrency": "worker.resized",
   "worker recycle": "worker.recycled",
+  "schedule schedule.created": "schedule.created",
+  "schedule schedule.changed": "schedule.changed",
+  "schedule schedule.defined": "schedule.changed",
+  "schedule schedule.reset": "schedule.changed",
+  "schedule schedule.retired": "schedule.changed",
+  "schedule schedule.set_back": "schedule.changed",
+  "schedule schedule.paused": "schedule.paused",
+  "schedule schedule.resumed": "schedule.resumed",
+  "schedule schedule.deleted": "schedule.deleted",
   "bulk bulk.start": "bulk.started",
   "bulk bulk.stop": "bulk.stopped",
 };

@@ -8,7 +8,7 @@
  */
 import type { Database, Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
-import type { ClaimedRow } from "./claim-store.ts";
+import { type ClaimedRow, claimedOptions } from "./claim-store.ts";
 
 export interface CarefulWanted {
   /** Ids for `limit` new leases, one after another from this one; see `leaseId`. */
@@ -233,7 +233,7 @@ async function take(tx: Executor, want: CarefulWanted, room: number): Promise<Om
     ),
     chosen as materialized (select * from candidates order by round, turn limit ${room}::int),
     held as materialized ( -- somebody may be cancelling or moving one this moment. limit 1: one probe per job, whatever is believed of chosen
-      select c.key, c.round, c.turn, p.* from chosen c cross join lateral (
+      select c.key, c.round, c.turn, c.run_at, p.* from chosen c cross join lateral (
         select ctid as place, job_id, attempt, losses from millrace.pending p
         where p.line = c.line and p.rank = c.rank and p.run_at = c.run_at and p.job_id = c.job_id limit 1 for update
       ) p
@@ -272,8 +272,9 @@ async function take(tx: Executor, want: CarefulWanted, room: number): Promise<Om
       update millrace.queues set last_key = (select key from numbered order by round desc, turn desc limit 1)
       where id = ${queue}::int and exists (select from numbered where key <> '')
     )
-    select numbered.n::int, numbered.job_id::text, j.task, j.input::text, numbered.attempt::int, j.max_attempts::int, j.options::text, numbered.losses::int
-    from numbered left join lateral (select task, input, max_attempts, options from millrace.jobs where id = numbered.job_id limit 1) j on true
+    select numbered.n::int, numbered.job_id::text, j.task, j.input::text, numbered.attempt::int, j.max_attempts::int,
+           ${claimedOptions(sql`numbered.run_at`)}, numbered.losses::int
+    from numbered left join lateral (select task, input, max_attempts, options, created_at from millrace.jobs where id = numbered.job_id limit 1) j on true
     union all
     select -1, null, 0, (
       select ceil(extract(epoch from min(later.at) - now()) * 1000)::text from (

@@ -7,6 +7,7 @@
  */
 import type { Database, Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, join, sql } from "../db/sql.ts";
+import type { StoredJobOptions } from "./enqueue-store.ts";
 
 /** Where the scan of one (queue, rank) starts: nothing before it was left waiting when it was last looked at. */
 export interface LaneMark {
@@ -56,6 +57,20 @@ export type ClaimedRow = readonly [
   maxAttempts: number,
   options: string | null,
 ];
+
+/** The options of a claimed job. */
+export interface ClaimedOptions extends StoredJobOptions {
+  /** Only of a job that is part of a trace: ms from its enqueue until it was due, and from then until it was claimed. */
+  readonly delay_ms?: number;
+  readonly waited_ms?: number;
+}
+
+/** For a job `j` that was due at `runAt`. One without a trace, which is most of them, costs a look whether it has options. */
+export const claimedOptions = (runAt: Sql): Sql => sql`
+  case when j.options ? 'trace' then j.options || jsonb_build_object(
+    'delay_ms', greatest(extract(epoch from ${runAt} - j.created_at) * 1000, 0),
+    'waited_ms', extract(epoch from now() - greatest(${runAt}, j.created_at)) * 1000
+  ) else j.options end::text`;
 
 export interface Turn {
   /** False when a lease was to be closed and was no longer ours. */
@@ -120,9 +135,10 @@ function claiming({ lease, worker, queue, lanes, tasks, limit }: Wanted): Sql {
 
 /** Jobs by number; the last of each rank as number 0. */
 const claimedJobs: Sql = sql`
-  select numbered.n::int, job_id::text, j.task, j.input::text, numbered.attempt::int, j.max_attempts::int, j.options::text
+  select numbered.n::int, job_id::text, j.task, j.input::text, numbered.attempt::int, j.max_attempts::int,
+         ${claimedOptions(sql`numbered.run_at`)}
   from numbered left join lateral ( -- limit 1: one probe per job, whatever the planner believes about either side
-    select task, input, max_attempts, options from millrace.jobs where id = numbered.job_id limit 1
+    select task, input, max_attempts, options, created_at from millrace.jobs where id = numbered.job_id limit 1
   ) j on true
   union all
   select 0, job_id::text, rank::int, run_at::text, 0, 0, null from numbered where next_rank is distinct from rank
@@ -250,7 +266,7 @@ export async function claimSuspect(
     with suspect as materialized (
       select p.*, (select name from millrace.queues where id = p.queue) as queue_name
       from ( -- sorted and locked in here, for the same reason as above
-        select ctid as place, abs(line) as queue, job_id, attempt, losses from millrace.pending
+        select ctid as place, abs(line) as queue, run_at, job_id, attempt, losses from millrace.pending
         where losses > 0 and run_at <= now()
           and (${ownQueues}::int[] is null or abs(line) = any (${ownQueues}::int[])) and (${ownTasks}::int[] is null or task = any (${ownTasks}::int[]))
         order by run_at for update skip locked
@@ -263,9 +279,10 @@ export async function claimSuspect(
       insert into millrace.leases (id, queue, worker, job_ids, attempts)
       select ${lease}::bigint, queue, ${worker}::int, array[job_id], array[attempt] from suspect
     )
-    select s.queue, s.queue_name, s.losses::int, s.job_id::text, j.task, j.input::text, s.attempt::int, j.max_attempts::int, j.options::text
+    select s.queue, s.queue_name, s.losses::int, s.job_id::text, j.task, j.input::text, s.attempt::int, j.max_attempts::int,
+           ${claimedOptions(sql`s.run_at`)}
     from suspect s left join lateral (
-      select task, input, max_attempts, options from millrace.jobs where id = s.job_id limit 1
+      select task, input, max_attempts, options, created_at from millrace.jobs where id = s.job_id limit 1
     ) j on true
     union all
     (select p.queue, '', 0, null, 0, '', 0, 0, null

@@ -5,9 +5,8 @@ import { storableJson } from "../core/json.ts";
 import type { Log } from "../core/log.ts";
 import { type BackoffRule, Snooze, readFailure, retryDelayMs } from "../core/retry.ts";
 import type { ForeignTransaction } from "../db/database.ts";
-import type { ClaimedRow } from "./claim-store.ts";
+import type { ClaimedOptions, ClaimedRow } from "./claim-store.ts";
 import type { Dependency } from "./dependencies-store.ts";
-import type { StoredJobOptions } from "./enqueue-store.ts";
 import type { JobContext } from "./context.ts";
 import type { Lease } from "./ledger.ts";
 import { type Notes, taskLog } from "./notes.ts";
@@ -47,7 +46,7 @@ export class RunningJob implements JobContext {
   readonly definition: AnyTask | undefined;
   readonly #host: Host;
   readonly #inputText: string;
-  readonly #options: StoredJobOptions | undefined;
+  readonly #options: ClaimedOptions | undefined;
   #input: unknown;
   #abort: AbortController | undefined;
   #steps: Steps<ForeignTransaction> | undefined;
@@ -77,7 +76,7 @@ export class RunningJob implements JobContext {
     this.#inputText = row[3];
     this.attempt = row[4];
     this.maxAttempts = row[5];
-    this.#options = row[6] === null ? undefined : (JSON.parse(row[6]) as StoredJobOptions);
+    this.#options = row[6] === null ? undefined : (JSON.parse(row[6]) as ClaimedOptions);
     this.lease = lease;
     this.definition = definition;
     this.#host = host;
@@ -89,8 +88,8 @@ export class RunningJob implements JobContext {
     if (tracing === undefined || !tracing.on) return this.#execute();
     const { id, task, queue, attempt } = this;
     const heldMs = this.startedAt - this.lease.claimedAt;
-    const trace = this.#options?.trace;
-    this.span = tracing.process({ id, task, queue, attempt, worker, heldMs, trace });
+    const { trace, waited_ms: waitedMs = 0, delay_ms: delayMs = 0 } = this.#options ?? {};
+    this.span = tracing.process({ id, task, queue, attempt, worker, heldMs, waitedMs, delayMs, trace });
     return this.span.within(() => this.#execute());
   }
 

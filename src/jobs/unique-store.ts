@@ -24,7 +24,7 @@ export async function takeKey(tx: Executor, channel: string, job: NewJob, rule: 
     insert into millrace.unique_keys as k (task, key, job_id, until)
     values (${job.task}::int, ${rule.key}, ${job.id}::uuid, ${until})
     on conflict (task, key) do update set key = k.key
-    returning job_id::text as holder, coalesce(until < now(), false) as expired,
+    returning job_id::text as holder, coalesce(until <= now(), false) as expired,
       greatest(least(${waitMs}::float8, extract(epoch from since - now()) * 1000 + ${maxWaitMs}::float8), 0)::float8 as "waitMs"`);
   if (row === undefined || row.holder === job.id) return job.id;
   const { holder } = row;

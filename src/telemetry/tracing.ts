@@ -1,6 +1,7 @@
 /**
- * Spans for jobs, by the messaging conventions of OpenTelemetry: `send <queue>` around enqueueing, `process <task>` around a run. On
- * where `@opentelemetry/api` is installed and a tracer provider is registered; otherwise nothing is made, and a job stays what it was.
+ * Spans for jobs, by the messaging conventions of OpenTelemetry: `send <queue>` around enqueueing, `wait <queue>` from when a job is due
+ * until it starts, `process <task>` around a run. On where `@opentelemetry/api` is installed and a tracer provider is registered;
+ * otherwise nothing is made, and a job stays what it was.
  */
 import type { Context, Span, Tracer } from "@opentelemetry/api";
 import type { Log } from "../core/log.ts";
@@ -15,6 +16,9 @@ export interface RunFacts {
   readonly worker: string;
   /** Milliseconds since its worker claimed it. */
   readonly heldMs: number;
+  /** Of one with a trace: milliseconds from its enqueue until it was due, and from then until it was claimed. */
+  readonly delayMs: number;
+  readonly waitedMs: number;
   readonly trace: StoredTrace | undefined;
 }
 
@@ -113,12 +117,17 @@ export class Tracing {
     }
   }
 
-  /** A span `process <task>`, within the trace the job was enqueued in; a trace of its own for a job without one. */
-  process({ id, task, queue, attempt, worker, heldMs, trace: stored }: RunFacts): RunSpan {
+  /**
+   * A span `process <task>`, within the trace the job was enqueued in, and one that tells how it waited; a trace of its own for a job
+   * without one.
+   */
+  process(facts: RunFacts): RunSpan {
+    const { id, task, queue, attempt, worker, heldMs, trace: stored } = facts;
     const { ROOT_CONTEXT, SpanKind, context, trace } = this.#api;
     const sender = stored === undefined ? undefined : readTrace(this.#api, stored);
     // Never what happens to be active here: a run may be started from the end of another.
     const parent = sender === undefined ? ROOT_CONTEXT : trace.setSpanContext(ROOT_CONTEXT, sender);
+    if (sender !== undefined) this.#wait(facts, parent);
     const span = this.#tracer.startSpan(
       `process ${task}`,
       {
@@ -152,6 +161,23 @@ export class Tracing {
       within: (work) => context.with(active, work),
       end: (how) => this.#end(span, how),
     };
+  }
+
+  /** Told when it is over: until then nobody knows of it but the database. */
+  #wait({ id, task, queue, attempt, heldMs, waitedMs, delayMs }: RunFacts, sender: Context): void {
+    const end = this.#now();
+    // Dates: some SDKs take a number of before this process began for one of performance.now().
+    const startTime = new Date(end - Math.max(0, waitedMs + heldMs));
+    const attributes = {
+      ...system,
+      "messaging.operation.name": "wait",
+      "messaging.destination.name": queue,
+      "messaging.message.id": id,
+      "millrace.task": task,
+      "millrace.attempt": attempt,
+      "millrace.delay_ms": Math.round(delayMs),
+    };
+    this.#tracer.startSpan(`wait ${queue}`, { startTime, attributes }, sender).end(new Date(end));
   }
 
   #end(span: Span, { outcome, code, message, thrown }: RunEnd): void {

@@ -19,15 +19,20 @@ create function millrace_clock.whole_run_at() returns trigger language plpgsql a
   $$ begin new.run_at := date_trunc('milliseconds', new.run_at); return new; end $$;
 create function millrace_clock.whole_retry_at() returns trigger language plpgsql as
   $$ begin new.retry_at := date_trunc('milliseconds', new.retry_at); return new; end $$;
+create function millrace_clock.whole_until() returns trigger language plpgsql as
+  $$ begin new.until := date_trunc('milliseconds', new.until); return new; end $$;
 `;
 
-/** On every table that says when something is due; the same time stands in several, and must be the same in all. */
+/**
+ * On every table that says when something is due; the same time stands in several, and must be the same in all: a job that wakes before
+ * the step it sleeps in is over is put off again.
+ */
 const triggers = `
 do $$ declare c record; begin
   for c in
     select n.nspname as schema, t.relname as name, a.attname as field
     from pg_attribute a join pg_class t on t.oid = a.attrelid join pg_namespace n on n.oid = t.relnamespace
-    where n.nspname = 'millrace' and t.relkind = 'r' and a.attname in ('run_at', 'retry_at') and not a.attisdropped
+    where n.nspname = 'millrace' and t.relkind = 'r' and a.attname in ('run_at', 'retry_at', 'until') and not a.attisdropped
   loop
     execute format('create trigger whole_time before insert or update on %I.%I for each row when (new.%I is not null) execute function millrace_clock.whole_%s()',
       c.schema, c.name, c.field, c.field);

@@ -1,6 +1,6 @@
 /** Events: what is told, when, and that nothing is told but by reading. */
 import { describe, expect, test, vi } from "vitest";
-import { type EventStream, type Millrace, type MillraceEvent, task } from "millrace";
+import { type EventStream, type Millrace, type MillraceEvent, schedule, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
 import { recorder } from "../http/caller.ts";
 import { gate, tally, useDatabase } from "../support/engine.ts";
@@ -106,6 +106,43 @@ describe("a stream", () => {
     });
     expect(heard.find(({ type }) => type === "job.cancelled")).toMatchObject({ jobId: id, queue: "slow" });
     expect(heard.find(({ type }) => type === "worker.drained")).toMatchObject({ by: "ada" });
+  });
+
+  test("tells what becomes of schedules", async () => {
+    await using mill = await file.open([ok]);
+    const { heard, count } = await follow(mill, { type: "schedule.*" });
+    const { schedules } = mill;
+    await schedules.create({ name: "nightly", task: "ok", cron: "30 2 * * *" }, { by: "ada" });
+    await schedules.update("nightly", { cron: "0 3 * * *" }, { by: "ada" });
+    await schedules.pause("nightly", { by: "ada", reason: "deploy" });
+    await schedules.resume("nightly", { by: "bob" });
+    await schedules.delete("nightly", { by: "bob" });
+    await count("schedule.deleted", 1);
+    const about = { subject: "schedule:nightly", schedule: "nightly" };
+    expect(heard).toMatchObject([
+      { type: "schedule.created", ...about, by: "ada", details: { spec: { task: "ok", cron: "30 2 * * *" } } },
+      { type: "schedule.changed", ...about, action: "schedule.changed", by: "ada", details: { cron: "0 3 * * *" } },
+      { type: "schedule.paused", ...about, by: "ada", details: { reason: "deploy" } },
+      { type: "schedule.resumed", ...about, by: "bob" },
+      { type: "schedule.deleted", ...about, by: "bob" },
+    ]);
+  });
+
+  test("tells what code does to a schedule as a change of it, and by whom: nobody", async () => {
+    await using mill = await file.open([ok]);
+    const { heard, count } = await follow(mill, { type: "schedule.*" });
+    const define = (name: string, cron: string) =>
+      mill.schedules.define([{ source: "code", schedules: [schedule({ name, task: ok, cron })] }], { alone: true });
+    await define("nightly", "30 2 * * *");
+    await define("nightly", "0 3 * * *");
+    await define("daily", "0 3 * * *");
+    await count("schedule.changed", 2);
+    expect(heard).toMatchObject([
+      { type: "schedule.created", schedule: "nightly", by: null },
+      { type: "schedule.changed", schedule: "nightly", action: "schedule.defined", by: null },
+      { type: "schedule.created", schedule: "daily", by: null },
+      { type: "schedule.changed", schedule: "nightly", action: "schedule.retired", by: null },
+    ]);
   });
 
   test("takes only what matches its filter", async () => {

@@ -52,6 +52,8 @@ const until = (name: string, count = 1) =>
     return spans(name);
   }, patience);
 
+const ms = ([seconds, nanos]: [number, number] = [0, 0]): number => seconds * 1e3 + nanos / 1e6;
+
 /** Runs `work` within a span, as a request handler would. */
 async function request<Result>(work: () => Promise<Result>): Promise<{ result: Result; span: ReadableSpan }> {
   return trace.getTracer("web").startActiveSpan("request", async (span) => {
@@ -101,6 +103,22 @@ describe("a job enqueued within a span", () => {
         "millrace.waited_ms": expect.any(Number) as number,
       },
     });
+    const [wait] = spans("wait mail");
+    expect(wait).toMatchObject({
+      kind: SpanKind.INTERNAL,
+      parentSpanContext: { spanId: send?.spanContext().spanId },
+      status: { code: SpanStatusCode.UNSET },
+      attributes: {
+        "messaging.system": "millrace",
+        "messaging.operation.name": "wait",
+        "messaging.destination.name": "mail",
+        "messaging.message.id": job.id,
+        "millrace.task": "own",
+        "millrace.attempt": 1,
+        "millrace.delay_ms": 0,
+      },
+    });
+    expect(ms(wait?.endTime)).toBeLessThanOrEqual(ms(process?.startTime) + 1);
     expect(mine?.parentSpanContext?.spanId).toBe(process?.spanContext().spanId);
     expect(new Set(exporter.getFinishedSpans().map((span) => span.spanContext().traceId)).size).toBe(1);
   });
@@ -136,6 +154,10 @@ describe("a job enqueued within a span", () => {
     });
     expect(second).toMatchObject({ attributes: { "millrace.attempt": 2, "millrace.outcome": "succeeded" } });
     expect(second?.spanContext()).toMatchObject({ traceId: outside.traceId });
+    const [once, again] = await until("wait default", 2);
+    expect(once).toMatchObject({ attributes: { "millrace.attempt": 1, "millrace.delay_ms": 0 } });
+    expect(again).toMatchObject({ attributes: { "millrace.attempt": 2 } });
+    expect(again?.attributes["millrace.delay_ms"]).toBeGreaterThan(0);
     expect(second?.spanContext().traceState?.serialize()).toBe("vendor=x");
     const replay = await mill.replay(id);
     expect(await optionsOf(mill, replay.id)).toBeNull();
@@ -180,6 +202,45 @@ describe("a job enqueued within a span", () => {
   });
 });
 
+describe("the wait of a job", () => {
+  const claims: Record<string, (mill: Millrace, id: string) => Promise<unknown>> = {
+    "from a plain queue": async () => undefined,
+    "from one with limits": (mill) => mill.policies.set("mail", { concurrency: 1 }),
+    "after a worker was lost with it": (mill, id) =>
+      mill.db.query(sql`update millrace.pending set losses = 1 where job_id = ${id}::uuid`),
+  };
+
+  test.each(Object.entries(claims))("claimed %s begins when it was due, and tells its delay", async (_, prepare) => {
+    await using mill = await file.open([ok]);
+    const { result: job } = await request(() => mill.enqueue(ok, null, { delay: "1h" }));
+    // As if that was 65 minutes ago.
+    const id = sql`${job.id}::uuid`;
+    await mill.db.query(sql`update millrace.jobs set created_at = created_at - interval '65 minutes' where id = ${id}`);
+    await mill.db.query(
+      sql`update millrace.pending set run_at = (select created_at + interval '1 hour' from millrace.jobs where id = ${id}) where job_id = ${id}`,
+    );
+    await prepare(mill, job.id);
+    mill.work();
+    const [wait] = await until("wait mail");
+    const [process] = await until("process ok");
+    expect(wait?.attributes["millrace.delay_ms"]).toBe(3_600_000);
+    const lasted = ms(wait?.endTime) - ms(wait?.startTime);
+    expect(lasted).toBeGreaterThanOrEqual(300_000);
+    expect(lasted).toBeLessThan(400_000);
+    expect(Math.abs(ms(wait?.endTime) - ms(process?.startTime))).toBeLessThan(1_000);
+  });
+
+  test("of a trace that is not sampled is no span", async () => {
+    await using mill = await file.open([ok]);
+    const outside = { traceId: "0af7651916cd43dd8448eb211c80319c", spanId: "b7ad6b7169203331", traceFlags: 0 };
+    const job = await context.with(trace.setSpanContext(context.active(), outside), () => mill.enqueue(ok, null));
+    expect(await optionsOf(mill, job.id)).toMatchObject({ trace: {} });
+    mill.work();
+    await mill.waitUntilFinished(job);
+    expect(exporter.getFinishedSpans()).toEqual([]);
+  });
+});
+
 describe("without a trace", () => {
   test("a job enqueued outside of every span stays plain, and its run begins a trace", async () => {
     await using mill = await file.open([ok]);
@@ -188,7 +249,7 @@ describe("without a trace", () => {
     mill.work();
     const [process] = await until("process ok");
     expect(process?.parentSpanContext).toBeUndefined();
-    expect(spans("send mail")).toEqual([]);
+    expect(exporter.getFinishedSpans()).toHaveLength(1);
   });
 
   test("a run is never the child of what happened to be active when it started", async () => {

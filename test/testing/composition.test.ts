@@ -50,6 +50,32 @@ test("a run that sleeps for years takes no time, and wakes when it should", asyn
   expect(await mill.result(id)).toBe("reminded");
 });
 
+test("a run that sleeps is attempted twice, one that waits in vain as well, whatever was written meanwhile", async () => {
+  const nap = task({ name: "nap", run: ({ step }) => step.sleep("nap", "1h") });
+  const vain = task({
+    name: "vain",
+    run: ({ step }) => step.waitForEvent("answer", { event: "answer", timeout: "1h" }),
+  });
+  const busy = task({
+    name: "busy",
+    async run({ step }) {
+      for (let n = 1; n <= 9; n++) await step.run(`write ${n}`, () => n);
+      await step.sleep("nap", "1h");
+    },
+  });
+  const slept = defineApp({ tasks: [nap, vain, busy] });
+  await using mill = await testMillrace(slept, { now: new Date("2030-01-01T00:00:00Z") });
+  for (const one of [nap, vain, busy]) {
+    const { id } = await mill.enqueue(one, null);
+    const runs = await mill.advance("2h");
+    expect(runs.map(({ outcome, at }) => [outcome, at.getTime() - mill.now()])).toEqual([
+      ["snoozed", -7_200_000],
+      ["succeeded", -3_600_000],
+    ]);
+    expect((await mill.steps(id)).at(-1)?.until).toEqual(runs[1]?.at);
+  }
+});
+
 test("an event wakes it at once", async () => {
   await using mill = await testMillrace(app);
   const { id } = await mill.enqueue(remind, null);

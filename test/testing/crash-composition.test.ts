@@ -1,5 +1,14 @@
-/** Flows, steps, unique jobs and schedules, at every statement at which a process can die. */
-import { type App, NonRetryableError, type Schedule, type ScheduleFields, defineApp, schedule, task } from "millrace";
+/** Flows, batches, steps, events, keys and schedules, at every statement at which a process can die. */
+import {
+  type App,
+  type ForeignTransaction,
+  NonRetryableError,
+  type Schedule,
+  type ScheduleFields,
+  defineApp,
+  schedule,
+  task,
+} from "millrace";
 import { type TestMillrace, testMillrace } from "millrace/testing";
 import { describe, expect, test, vi } from "vitest";
 import { startClock } from "../../src/testing/clock-store.ts";
@@ -30,7 +39,30 @@ const trip = task({
     return approved;
   },
 });
-const app = defineApp({ tasks: [part, whole, trip] });
+const order = task({
+  name: "order",
+  backoff: { delay: "1s" },
+  async run({ step, id, attempt }) {
+    const did = (what: string) => (tx: ForeignTransaction) => tx.query("insert into did values ($1, $2)", [id, what]);
+    try {
+      await step.run("charge", async () => {
+        await alive.pglite.query("insert into tried values ($1)", [id]);
+        throw Object.assign(new Error("declined"), { code: "DECLINED" });
+      });
+      await step.transaction("send", did("sent"));
+    } catch (error) {
+      await step.transaction("undo", did("undone"));
+      if (attempt === 1) throw new Error("and then the attempt failed", { cause: error });
+      await step.sleep("nap", "1m");
+      return (error as { code?: string }).code;
+    }
+    return "sent";
+  },
+});
+const app = defineApp({ tasks: [part, whole, trip, order] });
+
+/** The Millrace of the process that runs now: what a module of an app would hold. */
+let alive: TestMillrace;
 
 async function opened(): Promise<TestMillrace> {
   const mill = await testMillrace(app);
@@ -77,6 +109,155 @@ test("a flow: all of it or nothing, no job stranded, each result handed on once"
     },
   );
   expect(points.length).toBeGreaterThan(10);
+});
+
+test("a batch: all of it or nothing, and its callback runs once, with what became of each", async () => {
+  await using mill = await opened();
+  const points = await mill.eachCrash(
+    async (process) => {
+      await process.enqueueBatch(part, [1, "bad", 3], { callback: { task: whole } });
+      await process.runUntilIdle();
+    },
+    async (process) => {
+      await process.advance("1h");
+      const { jobs } = await process.jobs();
+      expect([0, 4]).toContain(jobs.length);
+      if (jobs.length === 0) return;
+      const callback = await process.expectEnqueued(whole, { status: "completed" });
+      expect(await process.result(callback.id)).toEqual([
+        ["completed", 1],
+        ["failed", null],
+        ["completed", 3],
+      ]);
+      expect(Object.values(await places(process.db)).toSorted()).toEqual(["dead", "settled", "settled", "settled"]);
+      const { rows } = await process.pglite.query("select * from millrace.settled where $1 = any (job_ids)", [
+        callback.id,
+      ]);
+      expect(rows).toHaveLength(1);
+      expect((await process.pglite.query("select * from millrace.endings")).rows).toEqual([]);
+    },
+  );
+  expect(points.length).toBeGreaterThan(10);
+});
+
+describe("keys: whoever asks again after a crash gets the job that is there, and it is one", () => {
+  /** Jobs of `part`, with the inputs they have. */
+  const inputs = async (process: TestMillrace): Promise<unknown[]> => {
+    const { rows } = await process.pglite.query<{ input: unknown }>("select input from millrace.jobs order by id");
+    return rows.map(({ input }) => input);
+  };
+
+  test("unique", async () => {
+    await using mill = await opened();
+    const ask = (process: TestMillrace) =>
+      process.enqueue(part, "a", { unique: { key: "k", while: ["waiting", "active", "completed"] } });
+    const points = await mill.eachCrash(
+      async (process) => {
+        await ask(process);
+        await process.runUntilIdle();
+        await ask(process);
+      },
+      async (process) => {
+        const { id } = await ask(process);
+        await process.runUntilIdle();
+        await process.expectStatus(id, "completed");
+        expect(await ask(process)).toMatchObject({ id, duplicate: true });
+        expect(await inputs(process)).toEqual(["a"]);
+      },
+    );
+    expect(points.length).toBeGreaterThan(4);
+  });
+
+  test("throttle: within its time, whatever became of the job", async () => {
+    await using mill = await opened();
+    const ask = (process: TestMillrace) => process.enqueue(part, "bad", { throttle: { key: "k", per: "1h" } });
+    const points = await mill.eachCrash(
+      async (process) => {
+        await ask(process);
+        await process.runUntilIdle();
+      },
+      async (process) => {
+        const { id } = await ask(process);
+        await process.runUntilIdle();
+        await process.expectStatus(id, "failed");
+        expect(await ask(process)).toMatchObject({ id, duplicate: true });
+        await process.advance("1h");
+        expect(await ask(process)).toMatchObject({ duplicate: false });
+        expect(await inputs(process)).toEqual(["bad", "bad"]);
+      },
+    );
+    expect(points.length).toBeGreaterThan(4);
+  });
+
+  test("debounce: put off once more, with the newest input, and never lost", async () => {
+    await using mill = await opened();
+    const start = mill.now();
+    const ask = (process: TestMillrace, input: number) =>
+      process.enqueue(part, input, { debounce: { key: "k", wait: "1m" } });
+    const points = await mill.eachCrash(
+      async (process) => {
+        await ask(process, 1);
+        await process.advance("30s");
+        await ask(process, 2);
+      },
+      async (process) => {
+        await process.advanceTo(new Date(start + 45_000)); // the wait after the first call is not over, whenever that was
+        const { id } = await ask(process, 3);
+        expect(await process.advance("59s")).toEqual([]);
+        const runs = await process.advance("1s");
+        expect(runs).toMatchObject([{ id, result: 3 }]);
+        expect(await inputs(process)).toEqual([3]);
+      },
+    );
+    expect(points.length).toBeGreaterThan(6);
+  });
+});
+
+test("an event: emitted again after a crash it counts once, and every run that waits for it goes on", async () => {
+  const waits = task({ name: "waits", run: ({ step }) => step.waitForEvent("go", { event: "go", timeout: "1h" }) });
+  await using mill = await testMillrace(defineApp({ tasks: [waits] }));
+  const early = await mill.enqueue(waits, null);
+  await mill.runUntilIdle();
+  const late = await mill.enqueue(waits, null); // it comes to wait when the event is there, or is about to be
+  const points = await mill.eachCrash(
+    async (process) => {
+      await process.emit("go", "first");
+      await process.runUntilIdle();
+    },
+    async (process) => {
+      const { duplicate } = await process.emit("go", "second");
+      await process.runUntilIdle();
+      for (const { id } of [early, late]) expect(await process.result(id)).toBe(duplicate ? "first" : "second");
+      const { rows } = await process.pglite.query("select from millrace.emitted_events");
+      expect(rows).toHaveLength(1);
+    },
+  );
+  expect(points.length).toBeGreaterThan(10);
+});
+
+test("a step that failed, and was undone, is not done anew: the next attempt finds its failure", async () => {
+  await using mill = await opened();
+  await mill.pglite.exec("create table tried (job uuid); create table did (job uuid, what text)");
+  const { id } = await mill.enqueue(order, null);
+  const points = await mill.eachCrash(
+    async (process) => {
+      alive = process;
+      await process.advance("2m");
+    },
+    async (process) => {
+      alive = process;
+      const { rows: before } = await process.pglite.query("select what from did");
+      const tried = async (): Promise<number> => (await process.pglite.query("select from tried")).rows.length;
+      const triedBefore = await tried();
+      await process.advance("10m");
+      expect(await process.result(id)).toBe("DECLINED");
+      expect((await process.pglite.query("select what from did")).rows).toEqual([{ what: "undone" }]);
+      // It may be tried twice when the crash comes before its failure is kept, never after something was made of that.
+      if (before.length > 0) expect(await tried()).toBe(triedBefore);
+      expect(await tried()).toBeLessThanOrEqual(2);
+    },
+  );
+  expect(points.length).toBeGreaterThan(20);
 });
 
 test("steps: what is written in a step is written exactly once, and the run gets to its end", async () => {
