@@ -44,7 +44,7 @@ export function eventEndpoints(mill: Millrace, beatMs = heartbeatMs): Endpoints 
           }),
         );
         c.req.raw.signal?.addEventListener("abort", () => void stream.return(), { once: true });
-        if (c.env?.outgoing) endless.add(c.env.outgoing);
+        if (c.env?.outgoing) endless.set(c.env.outgoing, stream);
         return c.body(textOf(stream, beatMs), 200, {
           "Content-Type": "text/event-stream; charset=utf-8",
           "Cache-Control": "no-store",

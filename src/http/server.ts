@@ -1,12 +1,13 @@
 /** Listens: the same API on any number of ports of this machine, all of them or none. */
-import type { Server, ServerResponse } from "node:http";
+import { type Server, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { createAdaptorServer } from "@hono/node-server";
+import { getRequestListener } from "@hono/node-server";
 import type { Hono } from "hono";
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import { isLoopbackHost } from "./access.ts";
 import type { ApiEnv } from "./env.ts";
+import { inTurn } from "./turns.ts";
 
 export interface ServeOptions {
   readonly host: string;
@@ -18,14 +19,21 @@ export interface ServeOptions {
   readonly patienceMs?: Patience;
 }
 
-/** How long a client may take to send its headers and its whole request (a slower one gets a 408), and how long it may stay idle. */
+/**
+ * How long a client may take to send its headers and its whole request (a slower one gets a 408), how long nothing of an answer may get
+ * through to it, and how long it may stay idle.
+ */
 interface Patience {
   readonly headers: number;
   readonly request: number;
+  readonly answer: number;
   readonly idle: number;
 }
 
-const defaultPatienceMs: Patience = { headers: 10_000, request: 30_000, idle: 5_000 };
+const defaultPatienceMs: Patience = { headers: 10_000, request: 30_000, answer: 30_000, idle: 5_000 };
+
+/** Of one port. Each may hold one answer in memory; beyond that, new ones are closed unanswered. */
+const connectionsMax = 1_000;
 
 export interface Serving {
   /** One per port, without a slash at the end. */
@@ -64,35 +72,54 @@ export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<S
   };
 }
 
-/** Answers that have no end to wait for: they are cut off as soon as the server closes, and their clients connect again elsewhere. */
-export const endless = new WeakSet<object>();
+/**
+ * Answers that have no end to wait for: they are cut off as soon as the server closes, and their clients connect again elsewhere. Until
+ * what they tell is `closed`, it is for them to end a client that does not read.
+ */
+export const endless = new WeakMap<object, { readonly closed: boolean }>();
 
 interface Door {
   readonly server: Server;
   close(withinMs: number): Promise<void>;
 }
 
-function makeDoor(api: Hono<ApiEnv>, { patienceMs = defaultPatienceMs }: ServeOptions): Door {
-  const server = createAdaptorServer({
-    fetch: api.fetch,
-    serverOptions: {
+function makeDoor(api: Hono<ApiEnv>, { log, patienceMs = defaultPatienceMs }: ServeOptions): Door {
+  const responses = new Set<ServerResponse>();
+  const answer = getRequestListener(api.fetch);
+  const server = createServer(
+    {
       headersTimeout: patienceMs.headers,
       requestTimeout: patienceMs.request,
       keepAliveTimeout: patienceMs.idle,
       connectionsCheckingInterval: Math.min(patienceMs.headers / 2, 5_000),
     },
-  }) as Server;
+    inTurn(
+      (incoming, response) => {
+        responses.add(response);
+        response.once("close", () => responses.delete(response));
+        // After its last answer a kept-alive connection would hold a closing server open.
+        response.on("finish", () => server.listening || setImmediate(() => server.closeIdleConnections()));
+        response.on("timeout", (socket: Socket) => {
+          if (response.writableLength > 0 && endless.get(response)?.closed !== false) socket.destroy();
+          else socket.setTimeout(patienceMs.answer);
+        });
+        void answer(incoming, response);
+      },
+      ({ remoteAddress }) => log.warn({ address: remoteAddress }, "connection.cut: too many requests sent ahead"),
+    ),
+  );
+  server.timeout = patienceMs.answer;
+  server.maxConnections = connectionsMax;
+  let full = false;
+  server.on("drop", () => {
+    if (!full) log.warn({ connections: connectionsMax }, "server.full: new connections are closed unanswered");
+    full = true;
+  });
   const sockets = new Set<Socket>();
   server.on("connection", (socket) => {
+    full = false;
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
-  });
-  const responses = new Set<ServerResponse>();
-  server.on("request", (_, response) => {
-    responses.add(response);
-    response.once("close", () => responses.delete(response));
-    // After its last answer a kept-alive connection would hold a closing server open.
-    response.on("finish", () => server.listening || setImmediate(() => server.closeIdleConnections()));
   });
 
   const close = async (withinMs: number): Promise<void> => {
