@@ -83,7 +83,7 @@ export function healthEndpoints(mill: Millrace, { gate, allowlist = nobody }: He
     summary: "How it goes, always with status 200",
     about,
     role: "public",
-    routeClass: "public",
+    routeClass: "probe",
     query: anyQuery,
     answers: { 200: z.union([healthAnswer, aliveAnswer]) },
     handle,
@@ -94,7 +94,7 @@ export function healthEndpoints(mill: Millrace, { gate, allowlist = nobody }: He
     endpoint("Health", "GET /livez", {
       summary: "This process answers; nothing is looked at",
       role: "public",
-      routeClass: "public",
+      routeClass: "probe",
       query: anyQuery,
       answers: { 200: aliveAnswer },
       handle: () => alive,

@@ -73,7 +73,7 @@ export function readinessEndpoints(db: Database, options: ReadinessOptions): End
     endpoint("Health", "GET /readyz", {
       summary: "Whether it is fit for work; why not is told to those who may know",
       role: "public",
-      routeClass: "public",
+      routeClass: "probe",
       query: z.looseObject({}),
       answers: { 200: z.union([readyAnswer, aliveAnswer]) },
       errors: ["NOT_READY"],

@@ -133,3 +133,14 @@ test("who asks too often waits; it is told how much is left, and others are let 
     (await call("/api/queue/resume-all", { method: "POST", ...bearer(token.operator) })).headers.get("ratelimit"),
   ).toBeNull();
 });
+
+test("what is for anybody is limited by address, and health probes are not", async () => {
+  const call = apiOf({ rateLimits: { ...defaultRateLimits, public: 2 } });
+  const ask = async (path: string, from: string) => (await call(path, { from })).status;
+  expect([await ask("/openapi.json", "192.0.2.1"), await ask("/openapi.json", "192.0.2.1")]).toEqual([200, 200]);
+  expect(await ask("/openapi.json", "192.0.2.1")).toBe(429);
+  expect(await ask("/openapi.json", "192.0.2.2")).toBe(200);
+  for (const path of ["/livez", "/health", "/api/health"])
+    for (let n = 0; n < 4; n += 1) expect(await ask(path, "192.0.2.1")).toBe(200);
+  for (let n = 0; n < 4; n += 1) expect([200, 503]).toContain(await ask("/readyz", "192.0.2.1"));
+});
