@@ -12,7 +12,7 @@ import type { Log } from "../core/log.ts";
 import { createApi } from "../http/api.ts";
 import { type Serving, serve } from "../http/server.ts";
 import type { Worker } from "../jobs/worker.ts";
-import { apiAddress } from "./api-address.ts";
+import { type ApiAddress, apiAddress, trustsMachine } from "./api-address.ts";
 import { given } from "./arguments.ts";
 import { everyCommand } from "./command.ts";
 import { introduce } from "./banner.ts";
@@ -57,7 +57,8 @@ export async function runApp(
     withdrawApi(config); // a killed one may have left its address
     if (address) api = await openApi(mill, config, address, log);
     const { urls = [] } = api ?? {};
-    introduce({ mill, module, config, urls, terminal, log });
+    const trusting = address !== undefined && trustsMachine(config, address);
+    introduce({ mill, module, config, urls, trusting, terminal, log });
     await module.start?.(mill);
     const progress = await Progress.begin(mill, { terminal, log, url: urls[0] });
     const { worker, stuck } = await keepWorking(mill, config, stop);
@@ -79,7 +80,7 @@ export async function runApp(
 async function openApi(
   mill: Millrace,
   config: Config,
-  address: { host: string; ports: readonly number[] },
+  address: ApiAddress,
   log: Log,
 ): Promise<Serving> {
   const {
@@ -97,6 +98,7 @@ async function openApi(
   const signIn = signInSettings(config);
   const api = createApi(mill, {
     ...(embedded ? { dataDir } : {}),
+    trustMachine: trustsMachine(config, address),
     givenTokens: embedded ? [...apiTokens, own] : apiTokens,
     proxies,
     rateLimits,

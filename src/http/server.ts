@@ -5,7 +5,7 @@ import { getRequestListener } from "@hono/node-server";
 import type { Hono } from "hono";
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
-import { isLoopbackHost } from "./access.ts";
+import { isLoopbackInterface } from "./access.ts";
 import type { ApiEnv } from "./env.ts";
 import { inTurn } from "./turns.ts";
 
@@ -46,7 +46,7 @@ export interface Serving {
 export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<Serving> {
   const { host, ports, log, guarded = false } = options;
   const address = host.replace(/^\[(.*)\]$/, "$1");
-  if (!guarded && !isLoopbackHost(address.includes(":") ? `[${address}]` : address)) {
+  if (!guarded && !isLoopbackInterface(host)) {
     throw new MillraceError(
       "CONFIG_INVALID",
       `Nobody has credentials, so the API listens only on this machine: make a token first (\`millrace token create\`, or API_TOKENS), let people sign in (OIDC_ISSUER), or set the host to 127.0.0.1 instead of ${JSON.stringify(host)}.`,

@@ -37,12 +37,30 @@ test.each([
   ],
   ["a page of another origin, in an old browser", { headers: { origin: "http://evil.example" } }],
   ["a page without an origin", { headers: { origin: "null" } }],
-  ["a proxy on this machine, for whomever", { headers: { "x-forwarded-for": "203.0.113.7" } }],
 ])("%s is not trusted", async (_, from) => {
   const { status, headers, body } = await call("/jobs", from);
   expect(status).toBe(401);
   expect(headers.get("www-authenticate")).toContain("Bearer");
   expect(body).toMatchObject({ code: "UNAUTHORIZED", detail: expect.stringContaining("only this machine is trusted") });
+});
+
+test.each([
+  "X-Forwarded-For",
+  "X-Forwarded-Host",
+  "X-Forwarded-Proto",
+  "X-Forwarded-Port",
+  "Forwarded",
+  "Via",
+  "X-Real-IP",
+  "X-Client-IP",
+  "X-Cluster-Client-IP",
+  "CF-Connecting-IP",
+  "True-Client-IP",
+  "Fastly-Client-IP",
+])("a proxy on this machine that sets %s is not trusted, for whomever", async (name) => {
+  const { status, body } = await call("/jobs", { headers: { [name]: "203.0.113.7" } });
+  expect(status).toBe(401);
+  expect(body["detail"]).toContain("passed on by a proxy");
 });
 
 test.each([
