@@ -132,6 +132,14 @@ describe("GET /events", () => {
     expect(await call("/events", { from: "10.0.0.1" })).toMatchObject({ status: 401 });
   });
 
+  test("answers HEAD without listening to anything", async () => {
+    await using mill = await file.open([ok]);
+    const listening = vi.spyOn(mill, "events");
+    const { status, headers } = await mounted(eventEndpoints(mill)).request("/events", { method: "HEAD" });
+    expect([status, headers.get("content-type")]).toEqual([200, "text/event-stream; charset=utf-8"]);
+    expect(listening).not.toHaveBeenCalled();
+  });
+
   test("beats while nothing happens, and moves the place of a client for whom nothing is on", async () => {
     await using mill = await file.open([ok]);
     const response = await mounted(eventEndpoints(mill, 50)).request("/events?type=worker.lost");
