@@ -34,7 +34,7 @@ import { policyEndpoints } from "./policies.ts";
 import { problem, problemOf } from "./problem.ts";
 import { queueEndpoints } from "./queues.ts";
 import { RateLimiter } from "./rate-limits.ts";
-import { diskUsedPercent, readinessEndpoints } from "./readiness.ts";
+import { diskUsedPercent, impatient, readinessEndpoints } from "./readiness.ts";
 import { resultEndpoints } from "./results.ts";
 import { scheduleEndpoints } from "./schedules.ts";
 import { SessionDoor } from "./session-door.ts";
@@ -50,7 +50,7 @@ export interface ApiOptions {
   readonly log: Log;
   /** Tokens of the environment, beside those in the database. */
   readonly givenTokens?: readonly GivenToken[];
-  /** Programs on this machine may come in as operators without a token. Default: where the database is embedded. */
+  /** Programs on this machine may come in as operators without a token. Default: where the database is embedded. Not where strangers can come from this machine, by a proxy. */
   readonly trustMachine?: boolean;
   /** Whose X-Forwarded-For is believed. Default: nobody's. */
   readonly proxies?: Addresses | undefined;
@@ -67,7 +67,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const { dataDir = ".", log, givenTokens = [], trustMachine = mill.db.kind === "embedded", proxies } = options;
   const { rateLimits = defaultRateLimits, healthAllowlist: allowlist, diskThreshold = 0.9 } = options;
   const { metricsPrefix: prefix = "millrace_" } = options;
-  const diskUsed = async (): Promise<number> => (await diskUsedPercent(dataDir)) / 100;
+  const diskUsed = impatient(async () => (await diskUsedPercent(dataDir)) / 100);
   const metrics = new Metrics(mill.db, { prefix, version, diskUsed, log });
   const tokens = new Tokens(mill.db, givenTokens);
   const entrance = options.signIn && entranceOf(new SignIn(mill.db, options.signIn, log));

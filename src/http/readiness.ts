@@ -10,7 +10,8 @@ import type { ApiContext } from "./env.ts";
 import { aliveAnswer } from "./health.ts";
 import { problem } from "./problem.ts";
 
-const databaseLimitMs = 2_000;
+/** For the database, and for the disk. */
+const limitMs = 2_000;
 
 const check = { ok: z.boolean(), reason: z.string().optional() };
 const readyAnswer = z
@@ -40,18 +41,14 @@ export interface ReadinessOptions {
 }
 
 export function readinessEndpoints(db: Database, options: ReadinessOptions): Endpoints {
-  const { diskUsedPercent: measureDisk, diskThreshold, isKnown } = options;
+  const { diskThreshold, isKnown } = options;
   const limitPercent = Math.round(diskThreshold * 1_000) / 10;
-  // A database that hangs is asked once, however many probes wait for it.
-  let asked: Promise<number> | undefined;
-  const askOnce = (): Promise<number> => {
-    asked ??= schemaVersion(db).finally(() => (asked = undefined));
-    return asked;
-  };
+  const askDatabase = impatient(() => schemaVersion(db));
+  const measureDisk = impatient(options.diskUsedPercent);
 
   const look = async () => {
     const [[database, migrations], disk] = await Promise.all([
-      checkDatabase(askOnce),
+      checkDatabase(askDatabase),
       measureDisk().then((used) => diskCheck(used, limitPercent), unreadableDisk),
     ]);
     const checks = { database, migrations, disk };
@@ -78,7 +75,7 @@ export function readinessEndpoints(db: Database, options: ReadinessOptions): End
       answers: { 200: z.union([readyAnswer, aliveAnswer]) },
       errors: ["NOT_READY"],
       async handle({ c }) {
-        const [found, known] = await Promise.all([look(), isKnown(c, databaseLimitMs)]);
+        const [found, known] = await Promise.all([look(), isKnown(c, limitMs)]);
         if (known) return told(c, found);
         return found.reasons.length === 0 ? { status: "ok" } : problem(c, "NOT_READY", "This server is not ready.");
       },
@@ -86,11 +83,21 @@ export function readinessEndpoints(db: Database, options: ReadinessOptions): End
   ];
 }
 
+/** What hangs is asked once, however many probes wait for it, and given up in time. */
+export function impatient<Value>(ask: () => Promise<Value>): () => Promise<Value> {
+  let asked: Promise<Value> | undefined;
+  return async () => {
+    asked ??= ask().finally(() => (asked = undefined));
+    const answer = await within(limitMs, asked);
+    if (answer === undefined) throw new Error(`no answer within ${limitMs} ms`);
+    return answer;
+  };
+}
+
 async function checkDatabase(ask: () => Promise<number>): Promise<[database: Check, migrations: Check]> {
   const startedAt = performance.now();
   try {
-    const version = await within(databaseLimitMs, ask());
-    if (version === undefined) throw new Error(`no answer within ${databaseLimitMs} ms`);
+    const version = await ask();
     return [{ ok: true, ms: Math.round(performance.now() - startedAt) }, migrationsCheck(version)];
   } catch (error) {
     const reason = `The database did not answer: ${(error as Error).message.replace(/\.$/, "")}.`;
