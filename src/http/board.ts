@@ -13,7 +13,7 @@ import { problem } from "./problem.ts";
 import type { RateLimiter } from "./rate-limits.ts";
 import { bodyBytes } from "./read.ts";
 
-const path = "/admin/queues";
+export const boardPath = "/admin/queues";
 
 export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hono<ApiEnv> {
   const boards = new Map<boolean, Promise<Board>>();
@@ -21,7 +21,7 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
     const failed = (err: Error): void => log.error({ err }, "board.failed");
     const board =
       boards.get(readOnly) ??
-      import("../board/board.ts").then(({ createBoard }) => createBoard(mill, { path, readOnly, failed }));
+      import("../board/board.ts").then(({ createBoard }) => createBoard(mill, { path: boardPath, readOnly, failed }));
     boards.set(readOnly, board);
     return board;
   };
@@ -30,13 +30,13 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
     problem(c, "PAYLOAD_TOO_LARGE", `The body is larger than ${maxSize} bytes.`);
 
   return new Hono<ApiEnv>()
-    .get(`${path}/`, (c) => c.redirect(path))
-    .use(`${path}/*`, bodyLimit({ maxSize, onError: tooLarge }))
-    .on(["GET", "POST", "PUT", "PATCH"], [path, `${path}/*`], async (c) => {
+    .get(`${boardPath}/`, (c) => c.redirect(boardPath))
+    .use(`${boardPath}/*`, bodyLimit({ maxSize, onError: tooLarge }))
+    .on(["GET", "POST", "PUT", "PATCH"], [boardPath, `${boardPath}/*`], async (c) => {
       const looks = c.req.method === "GET" || c.req.method === "HEAD";
       if (!looks || c.req.header("sec-fetch-mode") !== "navigate") refuseForeignPages(c);
       // Files of the page are many, and cost nothing.
-      if (!looks || c.req.path.startsWith(`${path}/api/`)) await limiter.count(c, looks ? "api" : "ops");
+      if (!looks || c.req.path.startsWith(`${boardPath}/api/`)) await limiter.count(c, looks ? "api" : "ops");
       requireRole(c, looks ? "viewer" : "operator");
       const caller = c.get("caller");
       const board = await load(caller === undefined || !reaches(caller.role, "operator"));
