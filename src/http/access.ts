@@ -45,6 +45,22 @@ export function clientAddress(c: ApiContext, proxies: Addresses): string | undef
   return address?.replace(/^::ffff:(?=\d+\.)/i, "");
 }
 
+/**
+ * Whom callers without a name are counted as: an address of version 4, or a network of 64 bits, of which everybody who has version 6 has
+ * all the addresses.
+ */
+export function networkOf(address: string | undefined): string {
+  if (address === undefined) return "nowhere";
+  if (!isIPv6(address)) return address;
+  const [left = [], right = []] = address
+    .replace(/%.*$/, "")
+    .split("::")
+    .map((side) => side.split(":").filter((group) => group !== ""));
+  const zeros = Array.from({ length: Math.max(0, 8 - left.length - right.length) }, () => "0");
+  const groups = [...left, ...zeros, ...right].slice(0, 4);
+  return `${groups.map((group) => Number.parseInt(group, 16).toString(16)).join(":")}::/64`;
+}
+
 /** A socket's address: `127.0.0.1`, `::1`, or IPv4 on an IPv6 socket. */
 function isLoopbackAddress(address: string | undefined): boolean {
   return address !== undefined && (address === "::1" || /^(::ffff:)?127\.\d+\.\d+\.\d+$/.test(address));

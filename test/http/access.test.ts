@@ -1,4 +1,5 @@
 import { beforeAll, expect, test } from "vitest";
+import { networkOf } from "../../src/http/access.ts";
 import { useDatabase } from "../support/engine.ts";
 import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 
@@ -74,4 +75,17 @@ test.each([
   ["GET", "/nowhere"],
 ])("%s %s asks who is there before anything else", async (method, path) => {
   expect((await call(path, { method, from: "192.0.2.4" })).status).toBe(401);
+});
+
+test.each([
+  ["192.0.2.4", "192.0.2.4"],
+  ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"],
+  ["2001:db8:1:2::", "2001:db8:1:2::/64"],
+  ["2001:0DB8::1", "2001:db8:0:0::/64"],
+  ["::1", "0:0:0:0::/64"],
+  ["fe80::1%eth0", "fe80:0:0:0::/64"],
+  ["64:ff9b::192.0.2.33", "64:ff9b:0:0::/64"],
+  [undefined, "nowhere"],
+])("callers without a name at %s are counted as %s", (address, network) => {
+  expect(networkOf(address)).toBe(network);
 });
