@@ -106,6 +106,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const api = new Hono<ApiEnv>();
   api
     .use(requestId())
+    .use(guardedAnswer)
     .use(measured(metrics))
     .use(logged(log))
     .use(
@@ -138,6 +139,13 @@ function entranceOf(signIn: SignIn): Entrance {
   void signIn.prepare();
   return { signIn, door: new SessionDoor(signIn.sessions, signIn.settings.origin) };
 }
+
+/** Answers are for who asked and are what they say they are. What is otherwise says so itself. */
+const guardedAnswer: MiddlewareHandler<ApiEnv> = (c, next) => {
+  c.header("X-Content-Type-Options", "nosniff");
+  c.header("Cache-Control", "no-store");
+  return next();
+};
 
 function logged(log: Log): MiddlewareHandler<ApiEnv> {
   return async (c, next) => {

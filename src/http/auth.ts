@@ -99,7 +99,6 @@ export function authEndpoints(gate: Gate, entrance: Entrance | undefined): Endpo
         }),
       },
       async handle({ c }) {
-        c.header("Cache-Control", "no-store");
         const caller = await gate.known(c);
         const { session } = caller ?? {};
         return {

@@ -70,7 +70,6 @@ export function healthEndpoints(mill: Millrace, { gate, allowlist = nobody }: He
 
   const handle = async ({ c }: { readonly c: ApiContext }): Promise<object> => {
     const untilMs = performance.now() + budgetMs;
-    c.header("Cache-Control", "no-store");
     if (!allowlist.has(gate.addressOf(c)) && !(await isKnown(gate, c, budgetMs))) return alive;
     // Embedded they stand in line: the one that counts most comes last.
     const [beats, crew, counts] = await Promise.all([pulse.read(untilMs), workers.read(untilMs), queues.read(untilMs)]);
