@@ -27,21 +27,18 @@ export const problemSchema = z.looseObject({
 });
 
 export function problem(c: ApiContext, code: ErrorCode, detail: string, extras: Extras = {}): Response {
-  const { status, action } = errorCodes[code];
-  const document = {
-    type: `urn:millrace:error:${code}`,
-    title: titleOf(code),
-    status,
-    detail,
-    code,
-    action,
-    instance: c.get("requestId"),
-    ...extras.members,
-  };
+  const { status } = errorCodes[code];
+  const document = { ...problemDocument(code, detail, c.get("requestId")), ...extras.members };
   const headers: Record<string, string> = { "Content-Type": "application/problem+json", ...extras.headers };
   if (status === 401) headers["WWW-Authenticate"] = 'Bearer realm="millrace"';
   if (status === 429 || status === 503) headers["Retry-After"] ??= String(retryAfterSeconds);
   return c.body(JSON.stringify(document), status, headers);
+}
+
+/** `instance`: the id of the request. */
+export function problemDocument(code: ErrorCode, detail: string, instance: string): object {
+  const { status, action } = errorCodes[code];
+  return { type: `urn:millrace:error:${code}`, title: titleOf(code), status, detail, code, action, instance };
 }
 
 /** Everything a handler can throw, as a problem. What nobody expected is logged whole and told to the caller by its request id only. */

@@ -7,6 +7,7 @@ import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import { isLoopbackInterface } from "./access.ts";
 import type { ApiEnv } from "./env.ts";
+import { Refusals, refusalOf } from "./refusals.ts";
 import { inTurn } from "./turns.ts";
 
 export interface ServeOptions {
@@ -85,29 +86,40 @@ interface Door {
 
 function makeDoor(api: Hono<ApiEnv>, { log, patienceMs = defaultPatienceMs }: ServeOptions): Door {
   const responses = new Set<ServerResponse>();
-  const answer = getRequestListener(api.fetch);
+  const refusals = new Refusals(log);
+  const answer = getRequestListener(api.fetch, { errorHandler: refusals.response });
+  const take = inTurn(
+    (incoming, response) => {
+      responses.add(response);
+      response.once("close", () => responses.delete(response));
+      // After its last answer a kept-alive connection would hold a closing server open.
+      response.on("finish", () => server.listening || setImmediate(() => server.closeIdleConnections()));
+      response.on("timeout", (socket: Socket) => {
+        if (response.writableLength > 0 && endless.get(response)?.closed !== false) socket.destroy();
+        else socket.setTimeout(patienceMs.answer);
+      });
+      const refusal = refusalOf(incoming);
+      if (refusal === undefined) void answer(incoming, response);
+      else refusals.answer(response, refusal);
+    },
+    ({ remoteAddress }) => log.warn({ address: remoteAddress }, "connection.cut: too many requests sent ahead"),
+  );
   const server = createServer(
     {
+      // Refused by us, with a reason.
+      requireHostHeader: false,
       headersTimeout: patienceMs.headers,
       requestTimeout: patienceMs.request,
       keepAliveTimeout: patienceMs.idle,
       connectionsCheckingInterval: Math.min(patienceMs.headers / 2, 5_000),
     },
-    inTurn(
-      (incoming, response) => {
-        responses.add(response);
-        response.once("close", () => responses.delete(response));
-        // After its last answer a kept-alive connection would hold a closing server open.
-        response.on("finish", () => server.listening || setImmediate(() => server.closeIdleConnections()));
-        response.on("timeout", (socket: Socket) => {
-          if (response.writableLength > 0 && endless.get(response)?.closed !== false) socket.destroy();
-          else socket.setTimeout(patienceMs.answer);
-        });
-        void answer(incoming, response);
-      },
-      ({ remoteAddress }) => log.warn({ address: remoteAddress }, "connection.cut: too many requests sent ahead"),
-    ),
+    take,
   );
+  server.on("checkExpectation", take);
+  server.on("clientError", (error, socket: Socket) => {
+    const isAnswering = [...responses].some((response) => response.socket === socket && response.headersSent);
+    refusals.hangUp(error, socket, isAnswering);
+  });
   server.timeout = patienceMs.answer;
   server.maxConnections = connectionsMax;
   let full = false;

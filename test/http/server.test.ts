@@ -5,7 +5,7 @@ import { networkInterfaces } from "node:os";
 import { text } from "node:stream/consumers";
 import { Hono } from "hono";
 import { MillraceError } from "millrace";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import type { ApiContext, ApiEnv } from "../../src/http/env.ts";
 import { type ServeOptions, endless, serve } from "../../src/http/server.ts";
 import { gate, useDatabase } from "../support/engine.ts";
@@ -121,7 +121,7 @@ describe("serving", () => {
     socket.write("GET / HTTP/1.1\r\nHost: localhost\r\nX-Never-");
     await once(socket, "close");
 
-    expect(answer).toMatch(/^HTTP\/1\.1 408 /);
+    expect(answer).toMatch(/^HTTP\/1\.1 408 [^]*"code":"REQUEST_TIMEOUT"/);
     await serving.close(0);
   });
 });
@@ -212,6 +212,46 @@ describe("a connection", () => {
     });
     const serving = await serve(api, { ...here, patienceMs: stalls });
     expect(await (await fetch(serving.urls[0] as string)).text()).toBe("at last");
+    await serving.close(1_000);
+  });
+});
+
+describe("what is no request for the API", () => {
+  const path = "GET /health HTTP/1.1\r\n";
+  test.each<[string, string, number, string]>([
+    ["no HTTP", "hello\r\n\r\n", 400, "BAD_REQUEST"],
+    ["headers beyond 16 KiB", `${path}Host: localhost\r\nX: ${"a".repeat(20_000)}\r\n\r\n`, 431, "HEADERS_TOO_LARGE"],
+    ["no Host", `${path}\r\n`, 400, "BAD_REQUEST"],
+    ["a Host that is none", `${path}Host: a b/c?d#\r\n\r\n`, 400, "BAD_REQUEST"],
+    ["OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "BAD_REQUEST"],
+    ["an unknown Expect", `${path}Host: localhost\r\nExpect: 200-ok\r\n\r\n`, 417, "EXPECTATION_FAILED"],
+    ["another host in the target", "GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "BAD_REQUEST"],
+    ["another port in the target", "GET http://localhost:81/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "BAD_REQUEST"],
+  ])("%s is refused as a problem, and leaves a line", async (_, request, status, code) => {
+    const log = recorder();
+    const reached = vi.fn<() => Response>(() => new Response());
+    const serving = await serve(new Hono<ApiEnv>().all("*", reached), { ...here, log });
+    const socket = await openSocket(serving.urls[0] as string);
+    socket.end(request);
+    const [head = "", body = ""] = (await text(socket)).split("\r\n\r\n");
+    await serving.close(1_000);
+
+    expect(head).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+    expect(head).toMatch(/^content-type: application\/problem\+json$/im);
+    const [, id] = /^x-request-id: (.*)$/im.exec(head) ?? [];
+    expect(JSON.parse(body)).toMatchObject({ status, code, instance: id, detail: expect.any(String) as string });
+    expect(log.lines).toMatchObject([{ message: "request.refused", fields: { request_id: id, status, code } }]);
+    expect(reached).not.toHaveBeenCalled();
+  });
+
+  test.each(["localhost", "LOCALHOST:80"])("a whole address is taken where its host is the Host, %s", async (host) => {
+    const serving = await serve(
+      new Hono<ApiEnv>().get("/there", (c) => c.text("here")),
+      here,
+    );
+    const socket = await openSocket(serving.urls[0] as string);
+    socket.end(`GET http://localhost/there HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+    expect(await text(socket)).toMatch(/^HTTP\/1\.1 200 [^]*here/);
     await serving.close(1_000);
   });
 });
