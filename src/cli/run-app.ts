@@ -34,8 +34,9 @@ export const runArguments = {
   ...everyCommand,
 } as const satisfies ArgsDef;
 
-/** How long running jobs get to finish; orchestrators commonly kill after 30 s. Open requests get less. */
-const stopWithin = "20s";
+/** How long running jobs and requests get to finish; orchestrators commonly kill after 30 s. */
+const stopWithinMs = 20_000;
+/** For requests that came meanwhile. */
 const closeWithinMs = 2_000;
 
 export async function runApp(
@@ -53,9 +54,10 @@ export async function runApp(
 
   const mill = await millrace(module.app, { log });
   let api: Serving | undefined;
+  const stopping = new AbortController();
   try {
     withdrawApi(config); // a killed one may have left its address
-    if (address) api = await openApi(mill, config, address, log);
+    if (address) api = await openApi(mill, config, { address, log, stopping: stopping.signal });
     const { urls = [] } = api ?? {};
     const trusting = address !== undefined && trustsMachine(config, address);
     introduce({ mill, module, config, urls, trusting, terminal, log });
@@ -63,8 +65,10 @@ export async function runApp(
     const progress = await Progress.begin(mill, { terminal, log, url: urls[0] });
     const { worker, stuck } = await keepWorking(mill, config, stop);
     progress.stop();
+    stopping.abort();
+    // The port stays open: whoever watches /readyz learns that nothing more is to be sent here, and has the time to see to it.
+    const [{ hung }] = await Promise.all([worker.stop({ within: stopWithinMs }), api?.drain(stopWithinMs)]);
     await api?.close(closeWithinMs);
-    const { hung } = await worker.stop({ within: stopWithin });
     if (hung > 0) process.exitCode = stuck ? exitCodes.restart : exitCodes.failed;
   } finally {
     withdrawApi(config);
@@ -80,8 +84,7 @@ export async function runApp(
 async function openApi(
   mill: Millrace,
   config: Config,
-  address: ApiAddress,
-  log: Log,
+  { address, log, stopping }: { address: ApiAddress; log: Log; stopping: AbortSignal },
 ): Promise<Serving> {
   const {
     dataDir,
@@ -106,6 +109,7 @@ async function openApi(
     diskThreshold,
     metricsPrefix,
     signIn,
+    stopping,
     log,
   });
   const guarded = signIn !== undefined || (await new Tokens(mill.db, apiTokens).any());

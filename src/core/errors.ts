@@ -51,6 +51,7 @@ export const errorCodes = {
   },
   JOB_CANCELLED: { status: 409, action: "Somebody cancelled the job; the message says who and why." },
   WAIT_TIMEOUT: { status: 504, action: "Wait longer, or look at the job later: it goes on." },
+  STOPPING: { status: 503, action: "Ask again after Retry-After, and another server where there is one." },
   EVENTS_TOO_SLOW: {
     status: 503,
     action: "Go on from the last place, take events faster, or ask for fewer of them with a filter.",

@@ -59,6 +59,8 @@ export interface ApiOptions {
   readonly healthAllowlist?: Addresses | undefined;
   /** The share of the disk, 0 to 1, from which on `/health/test` is not ready. Default 0.9. */
   readonly diskThreshold?: number;
+  /** The server begins to stop: nobody is to wait any longer, and nothing more is to be sent here. Default: it never does. */
+  readonly stopping?: AbortSignal | undefined;
   /** How people sign in. Default: they cannot. */
   readonly signIn?: SignInSettings | undefined;
 }
@@ -75,9 +77,9 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
   const endpoints: Endpoints = [
     ...jobEndpoints(mill),
-    ...resultEndpoints(mill),
+    ...resultEndpoints(mill, options.stopping),
     ...answerEndpoints(mill),
-    ...orderEndpoints(mill),
+    ...orderEndpoints(mill, options.stopping),
     ...flowEndpoints(mill),
     ...emitEndpoints(mill),
     ...deadLetterEndpoints(mill),
@@ -95,6 +97,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
       diskUsedPercent: () => diskUsedPercent(dataDir),
       diskThreshold,
       isKnown: (c, withinMs) => isKnown(gate, c, withinMs),
+      stopping: options.stopping,
     }),
     ...tokenEndpoints(tokens),
     ...authEndpoints(gate, entrance),

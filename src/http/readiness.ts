@@ -38,10 +38,12 @@ export interface ReadinessOptions {
   readonly diskThreshold: number;
   /** Whether this caller may know why. */
   readonly isKnown: (c: ApiContext, withinMs: number) => Promise<boolean>;
+  /** From then on nothing more is to be sent here. */
+  readonly stopping?: AbortSignal | undefined;
 }
 
 export function readinessEndpoints(db: Database, options: ReadinessOptions): Endpoints {
-  const { diskThreshold, isKnown } = options;
+  const { diskThreshold, isKnown, stopping } = options;
   const limitPercent = Math.round(diskThreshold * 1_000) / 10;
   const askDatabase = impatient(() => schemaVersion(db));
   const measureDisk = impatient(options.diskUsedPercent);
@@ -52,7 +54,8 @@ export function readinessEndpoints(db: Database, options: ReadinessOptions): End
       measureDisk().then((used) => diskCheck(used, limitPercent), unreadableDisk),
     ]);
     const checks = { database, migrations, disk };
-    return { checks, reasons: Object.values(checks).flatMap(({ reason }) => reason ?? []) };
+    const reasons = Object.values(checks).flatMap(({ reason }) => reason ?? []);
+    return { checks, reasons: stopping?.aborted ? ["This server is stopping.", ...reasons] : reasons };
   };
   const told = (c: ApiContext, { checks, reasons }: Awaited<ReturnType<typeof look>>): Response =>
     reasons.length === 0

@@ -6,6 +6,7 @@ import type { Hono } from "hono";
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import { isLoopbackInterface } from "./access.ts";
+import { within } from "./deadline.ts";
 import type { ApiEnv } from "./env.ts";
 import { Refusals, refusalOf } from "./refusals.ts";
 import { inTurn } from "./turns.ts";
@@ -39,6 +40,8 @@ const connectionsMax = 1_000;
 export interface Serving {
   /** One per port, without a slash at the end. */
   readonly urls: string[];
+  /** Waits for the requests that are under way, for `withinMs` at most, and goes on taking others. */
+  drain(withinMs: number): Promise<void>;
   /** Takes no more connections, lets open requests finish, and cuts off those that have not within `withinMs`. */
   close(withinMs: number): Promise<void>;
 }
@@ -66,6 +69,7 @@ export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<S
   let closed: Promise<unknown> | undefined;
   return {
     urls: doors.map(({ server }) => urlOf(server)),
+    drain: async (withinMs) => void (await within(withinMs, Promise.all(doors.map((door) => door.underWay())))),
     close: async (withinMs) => {
       closed ??= Promise.all(doors.map((door) => door.close(withinMs)));
       await closed;
@@ -81,6 +85,8 @@ export const endless = new WeakMap<object, { readonly closed: boolean }>();
 
 interface Door {
   readonly server: Server;
+  /** Resolves when everything that is being answered now has been, but for what has no end. */
+  underWay(): Promise<unknown>;
   close(withinMs: number): Promise<void>;
 }
 
@@ -134,6 +140,10 @@ function makeDoor(api: Hono<ApiEnv>, { log, patienceMs = defaultPatienceMs }: Se
     socket.once("close", () => sockets.delete(socket));
   });
 
+  const underWay = (): Promise<unknown> => {
+    const open = [...responses].filter((response) => !endless.has(response));
+    return Promise.all(open.map((response) => new Promise<void>((resolve) => response.once("close", resolve))));
+  };
   const close = async (withinMs: number): Promise<void> => {
     if (!server.listening) return;
     for (const response of responses) if (endless.has(response)) response.destroy();
@@ -145,7 +155,7 @@ function makeDoor(api: Hono<ApiEnv>, { log, patienceMs = defaultPatienceMs }: Se
     });
     clearTimeout(timer);
   };
-  return { server, close };
+  return { server, underWay, close };
 }
 
 async function listen(server: Server, host: string, port: number): Promise<void> {

@@ -232,7 +232,7 @@ describe("what is no request for the API", () => {
     const reached = vi.fn<() => Response>(() => new Response());
     const serving = await serve(new Hono<ApiEnv>().all("*", reached), { ...here, log });
     const socket = await openSocket(serving.urls[0] as string);
-    socket.end(request);
+    socket.write(request);
     const [head = "", body = ""] = (await text(socket)).split("\r\n\r\n");
     await serving.close(1_000);
 
@@ -250,7 +250,7 @@ describe("what is no request for the API", () => {
       here,
     );
     const socket = await openSocket(serving.urls[0] as string);
-    socket.end(`GET http://localhost/there HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+    socket.write(`GET http://localhost/there HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
     expect(await text(socket)).toMatch(/^HTTP\/1\.1 200 [^]*here/);
     await serving.close(1_000);
   });
@@ -276,6 +276,41 @@ describe("closing", () => {
     // The agent keeps its connection for more requests, and the server would too, for an hour.
     await closed;
     agent.destroy();
+  });
+
+  test("waits before that for what is under way, and takes other requests all the while", async () => {
+    const { serving, reached, finish, url } = await slowServer();
+    const asked = fetch(`${url}/slow`);
+    await reached.opened;
+    let isDrained = false;
+    const drained = serving.drain(3_600_000).then(() => (isDrained = true));
+
+    expect((await fetch(`${url}/another`)).status).toBe(404);
+    expect(isDrained).toBe(false);
+    finish.open();
+    await drained;
+    expect((await asked).status).toBe(200);
+    await serving.close(1_000);
+  });
+
+  test("does not wait for longer than it is told, nor for what has no end", async () => {
+    const { serving, reached, finish, url } = await slowServer();
+    const asked = fetch(`${url}/slow`);
+    await reached.opened;
+    await serving.drain(10);
+    finish.open();
+    expect((await asked).status).toBe(200);
+    await serving.close(1_000);
+
+    const api = new Hono<ApiEnv>().get("/", (c) => {
+      endless.set(c.env.outgoing as object, { closed: false });
+      return c.body(new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(1)) }));
+    });
+    const streaming = await serve(api, here);
+    const { body } = await fetch(streaming.urls[0] as string);
+    await streaming.drain(3_600_000);
+    await streaming.close(1_000);
+    await expect(body?.getReader().closed).rejects.toThrow();
   });
 
   test("cuts off what does not finish in time", async () => {
