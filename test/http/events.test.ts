@@ -1,6 +1,7 @@
 import { describe, expect, test, vi } from "vitest";
 import { type Millrace, task } from "millrace";
 import { sql } from "../../src/db/sql.ts";
+import type { EventStream } from "../../src/events/stream.ts";
 import { eventEndpoints } from "../../src/http/events.ts";
 import { serve } from "../../src/http/server.ts";
 import { useDatabase } from "../support/engine.ts";
@@ -153,7 +154,9 @@ describe("GET /events", () => {
 
   test("ends with a reason when the client does not read, and says from where to go on", async () => {
     await using mill = await file.open([ok]);
+    const opened = vi.spyOn(mill, "events");
     const response = await mounted(eventEndpoints(mill)).request("/events?type=audit.noted");
+    const stream = opened.mock.results[0]?.value as EventStream;
     const reader = (response.body as ReadableStream<Uint8Array>).getReader();
     const read = async () => new TextDecoder().decode((await reader.read()).value);
     expect(await read()).toContain("listening");
@@ -162,7 +165,7 @@ describe("GET /events", () => {
     );
     const texts: string[] = [];
     // It takes one block in advance and then waits; meanwhile the buffer runs over.
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    await vi.waitFor(() => expect(stream.closed).toBe(true), patience);
     for (;;) {
       const { value, done } = await reader.read();
       if (done) break;
