@@ -14,7 +14,9 @@ export interface ApiAddress {
  */
 export function trustsMachine(config: Config, { host }: ApiAddress): boolean {
   const { databaseUrl, publicUrl, oidcIssuer, trustProxy } = config;
-  return [databaseUrl, publicUrl, oidcIssuer, trustProxy].every((one) => one === undefined) && isLoopbackInterface(host);
+  return (
+    [databaseUrl, publicUrl, oidcIssuer, trustProxy].every((one) => one === undefined) && isLoopbackInterface(host)
+  );
 }
 
 /** Undefined: no API in this process. Throws `CONFIG_INVALID`. */

@@ -72,6 +72,6 @@ export function isLoopbackInterface(host: string): boolean {
 }
 
 /** A Host header, or the address to listen on: `localhost`, `127.x.x.x` or `[::1]`, with any port. */
-export function isLoopbackHost(host: string): boolean {
+function isLoopbackHost(host: string): boolean {
   return /^(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(:\d{1,5})?$/i.test(host);
 }

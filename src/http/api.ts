@@ -50,7 +50,10 @@ export interface ApiOptions {
   readonly log: Log;
   /** Tokens of the environment, beside those in the database. */
   readonly givenTokens?: readonly GivenToken[];
-  /** Programs on this machine may come in as operators without a token. Default: where the database is embedded. Not where strangers can come from this machine, by a proxy. */
+  /**
+   * Programs on this machine may come in as operators without a token. Default: where the database is embedded, and neither proxies nor
+   * people who sign in are to come: through a proxy on this machine, strangers look like programs on it.
+   */
   readonly trustMachine?: boolean;
   /** Whose X-Forwarded-For is believed. Default: nobody's. */
   readonly proxies?: Addresses | undefined;
@@ -66,13 +69,15 @@ export interface ApiOptions {
 }
 
 export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
-  const { dataDir = ".", log, givenTokens = [], trustMachine = mill.db.kind === "embedded", proxies } = options;
+  const { dataDir = ".", log, givenTokens = [], proxies, signIn } = options;
+  const isPrivate = mill.db.kind === "embedded" && proxies === undefined && signIn === undefined;
+  const { trustMachine = isPrivate } = options;
   const { rateLimits = defaultRateLimits, healthAllowlist: allowlist, diskThreshold = 0.9 } = options;
   const { metricsPrefix: prefix = "millrace_" } = options;
   const diskUsed = impatient(async () => (await diskUsedPercent(dataDir)) / 100);
   const metrics = new Metrics(mill.db, { prefix, version, diskUsed, log });
   const tokens = new Tokens(mill.db, givenTokens);
-  const entrance = options.signIn && entranceOf(new SignIn(mill.db, options.signIn, log));
+  const entrance = signIn && entranceOf(new SignIn(mill.db, signIn, log));
   const gate = new Gate({ tokens, door: entrance?.door, trustMachine, proxies });
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
   const endpoints: Endpoints = [
