@@ -111,10 +111,10 @@ const share = (names: readonly string[], value: number, about: string): Variable
 });
 const rateLimits: Variable<RateLimits | undefined> = {
   names: ["MILLRACE_RATE_LIMITS"],
-  kind: "requests per minute and caller by class, such as `api=6000,ops=600`; 0: no limit; classes api, ops, enqueue, stream",
+  kind: "requests per minute and caller by class, such as `api=6000,ops=600`; 0: no limit; classes api, ops, enqueue, stream, public",
   default: undefined,
   about:
-    "Requests that one caller may make, by class of route: api reads, ops steers, enqueue brings jobs, stream waits. Default: api=6000,ops=600,enqueue=0,stream=600.",
+    "Requests that one caller may make, by class of route: api reads, ops steers, enqueue brings jobs, stream waits, public is for anybody; health probes are not limited. Default: api=6000,ops=600,enqueue=0,stream=600,public=120.",
   read: readRateLimits,
 };
 const issuer: Variable<string | undefined> = {

@@ -14,11 +14,13 @@ export interface Introduction {
   readonly config: Config;
   /** Empty: no API here. */
   readonly urls: readonly string[];
+  /** Programs on this machine need no token. */
+  readonly trusting: boolean;
   readonly terminal: Terminal | undefined;
   readonly log: Log;
 }
 
-export function introduce({ mill, module, config, urls, terminal, log }: Introduction): void {
+export function introduce({ mill, module, config, urls, trusting, terminal, log }: Introduction): void {
   const { databaseUrl, dataDir, schema, concurrency, queues } = config;
   const embedded = mill.db.kind === "embedded";
   const database = embedded ? dataDir : withoutPassword(databaseUrl ?? "");
@@ -36,13 +38,12 @@ export function introduce({ mill, module, config, urls, terminal, log }: Introdu
       ["app", `${module.path}: ${module.app.tasks.map((task) => task.name).join(", ")}`],
       ["worker", `${counted(concurrency, "job")} at once, ${queues ? `queues ${queues.join(", ")}` : "every queue"}`],
       ["open", urls.join("\n")],
-      ["try", urls[0] && suggestions(urls[0], module, embedded).join("\n")],
+      ["try", urls[0] && suggestions(urls[0], module, trusting).join("\n")],
       ["stop", "Ctrl-C"],
     ])}\n`,
   );
 }
 
-/** `trusting`: programs on this machine need no token. */
 function suggestions(url: string, { app }: AppModule, trusting: boolean): string[] {
   const simple = app.tasks.find((task) => task.schema === undefined) ?? app.tasks[0];
   const body = JSON.stringify({ job_type: simple?.name, payload_json: {} });

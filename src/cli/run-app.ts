@@ -12,7 +12,7 @@ import type { Log } from "../core/log.ts";
 import { createApi } from "../http/api.ts";
 import { type Serving, serve } from "../http/server.ts";
 import type { Worker } from "../jobs/worker.ts";
-import { apiAddress } from "./api-address.ts";
+import { type ApiAddress, apiAddress, trustsMachine } from "./api-address.ts";
 import { given } from "./arguments.ts";
 import { everyCommand } from "./command.ts";
 import { introduce } from "./banner.ts";
@@ -34,8 +34,9 @@ export const runArguments = {
   ...everyCommand,
 } as const satisfies ArgsDef;
 
-/** How long running jobs get to finish; orchestrators commonly kill after 30 s. Open requests get less. */
-const stopWithin = "20s";
+/** How long running jobs and requests get to finish; orchestrators commonly kill after 30 s. */
+const stopWithinMs = 20_000;
+/** For requests that came meanwhile. */
 const closeWithinMs = 2_000;
 
 export async function runApp(
@@ -53,17 +54,21 @@ export async function runApp(
 
   const mill = await millrace(module.app, { log });
   let api: Serving | undefined;
+  const stopping = new AbortController();
   try {
     withdrawApi(config); // a killed one may have left its address
-    if (address) api = await openApi(mill, config, address, log);
+    if (address) api = await openApi(mill, config, { address, log, stopping: stopping.signal });
     const { urls = [] } = api ?? {};
-    introduce({ mill, module, config, urls, terminal, log });
+    const trusting = address !== undefined && trustsMachine(config, address);
+    introduce({ mill, module, config, urls, trusting, terminal, log });
     await module.start?.(mill);
     const progress = await Progress.begin(mill, { terminal, log, url: urls[0] });
     const { worker, stuck } = await keepWorking(mill, config, stop);
     progress.stop();
+    stopping.abort();
+    // The port stays open: whoever watches /readyz learns that nothing more is to be sent here, and has the time to see to it.
+    const [{ hung }] = await Promise.all([worker.stop({ within: stopWithinMs }), api?.drain(stopWithinMs)]);
     await api?.close(closeWithinMs);
-    const { hung } = await worker.stop({ within: stopWithin });
     if (hung > 0) process.exitCode = stuck ? exitCodes.restart : exitCodes.failed;
   } finally {
     withdrawApi(config);
@@ -79,8 +84,7 @@ export async function runApp(
 async function openApi(
   mill: Millrace,
   config: Config,
-  address: { host: string; ports: readonly number[] },
-  log: Log,
+  { address, log, stopping }: { address: ApiAddress; log: Log; stopping: AbortSignal },
 ): Promise<Serving> {
   const {
     dataDir,
@@ -97,6 +101,7 @@ async function openApi(
   const signIn = signInSettings(config);
   const api = createApi(mill, {
     ...(embedded ? { dataDir } : {}),
+    trustMachine: trustsMachine(config, address),
     givenTokens: embedded ? [...apiTokens, own] : apiTokens,
     proxies,
     rateLimits,
@@ -105,6 +110,7 @@ async function openApi(
     metricsPrefix,
     signIn,
     sessions: sessionSettings(config),
+    stopping,
     log,
   });
   const guarded = signIn !== undefined || (await new Tokens(mill.db, apiTokens).any());

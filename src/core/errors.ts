@@ -55,6 +55,7 @@ export const errorCodes = {
   },
   JOB_CANCELLED: { status: 409, action: "Somebody cancelled the job; the message says who and why." },
   WAIT_TIMEOUT: { status: 504, action: "Wait longer, or look at the job later: it goes on." },
+  STOPPING: { status: 503, action: "Ask again after Retry-After, and another server where there is one." },
   EVENTS_TOO_SLOW: {
     status: 503,
     action: "Go on from the last place, take events faster, or ask for fewer of them with a filter.",
@@ -98,6 +99,9 @@ export const errorCodes = {
   },
   ROUTE_NOT_FOUND: { status: 404, action: "Check method and path against the README." },
   METHOD_NOT_ALLOWED: { status: 405, action: "Use one of the methods in the Allow header." },
+  REQUEST_TIMEOUT: { status: 408, action: "Send the whole request within 30 seconds, its headers within 10." },
+  HEADERS_TOO_LARGE: { status: 431, action: "Send fewer or shorter headers, or a shorter path: 16 KiB in all." },
+  EXPECTATION_FAILED: { status: 417, action: "Leave the header Expect out, or send `100-continue`." },
   UNSUPPORTED_MEDIA_TYPE: {
     status: 415,
     action: "Send the body as JSON, with the header Content-Type: application/json.",

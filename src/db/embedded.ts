@@ -2,7 +2,17 @@
  * PostgreSQL inside this process (PGlite): no server to install. One process only, and it runs without fsync: it survives a
  * killed process, not a power cut. `DATABASE_URL` is the way to both.
  */
-import { mkdirSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { setImmediate as turnOfTheLoop } from "node:timers/promises";
 import { PGlite, type Transaction } from "@electric-sql/pglite";
@@ -109,7 +119,8 @@ const emptyForMs = 5_000;
  * a killed process is recognised by that process being gone.
  */
 function lockFolder(dataDir: string): { release(): void } {
-  mkdirSync(dataDir, { recursive: true });
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  closeToOthers(dataDir);
   const path = join(realpathSync(dataDir), "millrace.lock");
   for (let tries = 1; ; tries += 1) {
     try {
@@ -135,6 +146,27 @@ function lockFolder(dataDir: string): { release(): void } {
       rmSync(path, { force: true });
     },
   };
+}
+
+/**
+ * PGlite makes its files for everybody to write, whatever the umask. So nobody else may enter the folder: one that others can is closed
+ * to them when it is ours, or empty, and refused when other things are in it, which others may have a reason to reach.
+ */
+function closeToOthers(dataDir: string): void {
+  const { mode } = statSync(dataDir);
+  if (process.platform === "win32" || (mode & 0o077) === 0) return;
+  const names = readdirSync(dataDir).filter((name) => !name.startsWith("millrace."));
+  try {
+    if (names.length > 0 && !names.includes("data")) throw new Error("other things are in it");
+    chmodSync(dataDir, 0o700);
+  } catch (cause) {
+    const why = (cause as Error).message;
+    throw new MillraceError(
+      "CONFIG_INVALID",
+      `Other users can enter the data folder ${dataDir}, and could change what is in the database; it was not closed to them: ${why}. Set MILLRACE_DATA_DIR to a folder of its own, or close this one (chmod 700).`,
+      { cause },
+    );
+  }
 }
 
 /** Removes the lock of a dead process, but not one that another process has put in its place meanwhile. */

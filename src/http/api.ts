@@ -35,7 +35,7 @@ import { policyEndpoints } from "./policies.ts";
 import { problem, problemOf } from "./problem.ts";
 import { queueEndpoints } from "./queues.ts";
 import { RateLimiter } from "./rate-limits.ts";
-import { diskUsedPercent, readinessEndpoints } from "./readiness.ts";
+import { diskUsedPercent, impatient, readinessEndpoints } from "./readiness.ts";
 import { resultEndpoints } from "./results.ts";
 import { scheduleEndpoints } from "./schedules.ts";
 import { SessionDoor } from "./session-door.ts";
@@ -52,7 +52,10 @@ export interface ApiOptions {
   readonly log: Log;
   /** Tokens of the environment, beside those in the database. */
   readonly givenTokens?: readonly GivenToken[];
-  /** Programs on this machine may come in as operators without a token. Default: where the database is embedded. */
+  /**
+   * Programs on this machine may come in as operators without a token. Default: where the database is embedded, and neither proxies nor
+   * people who sign in are to come: through a proxy on this machine, strangers look like programs on it.
+   */
   readonly trustMachine?: boolean;
   /** Whose X-Forwarded-For is believed. Default: nobody's. */
   readonly proxies?: Addresses | undefined;
@@ -61,6 +64,8 @@ export interface ApiOptions {
   readonly healthAllowlist?: Addresses | undefined;
   /** The share of the disk, 0 to 1, from which on `/health/test` is not ready. Default 0.9. */
   readonly diskThreshold?: number;
+  /** The server begins to stop: nobody is to wait any longer, and nothing more is to be sent here. Default: it never does. */
+  readonly stopping?: AbortSignal | undefined;
   /** How people sign in at an identity provider. Default: they cannot. */
   readonly signIn?: SignInSettings | undefined;
   /** Of sessions that begin with a token, where people do not sign in. */
@@ -68,24 +73,26 @@ export interface ApiOptions {
 }
 
 export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
-  const { dataDir = ".", log, givenTokens = [], trustMachine = mill.db.kind === "embedded", proxies } = options;
+  const { dataDir = ".", log, givenTokens = [], proxies, signIn } = options;
+  const isPrivate = mill.db.kind === "embedded" && proxies === undefined && signIn === undefined;
+  const { trustMachine = isPrivate } = options;
   const { rateLimits = defaultRateLimits, healthAllowlist: allowlist, diskThreshold = 0.9 } = options;
   const { metricsPrefix: prefix = "millrace_" } = options;
-  const diskUsed = async (): Promise<number> => (await diskUsedPercent(dataDir)) / 100;
+  const diskUsed = impatient(async () => (await diskUsedPercent(dataDir)) / 100);
   const metrics = new Metrics(mill.db, { prefix, version, diskUsed, log });
   const tokens = new Tokens(mill.db, givenTokens);
-  const browsers = options.signIn ?? options.sessions ?? defaultSessions;
+  const browsers = signIn ?? options.sessions ?? defaultSessions;
   const sessions = new Sessions(mill.db, tokens, browsers);
-  const signIn = options.signIn && new SignIn(mill.db, options.signIn, sessions, log);
-  void signIn?.prepare();
-  const door = new SessionDoor(sessions, { origin: browsers.origin, strict: signIn !== undefined });
+  const provider = signIn && new SignIn(mill.db, signIn, sessions, log);
+  void provider?.prepare();
+  const door = new SessionDoor(sessions, { origin: browsers.origin, strict: provider !== undefined });
   const gate = new Gate({ tokens, door, trustMachine, proxies });
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
   const endpoints: Endpoints = [
     ...jobEndpoints(mill),
-    ...resultEndpoints(mill),
+    ...resultEndpoints(mill, options.stopping),
     ...answerEndpoints(mill),
-    ...orderEndpoints(mill),
+    ...orderEndpoints(mill, options.stopping),
     ...flowEndpoints(mill),
     ...emitEndpoints(mill),
     ...deadLetterEndpoints(mill),
@@ -103,18 +110,20 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
       diskUsedPercent: () => diskUsedPercent(dataDir),
       diskThreshold,
       isKnown: (c, withinMs) => isKnown(gate, c, withinMs),
+      stopping: options.stopping,
     }),
     ...tokenEndpoints(tokens),
-    ...authEndpoints({ gate, door, sessions, signIn }),
+    ...authEndpoints({ gate, door, sessions, signIn: provider }),
     ...auditEndpoints(mill.db),
     ...pageEndpoints(() => document),
   ];
   const document = openApiDocument(endpoints, version);
 
-  const refused = refusals(signIn?.settings.origin);
+  const refused = refusals(provider?.settings.origin);
   const api = new Hono<ApiEnv>();
   api
     .use(requestId())
+    .use(guardedAnswer)
     .use(measured(metrics))
     .use(logged(log))
     .use(
@@ -142,6 +151,13 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   for (const one of endpoints) if (one.role !== "public") mount(one);
   return api.route("/", boardRoutes(mill, limiter, log));
 }
+
+/** Answers are for who asked and are what they say they are. What is otherwise says so itself. */
+const guardedAnswer: MiddlewareHandler<ApiEnv> = (c, next) => {
+  c.header("X-Content-Type-Options", "nosniff");
+  c.header("Cache-Control", "no-store");
+  return next();
+};
 
 function logged(log: Log): MiddlewareHandler<ApiEnv> {
   return async (c, next) => {

@@ -131,7 +131,6 @@ export function authEndpoints({ gate, door, sessions, signIn }: Entrance): Endpo
         }),
       },
       async handle({ c }) {
-        c.header("Cache-Control", "no-store");
         const caller = await gate.known(c);
         const { session } = caller ?? {};
         return {

@@ -13,7 +13,7 @@ import { problem } from "./problem.ts";
 import type { RateLimiter } from "./rate-limits.ts";
 import { bodyBytes } from "./read.ts";
 
-const path = "/admin/queues";
+export const boardPath = "/admin/queues";
 const links = [
   { text: "Millrace", url: "/" },
   { text: "Sign out", url: "/auth/logout" },
@@ -22,7 +22,7 @@ const looking = ["GET"];
 const changing = ["POST", "PUT", "PATCH"];
 
 /** For the audit. What it was about is in the address: `…/queues/mail/pause`. */
-export const boardChanges = changing.map((method) => `${method} ${path}/*`);
+export const boardChanges = changing.map((method) => `${method} ${boardPath}/*`);
 
 export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hono<ApiEnv> {
   const boards = new Map<boolean, Promise<Board>>();
@@ -30,7 +30,9 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
     const failed = (err: Error): void => log.error({ err }, "board.failed");
     const board =
       boards.get(readOnly) ??
-      import("../board/board.ts").then(({ createBoard }) => createBoard(mill, { path, links, readOnly, failed }));
+      import("../board/board.ts").then(({ createBoard }) =>
+        createBoard(mill, { path: boardPath, links, readOnly, failed }),
+      );
     boards.set(readOnly, board);
     return board;
   };
@@ -39,13 +41,15 @@ export function boardRoutes(mill: Millrace, limiter: RateLimiter, log: Log): Hon
     problem(c, "PAYLOAD_TOO_LARGE", `The body is larger than ${maxSize} bytes.`);
 
   return new Hono<ApiEnv>()
-    .get(`${path}/`, (c) => c.redirect(path))
-    .use(`${path}/*`, bodyLimit({ maxSize, onError: tooLarge }))
-    .on([...looking, ...changing], `${path}/*`, async (c) => {
+    .get(`${boardPath}/`, (c) => c.redirect(boardPath))
+    .use(`${boardPath}/*`, bodyLimit({ maxSize, onError: tooLarge }))
+    .on([...looking, ...changing], `${boardPath}/*`, async (c) => {
+      if (/%00|\0/.test(c.req.url))
+        throw new MillraceError("BAD_REQUEST", "Expected an address without NUL characters.");
       const looks = c.req.method === "GET" || c.req.method === "HEAD";
       if (!looks || c.req.header("sec-fetch-mode") !== "navigate") refuseForeignPages(c);
       // Files of the page are many, and cost nothing.
-      if (!looks || c.req.path.startsWith(`${path}/api/`)) await limiter.count(c, looks ? "api" : "ops");
+      if (!looks || c.req.path.startsWith(`${boardPath}/api/`)) await limiter.count(c, looks ? "api" : "ops");
       requireRole(c, looks ? "viewer" : "operator");
       const caller = c.get("caller");
       const board = await load(caller === undefined || !reaches(caller.role, "operator"));

@@ -10,8 +10,11 @@ import { type Fields, readBody, readOptionalBody, readParams, readQuery } from "
 
 export type HttpMethod = "GET" | "POST" | "PATCH" | "DELETE";
 
-/** `ops` reads and steers; `enqueue` brings work in; `stream` has no end; `public` is for anybody. Limits and metrics go by it. */
-export type RouteClass = "api" | "ops" | "enqueue" | "stream" | "public";
+/**
+ * `api` reads; `ops` steers; `enqueue` brings work in; `stream` has no end; `public` is for anybody; `probe` says whether it goes, costs
+ * next to nothing and is never limited. Limits and metrics go by it.
+ */
+export type RouteClass = "api" | "ops" | "enqueue" | "stream" | "public" | "probe";
 
 /** A body that is not JSON, or JSON with a name of its own. */
 interface OtherAnswer {

@@ -23,6 +23,13 @@ const heartbeatMs = 15_000;
 /** How long a client should wait before it connects again. */
 const retryMs = 2_000;
 
+const headers = {
+  "Content-Type": "text/event-stream; charset=utf-8",
+  "Cache-Control": "no-store",
+  // nginx would keep lines back until it has a page full of them
+  "X-Accel-Buffering": "no",
+};
+
 export function eventEndpoints(mill: Millrace, beatMs = heartbeatMs): Endpoints {
   return [
     endpoint("Events", "GET /events", {
@@ -36,6 +43,8 @@ export function eventEndpoints(mill: Millrace, beatMs = heartbeatMs): Endpoints 
       answers: { 200: { contentType: "text/event-stream", about: "Events, until the client or the server ends it." } },
       errors: ["QUEUE_NAME_INVALID"],
       handle({ c, query: { queue, type, job, after } }) {
+        // Its body would never be read, nor ended.
+        if (c.req.method === "HEAD") return c.body(null, 200, headers);
         const stream = mill.events(
           given({
             queue,
@@ -45,13 +54,8 @@ export function eventEndpoints(mill: Millrace, beatMs = heartbeatMs): Endpoints 
           }),
         );
         c.req.raw.signal?.addEventListener("abort", () => void stream.return(), { once: true });
-        if (c.env?.outgoing) endless.add(c.env.outgoing);
-        return c.body(textOf(stream, beatMs), 200, {
-          "Content-Type": "text/event-stream; charset=utf-8",
-          "Cache-Control": "no-store",
-          // nginx would keep lines back until it has a page full of them
-          "X-Accel-Buffering": "no",
-        });
+        if (c.env?.outgoing) endless.set(c.env.outgoing, stream);
+        return c.body(textOf(stream, beatMs), 200, headers);
       },
     }),
   ];

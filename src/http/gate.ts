@@ -6,7 +6,7 @@ import { type Caller, type Role, reaches } from "../access/roles.ts";
 import type { Sessions } from "../access/sessions.ts";
 import type { Tokens } from "../access/tokens.ts";
 import { MillraceError } from "../core/errors.ts";
-import { clientAddress, suspicion } from "./access.ts";
+import { clientAddress, networkOf, suspicion } from "./access.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 import type { SessionDoor } from "./session-door.ts";
 
@@ -20,7 +20,7 @@ export interface GateOptions {
   readonly proxies?: Addresses | undefined;
 }
 
-/** Wrong credentials from one address in a minute; after that it is refused for as long again. */
+/** Wrong credentials from one address in a minute; after that more of them are 429 for as long again. Right ones come in always. */
 const guesses = 10;
 const guessSeconds = 60;
 
@@ -66,7 +66,7 @@ export class Gate {
     if (c.env?.inProcess) return program;
     const token = tokenIn(c);
     if (token !== undefined) return this.holderOf(c, token);
-    const user = await this.#door?.callerOf(c);
+    const user = await this.#visitor(c);
     if (user !== undefined) return user;
     if (!this.#trustMachine) throw new MillraceError("UNAUTHORIZED", "This API asks for a token.");
     const why = suspicion(c);
@@ -74,17 +74,30 @@ export class Gate {
     throw new MillraceError("UNAUTHORIZED", `Without credentials only this machine is trusted, and ${why}.`);
   }
 
-  /** Who guesses is kept waiting, also with a right token at last. Throws `UNAUTHORIZED`, `TOO_MANY_REQUESTS`. */
+  /** Whose token this is. Throws `UNAUTHORIZED`, and `TOO_MANY_REQUESTS` when too many wrong ones came from there. */
   async holderOf(c: ApiContext, token: string): Promise<Caller> {
-    const from = this.addressOf(c) ?? "nowhere";
-    const failed = await this.#failures.get(from);
-    if (failed !== null && failed.consumedPoints > guesses) throw tooMany(failed.msBeforeNext);
     const caller = await this.#tokens.callerOf(token);
     if (caller !== undefined) return caller;
-    await this.#failures.consume(from).catch((refused: unknown) => {
-      throw refused instanceof RateLimiterRes ? tooMany(refused.msBeforeNext) : refused;
-    });
+    await this.#countWrong(c);
     throw new MillraceError("UNAUTHORIZED", "This token is unknown, revoked or expired.");
+  }
+
+  async #visitor(c: ApiContext): Promise<Caller | undefined> {
+    try {
+      return await this.#door?.callerOf(c);
+    } catch (error) {
+      if (error instanceof MillraceError && error.code === "UNAUTHORIZED") await this.#countWrong(c);
+      throw error;
+    }
+  }
+
+  /** Tokens and sessions cannot be guessed: it is only for the work and the noise that who tries is kept waiting. */
+  async #countWrong(c: ApiContext): Promise<void> {
+    try {
+      await this.#failures.consume(networkOf(this.addressOf(c)));
+    } catch (refused) {
+      throw refused instanceof RateLimiterRes ? tooMany(refused.msBeforeNext) : refused;
+    }
   }
 }
 
@@ -112,9 +125,14 @@ export function opsAdminsOnly(sessions: Sessions): MiddlewareHandler<ApiEnv> {
   };
 }
 
-/** `Authorization: Bearer …`, or `x-api-key`. Never in the address, where logs would keep it. */
+/** `Authorization: Bearer …`, or `x-api-key`. Never in the address, where logs would keep it. Throws `UNAUTHORIZED` for what is no token. */
 export function tokenIn(c: ApiContext): string | undefined {
   const header = c.req.header("authorization");
-  if (header !== undefined) return /^(?:Bearer|Token)\s+(\S+)\s*$/i.exec(header)?.[1] ?? header;
-  return c.req.header("x-api-key");
+  if (header === undefined) return c.req.header("x-api-key");
+  const [, token] = /^(?:Bearer|Token)\s+(\S+)\s*$/i.exec(header) ?? [];
+  if (token !== undefined) return token;
+  throw new MillraceError(
+    "UNAUTHORIZED",
+    "The header Authorization is not `Bearer <token>`, which is what this API asks for.",
+  );
 }

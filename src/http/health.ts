@@ -87,7 +87,6 @@ export function healthEndpoints(mill: Millrace, { gate, allowlist = nobody }: He
 
   const handle = async ({ c }: { readonly c: ApiContext }): Promise<Response> => {
     const untilMs = performance.now() + budgetMs;
-    c.header("Cache-Control", "no-store");
     if (!allowlist.has(gate.addressOf(c)) && !(await isKnown(gate, c, budgetMs))) return sayHealth(c, alive);
     // Embedded they stand in line: the one that counts most comes last.
     const [beats, crew, counts] = await Promise.all([pulse.read(untilMs), workers.read(untilMs), queues.read(untilMs)]);
@@ -100,7 +99,7 @@ export function healthEndpoints(mill: Millrace, { gate, allowlist = nobody }: He
     summary: "How it goes, always with status 200",
     about,
     role: "public",
-    routeClass: "public",
+    routeClass: "probe",
     query: anyQuery,
     answers: { 200: [z.union([healthAnswer, aliveAnswer]), named(z.union([namedHealth, aliveAnswer]))] },
     handle,
@@ -111,7 +110,7 @@ export function healthEndpoints(mill: Millrace, { gate, allowlist = nobody }: He
     endpoint("Health", "GET /livez", {
       summary: "This process answers; nothing is looked at",
       role: "public",
-      routeClass: "public",
+      routeClass: "probe",
       query: anyQuery,
       answers: { 200: [aliveAnswer, named(aliveAnswer)] },
       handle: ({ c }) => sayHealth(c, alive),

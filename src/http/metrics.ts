@@ -7,6 +7,7 @@ import { checkedName } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import { readLifecycle, readRates } from "../metrics/window-store.ts";
 import type { Metrics, RequestLabels } from "../metrics/metrics.ts";
+import { boardPath } from "./board.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 
@@ -135,13 +136,18 @@ export function measured(metrics: Metrics): MiddlewareHandler<ApiEnv> {
     const startedAt = performance.now();
     await next();
     const route = routeOf(c);
-    const labels = { method: c.req.method, route, route_class: classOf(c.req.method, route), code: c.res.status };
+    const labels = { method: c.req.method, route, route_class: classOf(c, route), code: c.res.status };
     metrics.request(labels, (performance.now() - startedAt) / 1_000);
   };
 }
 
-/** `ops`: asked by machines, all the time. `stream`: takes as long as the caller wants. Neither says how fast the API is. */
-function classOf(method: string, route: string): RequestLabels["route_class"] {
-  if (/^(\/api)?\/(health|ops)(\/|$)/.test(route) || route.startsWith("/metrics")) return "ops";
-  return (method === "GET" && route === "/events") || route.endsWith("/wait") ? "stream" : "api";
+/**
+ * `probe` and `ops`: asked by machines, all the time. `files`: of Bull Board's page. `stream`: takes as long as the caller wants. None of
+ * them says how fast the API is, or how often it fails.
+ */
+function classOf({ req }: ApiContext, route: string): RequestLabels["route_class"] {
+  if (/^(\/api)?\/health(\/|$)/.test(route) || route === "/livez" || route === "/readyz") return "probe";
+  if (/^(\/api)?\/ops(\/|$)/.test(route) || route.startsWith("/metrics")) return "ops";
+  if (route.startsWith(boardPath) && !req.path.startsWith(`${boardPath}/api/`)) return "files";
+  return (route === "/events" && req.method !== "POST") || route.endsWith("/wait") ? "stream" : "api";
 }

@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import { durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
+import { unlessStopping } from "./deadline.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import { enqueueErrors } from "./job-fields.ts";
 import { jobItem, jobItemSchema } from "./job-view.ts";
@@ -35,7 +36,8 @@ const cancelled = {
 /** A server keeps no request longer than this, whatever it says. */
 export const longestWaitMs = 60_000;
 
-export function orderEndpoints(mill: Millrace): Endpoints {
+/** `stopping`: nobody is to wait any longer. */
+export function orderEndpoints(mill: Millrace, stopping: AbortSignal | undefined): Endpoints {
   return [
     endpoint("Jobs", "POST /jobs/:id/cancel", {
       summary: "Cancel a job, also one that runs",
@@ -49,12 +51,13 @@ export function orderEndpoints(mill: Millrace): Endpoints {
         200: z.object({ ...cancelled, status: ended }),
         202: z.object({ ...cancelled, status: z.literal("cancelling") }),
       },
-      errors: ["JOB_NOT_FOUND", "JOB_STATE"],
+      errors: ["JOB_NOT_FOUND", "JOB_STATE", "STOPPING"],
       async handle({ c, params: { id }, body }) {
         const { wait } = body;
         const longest = c.env?.inProcess ? Number.POSITIVE_INFINITY : longestWaitMs;
         const within = wait === undefined || wait === null ? wait : Math.min(durationMs(wait, "wait"), longest);
-        const { status, ignored } = await mill.cancel(id, { ...signed(c, body), ...given({ within }) });
+        const cancelling = mill.cancel(id, { ...signed(c, body), ...given({ within }) });
+        const { status, ignored } = await unlessStopping(stopping, cancelling);
         return c.json({ job_id: id, id, status, ignored }, status === "cancelling" ? 202 : 200);
       },
     }),

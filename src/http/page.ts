@@ -1,4 +1,5 @@
 /** What `/` shows until there is a console: live counts, and where to look and what to type. One file, nothing from elsewhere. */
+import { hash } from "node:crypto";
 import { z } from "zod";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import { pageOf } from "./html.ts";
@@ -76,8 +77,15 @@ curl -X POST ${origin}/api/queue/default/resume</code></pre>
 /** Whoever links to it may add what they like. */
 const anyQuery = z.looseObject({});
 
+/** Made once, for the document is large and anybody may ask for it. */
+function written(document: object): { readonly bytes: Uint8Array<ArrayBuffer>; readonly etag: string } {
+  const bytes = new TextEncoder().encode(JSON.stringify(document));
+  return { bytes, etag: `"${hash("sha256", bytes, "base64url")}"` };
+}
+
 /** `document`: the one at /openapi.json, which tells of these two too. */
 export function pageEndpoints(document: () => object): Endpoints {
+  let made: ReturnType<typeof written> | undefined;
   return [
     endpoint("Documents", "GET /", {
       summary: "A page with live counts, and where to look",
@@ -91,8 +99,19 @@ export function pageEndpoints(document: () => object): Endpoints {
       role: "public",
       routeClass: "public",
       query: anyQuery,
-      answers: { 200: z.looseObject({ openapi: z.string() }) },
-      handle: document,
+      answers: { 200: z.looseObject({ openapi: z.string() }), 304: null },
+      handle({ c }) {
+        made ??= written(document());
+        c.header("ETag", made.etag);
+        c.header("Cache-Control", "no-cache");
+        if (isKnown(c.req.header("if-none-match"), made.etag)) return c.body(null, 304);
+        return c.body(made.bytes, 200, { "Content-Type": "application/json" });
+      },
     }),
   ];
+}
+
+/** Whether the caller has it already. Proxies that compress make its tag a weak one. */
+function isKnown(held: string | undefined, etag: string): boolean {
+  return (held ?? "").split(",").some((one) => one.trim() === "*" || one.trim().replace(/^W\//, "") === etag);
 }

@@ -37,19 +37,16 @@ export const problemSchema = z
 
 export function problem(c: ApiContext, code: ErrorCode, detail: string, extras: Extras = {}): Response {
   const { status } = errorCodes[code];
-  const action = aboutOptions.has(code) ? asTheApiSpells(errorCodes[code].action) : errorCodes[code].action;
-  const document = {
-    type: `urn:millrace:error:${code}`,
-    title: titleOf(code),
-    status,
-    detail,
-    code,
-    action,
-    instance: c.get("requestId"),
-    ...extras.members,
-  };
+  const document = { ...problemDocument(code, detail, c.get("requestId")), ...extras.members };
   const headers = { "Content-Type": "application/problem+json", ...refusalHeaders(code, extras) };
   return c.body(JSON.stringify(document), status, headers);
+}
+
+/** `instance`: the id of the request. */
+export function problemDocument(code: ErrorCode, detail: string, instance: string): object {
+  const { status } = errorCodes[code];
+  const action = aboutOptions.has(code) ? asTheApiSpells(errorCodes[code].action) : errorCodes[code].action;
+  return { type: `urn:millrace:error:${code}`, title: titleOf(code), status, detail, code, action, instance };
 }
 
 /** What clients go by, whatever the body looks like. */

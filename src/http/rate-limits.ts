@@ -1,7 +1,9 @@
 /** Refuses callers that ask too often, and tells all of them how much is left (draft-ietf-httpapi-ratelimit-headers). */
 import { RateLimiterMemory, RateLimiterRes } from "rate-limiter-flexible";
+import type { Caller } from "../access/roles.ts";
 import { type LimitedClass, type RateLimits, limitedClasses } from "../access/rate-limits.ts";
 import { MillraceError } from "../core/errors.ts";
+import { networkOf } from "./access.ts";
 import type { RouteClass } from "./endpoint.ts";
 import type { ApiContext } from "./env.ts";
 
@@ -26,8 +28,7 @@ export class RateLimiter {
     const found = this.#limiters.get(routeClass);
     if (found === undefined) return;
     const { most, limiter } = found;
-    const caller = c.get("caller");
-    const key = caller?.name ?? this.#addressOf(c) ?? "nowhere";
+    const key = keyOf(c.get("caller"), this.#addressOf(c));
     c.header("RateLimit-Policy", `"${routeClass as LimitedClass}";q=${most};w=${windowSeconds}`);
     try {
       tell(c, routeClass, await limiter.consume(key));
@@ -38,6 +39,12 @@ export class RateLimiter {
       throw Object.assign(new MillraceError("TOO_MANY_REQUESTS", message), { retryAfterMs: refused.msBeforeNext });
     }
   }
+}
+
+/** Tokens by their name and people by who they are, so that nobody chooses whose share to use up; others by where they come from. */
+function keyOf(caller: Caller | undefined, address: string | undefined): string {
+  if (caller?.session !== undefined) return JSON.stringify(["user", caller.session.issuer, caller.session.sub]);
+  return JSON.stringify(caller?.kind === "token" ? ["token", caller.name] : ["address", networkOf(address)]);
 }
 
 function tell(c: ApiContext, routeClass: RouteClass, { remainingPoints, msBeforeNext }: RateLimiterRes): void {

@@ -10,7 +10,8 @@ import type { ApiContext } from "./env.ts";
 import { aliveAnswer, named, sayHealth } from "./health.ts";
 import { problem } from "./problem.ts";
 
-const databaseLimitMs = 2_000;
+/** For the database, and for the disk. */
+const limitMs = 2_000;
 
 const check = { ok: z.boolean(), reason: z.string().optional() };
 const readyAnswer = z
@@ -38,25 +39,24 @@ export interface ReadinessOptions {
   readonly diskThreshold: number;
   /** Whether this caller may know why. */
   readonly isKnown: (c: ApiContext, withinMs: number) => Promise<boolean>;
+  /** From then on nothing more is to be sent here. */
+  readonly stopping?: AbortSignal | undefined;
 }
 
 export function readinessEndpoints(db: Database, options: ReadinessOptions): Endpoints {
-  const { diskUsedPercent: measureDisk, diskThreshold, isKnown } = options;
+  const { diskThreshold, isKnown, stopping } = options;
   const limitPercent = Math.round(diskThreshold * 1_000) / 10;
-  // A database that hangs is asked once, however many probes wait for it.
-  let asked: Promise<number> | undefined;
-  const askOnce = (): Promise<number> => {
-    asked ??= schemaVersion(db).finally(() => (asked = undefined));
-    return asked;
-  };
+  const askDatabase = impatient(() => schemaVersion(db));
+  const measureDisk = impatient(options.diskUsedPercent);
 
   const look = async () => {
     const [[database, migrations], disk] = await Promise.all([
-      checkDatabase(askOnce),
+      checkDatabase(askDatabase),
       measureDisk().then((used) => diskCheck(used, limitPercent), unreadableDisk),
     ]);
     const checks = { database, migrations, disk };
-    return { checks, reasons: Object.values(checks).flatMap(({ reason }) => reason ?? []) };
+    const reasons = Object.values(checks).flatMap(({ reason }) => reason ?? []);
+    return { checks, reasons: stopping?.aborted ? ["This server is stopping.", ...reasons] : reasons };
   };
   const told = (c: ApiContext, { checks, reasons }: Awaited<ReturnType<typeof look>>): Response =>
     reasons.length === 0
@@ -74,12 +74,12 @@ export function readinessEndpoints(db: Database, options: ReadinessOptions): End
     endpoint("Health", "GET /readyz", {
       summary: "Whether it is fit for work; why not is told to those who may know",
       role: "public",
-      routeClass: "public",
+      routeClass: "probe",
       query: z.looseObject({}),
       answers: { 200: [strangers, named(strangers)] },
       errors: ["NOT_READY"],
       async handle({ c }) {
-        const [found, known] = await Promise.all([look(), isKnown(c, databaseLimitMs)]);
+        const [found, known] = await Promise.all([look(), isKnown(c, limitMs)]);
         if (known) return told(c, found);
         return found.reasons.length === 0
           ? sayHealth(c, { status: "ok" })
@@ -89,11 +89,21 @@ export function readinessEndpoints(db: Database, options: ReadinessOptions): End
   ];
 }
 
+/** What hangs is asked once, however many probes wait for it, and given up in time. */
+export function impatient<Value>(ask: () => Promise<Value>): () => Promise<Value> {
+  let asked: Promise<Value> | undefined;
+  return async () => {
+    asked ??= ask().finally(() => (asked = undefined));
+    const answer = await within(limitMs, asked);
+    if (answer === undefined) throw new Error(`no answer within ${limitMs} ms`);
+    return answer;
+  };
+}
+
 async function checkDatabase(ask: () => Promise<number>): Promise<[database: Check, migrations: Check]> {
   const startedAt = performance.now();
   try {
-    const version = await within(databaseLimitMs, ask());
-    if (version === undefined) throw new Error(`no answer within ${databaseLimitMs} ms`);
+    const version = await ask();
     return [{ ok: true, ms: Math.round(performance.now() - startedAt) }, migrationsCheck(version)];
   } catch (error) {
     const reason = `The database did not answer: ${(error as Error).message.replace(/\.$/, "")}.`;

@@ -5,6 +5,7 @@ import { durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { countDependencies, listDependencies } from "../jobs/dependencies-store.ts";
 import type { Job } from "../jobs/read-store.ts";
+import { unlessStopping } from "./deadline.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import { dependencyCounts, jobStatus } from "./job-view.ts";
 import { longestWaitMs } from "./orders.ts";
@@ -53,7 +54,8 @@ const step = z
   })
   .meta({ id: "Step" });
 
-export function resultEndpoints(mill: Millrace): Endpoints {
+/** `stopping`: nobody is to wait any longer. */
+export function resultEndpoints(mill: Millrace, stopping: AbortSignal | undefined): Endpoints {
   const existing = async (id: string): Promise<Job> => {
     const job = await mill.job(id);
     if (job !== undefined) return job;
@@ -80,10 +82,11 @@ export function resultEndpoints(mill: Millrace): Endpoints {
       params: jobIdParams,
       query: waitQuery,
       answers: { 200: z.object({ ...outcome, status: z.literal("completed") }).meta({ id: "CompletedJob" }) },
-      errors: ["JOB_NOT_FOUND", "JOB_FAILED", "JOB_CANCELLED", "WAIT_TIMEOUT"],
+      errors: ["JOB_NOT_FOUND", "JOB_FAILED", "JOB_CANCELLED", "WAIT_TIMEOUT", "STOPPING"],
       async handle({ c, params: { id }, query: { within } }) {
         const longest = c.env?.inProcess ? Number.POSITIVE_INFINITY : longestWaitMs;
-        const result = await mill.waitUntilFinished(id, { within: Math.min(durationMs(within, "within"), longest) });
+        const patience = { within: Math.min(durationMs(within, "within"), longest) };
+        const result = await unlessStopping(stopping, mill.waitUntilFinished(id, patience));
         return { job_id: id, id, status: "completed", ...resultOf(result) };
       },
     }),

@@ -1,12 +1,15 @@
 /** Listens: the same API on any number of ports of this machine, all of them or none. */
-import type { Server, ServerResponse } from "node:http";
+import { type Server, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { createAdaptorServer } from "@hono/node-server";
+import { getRequestListener } from "@hono/node-server";
 import type { Hono } from "hono";
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
-import { isLoopbackHost } from "./access.ts";
+import { isLoopbackInterface } from "./access.ts";
+import { within } from "./deadline.ts";
 import type { ApiEnv } from "./env.ts";
+import { Refusals, refusalOf } from "./refusals.ts";
+import { inTurn } from "./turns.ts";
 
 export interface ServeOptions {
   readonly host: string;
@@ -18,18 +21,27 @@ export interface ServeOptions {
   readonly patienceMs?: Patience;
 }
 
-/** How long a client may take to send its headers and its whole request (a slower one gets a 408), and how long it may stay idle. */
+/**
+ * How long a client may take to send its headers and its whole request (a slower one gets a 408), how long nothing of an answer may get
+ * through to it, and how long it may stay idle.
+ */
 interface Patience {
   readonly headers: number;
   readonly request: number;
+  readonly answer: number;
   readonly idle: number;
 }
 
-const defaultPatienceMs: Patience = { headers: 10_000, request: 30_000, idle: 5_000 };
+const defaultPatienceMs: Patience = { headers: 10_000, request: 30_000, answer: 30_000, idle: 5_000 };
+
+/** Of one port. Each may hold one answer in memory; beyond that, new ones are closed unanswered. */
+const connectionsMax = 1_000;
 
 export interface Serving {
   /** One per port, without a slash at the end. */
   readonly urls: string[];
+  /** Waits for the requests that are under way, for `withinMs` at most, and goes on taking others. */
+  drain(withinMs: number): Promise<void>;
   /** Takes no more connections, lets open requests finish, and cuts off those that have not within `withinMs`. */
   close(withinMs: number): Promise<void>;
 }
@@ -38,7 +50,7 @@ export interface Serving {
 export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<Serving> {
   const { host, ports, log, guarded = false } = options;
   const address = host.replace(/^\[(.*)\]$/, "$1");
-  if (!guarded && !isLoopbackHost(address.includes(":") ? `[${address}]` : address)) {
+  if (!guarded && !isLoopbackInterface(host)) {
     throw new MillraceError(
       "CONFIG_INVALID",
       `Nobody has credentials, so the API listens only on this machine: make a token first (\`millrace token create\`, or API_TOKENS), let people sign in (OIDC_ISSUER), or set the host to 127.0.0.1 instead of ${JSON.stringify(host)}.`,
@@ -57,6 +69,7 @@ export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<S
   let closed: Promise<unknown> | undefined;
   return {
     urls: doors.map(({ server }) => urlOf(server)),
+    drain: async (withinMs) => void (await within(withinMs, Promise.all(doors.map((door) => door.underWay())))),
     close: async (withinMs) => {
       closed ??= Promise.all(doors.map((door) => door.close(withinMs)));
       await closed;
@@ -64,37 +77,73 @@ export async function serve(api: Hono<ApiEnv>, options: ServeOptions): Promise<S
   };
 }
 
-/** Answers that have no end to wait for: they are cut off as soon as the server closes, and their clients connect again elsewhere. */
-export const endless = new WeakSet<object>();
+/**
+ * Answers that have no end to wait for: they are cut off as soon as the server closes, and their clients connect again elsewhere. Until
+ * what they tell is `closed`, it is for them to end a client that does not read.
+ */
+export const endless = new WeakMap<object, { readonly closed: boolean }>();
 
 interface Door {
   readonly server: Server;
+  /** Resolves when everything that is being answered now has been, but for what has no end. */
+  underWay(): Promise<unknown>;
   close(withinMs: number): Promise<void>;
 }
 
-function makeDoor(api: Hono<ApiEnv>, { patienceMs = defaultPatienceMs }: ServeOptions): Door {
-  const server = createAdaptorServer({
-    fetch: api.fetch,
-    serverOptions: {
+function makeDoor(api: Hono<ApiEnv>, { log, patienceMs = defaultPatienceMs }: ServeOptions): Door {
+  const responses = new Set<ServerResponse>();
+  const refusals = new Refusals(log);
+  const answer = getRequestListener(api.fetch, { errorHandler: refusals.response });
+  const take = inTurn(
+    (incoming, response) => {
+      responses.add(response);
+      response.once("close", () => responses.delete(response));
+      // After its last answer a kept-alive connection would hold a closing server open.
+      response.on("finish", () => server.listening || setImmediate(() => server.closeIdleConnections()));
+      response.on("timeout", (socket: Socket) => {
+        if (response.writableLength > 0 && endless.get(response)?.closed !== false) socket.destroy();
+        else socket.setTimeout(patienceMs.answer);
+      });
+      const refusal = refusalOf(incoming);
+      if (refusal === undefined) void answer(incoming, response);
+      else refusals.answer(response, refusal);
+    },
+    ({ remoteAddress }) => log.warn({ address: remoteAddress }, "connection.cut: too many requests sent ahead"),
+  );
+  const server = createServer(
+    {
+      // Refused by us, with a reason.
+      requireHostHeader: false,
       headersTimeout: patienceMs.headers,
       requestTimeout: patienceMs.request,
       keepAliveTimeout: patienceMs.idle,
       connectionsCheckingInterval: Math.min(patienceMs.headers / 2, 5_000),
     },
-  }) as Server;
+    take,
+  );
+  server.on("checkExpectation", take);
+  server.on("clientError", (error, socket: Socket) => {
+    const isAnswering = [...responses].some((response) => response.socket === socket && response.headersSent);
+    refusals.hangUp(error, socket, isAnswering);
+  });
+  server.timeout = patienceMs.answer;
+  server.maxConnections = connectionsMax;
+  let full = false;
+  server.on("drop", () => {
+    if (!full) log.warn({ connections: connectionsMax }, "server.full: new connections are closed unanswered");
+    full = true;
+  });
   const sockets = new Set<Socket>();
   server.on("connection", (socket) => {
+    full = false;
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
   });
-  const responses = new Set<ServerResponse>();
-  server.on("request", (_, response) => {
-    responses.add(response);
-    response.once("close", () => responses.delete(response));
-    // After its last answer a kept-alive connection would hold a closing server open.
-    response.on("finish", () => server.listening || setImmediate(() => server.closeIdleConnections()));
-  });
 
+  const underWay = (): Promise<unknown> => {
+    const open = [...responses].filter((response) => !endless.has(response));
+    return Promise.all(open.map((response) => new Promise<void>((resolve) => response.once("close", resolve))));
+  };
   const close = async (withinMs: number): Promise<void> => {
     if (!server.listening) return;
     for (const response of responses) if (endless.has(response)) response.destroy();
@@ -106,7 +155,7 @@ function makeDoor(api: Hono<ApiEnv>, { patienceMs = defaultPatienceMs }: ServeOp
     });
     clearTimeout(timer);
   };
-  return { server, close };
+  return { server, underWay, close };
 }
 
 async function listen(server: Server, host: string, port: number): Promise<void> {

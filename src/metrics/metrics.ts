@@ -25,7 +25,7 @@ export interface RequestLabels {
   readonly method: string;
   /** The template, such as `/jobs/:id`. */
   readonly route: string;
-  readonly route_class: "api" | "ops" | "stream";
+  readonly route_class: "api" | "ops" | "stream" | "probe" | "files";
   readonly code: number;
 }
 

@@ -110,7 +110,7 @@ describe("API_TOKENS", () => {
 });
 
 test("limits by class: those that are not named stay", () => {
-  expect(readRateLimits("api=10, ops=0")).toEqual({ api: 10, ops: 0, enqueue: 0, stream: 600 });
+  expect(readRateLimits("api=10, ops=0")).toEqual({ api: 10, ops: 0, enqueue: 0, stream: 600, public: 120 });
   for (const wrong of ["", "api", "api=-1", "all=5", "api=5;ops=1", "__proto__=1"])
     expect(readRateLimits(wrong)).toBeUndefined();
 });

@@ -1,7 +1,18 @@
 /** The embedded database on disk: it is there again after a close, and belongs to one opener at a time. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from "vitest";
@@ -31,6 +42,8 @@ describe.runIf(backend === "pglite")("a data folder", () => {
   const open = (dataDir: string): Promise<Database> => openEmbedded({ dataDir, schema: "millrace" });
   const lockOf = (dataDir: string): string => join(dataDir, "millrace.lock");
 
+  const modeOf = (path: string): string => (statSync(path).mode & 0o777).toString(8);
+
   async function otherProcess(): Promise<ChildProcess> {
     const child = spawn(process.execPath, ["-e", "process.stdin.resume()"], { stdio: ["pipe", "ignore", "ignore"] });
     await once(child, "spawn");
@@ -48,6 +61,7 @@ describe.runIf(backend === "pglite")("a data folder", () => {
     expect(readFileSync(lockOf(dataDir), "utf8")).toBe(String(process.pid));
     await before.close();
     expect(existsSync(lockOf(dataDir))).toBe(false);
+    expect(modeOf(dataDir)).toBe("700");
 
     await using after = await millrace(app, { dataDir });
     expect(await after.job(id)).toMatchObject({ status: "waiting", input: { text: "still here" } });
@@ -130,6 +144,29 @@ describe.runIf(backend === "pglite")("a data folder", () => {
     writeFileSync(join(dataDir, "data", "PG_VERSION"), "3");
     await expect(open(dataDir)).rejects.toThrow();
     expect(existsSync(lockOf(dataDir))).toBe(false);
+  });
+
+  test("that an older version left open to everybody is closed to others", async () => {
+    const older = join(root, "older");
+    mkdirSync(join(older, "data"), { recursive: true });
+    writeFileSync(join(older, "data", "PG_VERSION"), "3");
+    chmodSync(older, 0o755);
+    await expect(open(older)).rejects.toThrow();
+    expect(modeOf(older)).toBe("700");
+  });
+
+  test("that others can enter, and that has other things in it, is refused and left as it is", async () => {
+    const shared = join(root, "shared");
+    mkdirSync(shared);
+    chmodSync(shared, 0o755);
+    writeFileSync(join(shared, "notes.txt"), "");
+    await expect(open(shared)).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringMatching(
+        /^Other users can enter the data folder .*: other things are in it\. Set MILLRACE_DATA_DIR/,
+      ),
+    });
+    expect([modeOf(shared), readdirSync(shared)]).toEqual(["755", ["notes.txt"]]);
   });
 
   test("whose migrations fail is unlocked again", async () => {

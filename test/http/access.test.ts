@@ -1,4 +1,5 @@
 import { beforeAll, expect, test } from "vitest";
+import { networkOf } from "../../src/http/access.ts";
 import { useDatabase } from "../support/engine.ts";
 import { type Caller, callerOf, createApi, recorder } from "./caller.ts";
 
@@ -37,12 +38,30 @@ test.each([
   ],
   ["a page of another origin, in an old browser", { headers: { origin: "http://evil.example" } }],
   ["a page without an origin", { headers: { origin: "null" } }],
-  ["a proxy on this machine, for whomever", { headers: { "x-forwarded-for": "203.0.113.7" } }],
 ])("%s is not trusted", async (_, from) => {
   const { status, headers, body } = await call("/jobs", from);
   expect(status).toBe(401);
   expect(headers.get("www-authenticate")).toContain("Bearer");
   expect(body).toMatchObject({ code: "UNAUTHORIZED", detail: expect.stringContaining("only this machine is trusted") });
+});
+
+test.each([
+  "X-Forwarded-For",
+  "X-Forwarded-Host",
+  "X-Forwarded-Proto",
+  "X-Forwarded-Port",
+  "Forwarded",
+  "Via",
+  "X-Real-IP",
+  "X-Client-IP",
+  "X-Cluster-Client-IP",
+  "CF-Connecting-IP",
+  "True-Client-IP",
+  "Fastly-Client-IP",
+])("a proxy on this machine that sets %s is not trusted, for whomever", async (name) => {
+  const { status, body } = await call("/jobs", { headers: { [name]: "203.0.113.7" } });
+  expect(status).toBe(401);
+  expect(body["detail"]).toContain("passed on by a proxy");
 });
 
 test.each([
@@ -56,4 +75,17 @@ test.each([
   ["GET", "/nowhere"],
 ])("%s %s asks who is there before anything else", async (method, path) => {
   expect((await call(path, { method, from: "192.0.2.4" })).status).toBe(401);
+});
+
+test.each([
+  ["192.0.2.4", "192.0.2.4"],
+  ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"],
+  ["2001:db8:1:2::", "2001:db8:1:2::/64"],
+  ["2001:0DB8::1", "2001:db8:0:0::/64"],
+  ["::1", "0:0:0:0::/64"],
+  ["fe80::1%eth0", "fe80:0:0:0::/64"],
+  ["64:ff9b::192.0.2.33", "64:ff9b:0:0::/64"],
+  [undefined, "nowhere"],
+])("callers without a name at %s are counted as %s", (address, network) => {
+  expect(networkOf(address)).toBe(network);
 });

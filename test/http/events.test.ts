@@ -133,6 +133,14 @@ describe("GET /events", () => {
     expect(await call("/events", { from: "10.0.0.1" })).toMatchObject({ status: 401 });
   });
 
+  test("answers HEAD without listening to anything", async () => {
+    await using mill = await file.open([ok]);
+    const listening = vi.spyOn(mill, "events");
+    const { status, headers } = await mounted(eventEndpoints(mill)).request("/events", { method: "HEAD" });
+    expect([status, headers.get("content-type")]).toEqual([200, "text/event-stream; charset=utf-8"]);
+    expect(listening).not.toHaveBeenCalled();
+  });
+
   test("beats while nothing happens, and moves the place of a client for whom nothing is on", async () => {
     await using mill = await file.open([ok]);
     const response = await mounted(eventEndpoints(mill, 50)).request("/events?type=worker.lost");
@@ -148,7 +156,7 @@ describe("GET /events", () => {
     await using mill = await file.open([ok]);
     const opened = vi.spyOn(mill, "events");
     const response = await mounted(eventEndpoints(mill)).request("/events?type=audit.noted");
-    const over = vi.spyOn(opened.mock.results[0]?.value as EventStream, "close");
+    const stream = opened.mock.results[0]?.value as EventStream;
     const reader = (response.body as ReadableStream<Uint8Array>).getReader();
     const read = async () => new TextDecoder().decode((await reader.read()).value);
     expect(await read()).toContain("listening");
@@ -157,7 +165,7 @@ describe("GET /events", () => {
     );
     const texts: string[] = [];
     // It takes one block in advance and then waits; meanwhile the buffer runs over.
-    await vi.waitFor(() => expect(over).toHaveBeenCalled(), patience);
+    await vi.waitFor(() => expect(stream.closed).toBe(true), patience);
     for (;;) {
       const { value, done } = await reader.read();
       if (done) break;

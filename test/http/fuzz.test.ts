@@ -36,7 +36,7 @@ beforeAll(async () => {
   await mill.schedules.create({ name: "hourly", task: "plain", every: "1h" });
   existing = [...ids, "fuzzed", "hourly", "1"];
   const log = recorder();
-  const unlimited = { api: 0, ops: 0, enqueue: 0, stream: 0 };
+  const unlimited = { api: 0, ops: 0, enqueue: 0, stream: 0, public: 0 };
   const givenTokens = [{ token: "an-admin-of-everything", role: "admin", name: "fuzz" }] as const;
   call = callerOf(createApi(mill, { log, rateLimits: unlimited, givenTokens }));
   document = (await call("/openapi.json")).body as unknown as typeof document;

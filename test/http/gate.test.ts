@@ -7,6 +7,7 @@ import { Tokens } from "../../src/access/tokens.ts";
 import { createApi } from "../../src/http/api.ts";
 import { useDatabase } from "../support/engine.ts";
 import { type Caller, callerOf, recorder } from "./caller.ts";
+import type { Document } from "./contract.ts";
 
 const file = useDatabase();
 let mill: Millrace;
@@ -64,20 +65,30 @@ describe("a token", () => {
 });
 
 describe("a role", () => {
-  test.each([
-    ["GET", "/api/queue/stats", "viewer"],
-    ["POST", "/api/queue/pause-all", "operator"],
-    ["POST", "/api/queue/clean-all", "operator"],
-    ["GET", "/api/tokens", "admin"],
-    ["POST", "/api/tokens", "admin"],
-    ["DELETE", "/api/tokens/000000000000", "admin"],
-  ] as const)("%s %s takes %s", async (method, path, needed) => {
+  test("is what each endpoint says that it takes: those below are refused, and nobody else", async () => {
     const call = apiOf();
-    const may = ["viewer", "operator", "admin"] as const;
-    for (const role of may) {
-      const { status, body } = await call(path, { method, ...bearer(token[role]) });
-      if (may.indexOf(role) >= may.indexOf(needed)) expect([401, 403]).not.toContain(status);
-      else expect([status, body["code"]]).toEqual([403, "FORBIDDEN"]);
+    const { paths } = (await call<Document>("/openapi.json")).body;
+    const endpoints = Object.entries(paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, one]) => ({ method: method.toUpperCase(), path, needed: one["x-role"] })),
+    );
+    const ladder = ["public", "viewer", "operator", "admin"];
+    expect(endpoints.length).toBeGreaterThan(80);
+    expect(new Set(endpoints.map(({ needed }) => needed))).toEqual(new Set(ladder));
+
+    for (const role of ["nobody", "viewer", "operator", "admin"] as const) {
+      const refused: string[] = [];
+      const expected: string[] = [];
+      for (const { method, path, needed } of endpoints) {
+        // A parameter that nobody knows: whoever may call it gets no further than that, and nothing is done.
+        const to = `${path.replaceAll(/\{\w+\}/g, "x")}?nonsense=1`;
+        const from = role === "nobody" ? { from: "192.0.2.9" } : bearer(token[role]);
+        const { status, body } = await call(to, { method, ...from });
+        if (status === 401 || status === 403) refused.push(`${method} ${path} ${status} ${body["code"] as string}`);
+        const reached = role === "nobody" ? 0 : ladder.indexOf(role);
+        const refusal = role === "nobody" ? "401 UNAUTHORIZED" : "403 FORBIDDEN";
+        if (reached < ladder.indexOf(needed)) expected.push(`${method} ${path} ${refusal}`);
+      }
+      expect([role, ...refused]).toEqual([role, ...expected]);
     }
   });
 
@@ -90,17 +101,36 @@ describe("a role", () => {
 });
 
 describe("guessing", () => {
-  test("is stopped after ten tries from one address, for that address alone", async () => {
+  // Tokens have 256 random bits. To keep out right ones, too, protected nothing, and let anybody lock out all who share an address.
+  test("is stopped after ten tries from one address, for wrong tokens of that address alone", async () => {
     const call = apiOf();
     const tries = [];
-    for (let n = 0; n < 12; n += 1) tries.push((await call("/jobs", bearer(`mr_guess_${n}`))).status);
-    expect(tries.slice(0, 10)).toEqual(Array.from({ length: 10 }, () => 401));
-    expect(tries.slice(10)).toEqual([429, 429]);
-    const late = await call("/jobs", bearer(token.admin));
-    expect(late.status).toBe(429);
-    expect(Number(late.headers.get("retry-after"))).toBeGreaterThan(0);
-    expect((await call("/api/queue/stats", { ...bearer(token.viewer), from: "192.0.2.10" })).status).toBe(200);
+    for (let n = 0; n < 12; n += 1) tries.push(await call("/jobs", bearer(`mr_guess_${n}`)));
+    expect(tries.map(({ status }) => status)).toEqual([...Array.from({ length: 10 }, () => 401), 429, 429]);
+    expect(Number(tries[11]?.headers.get("retry-after"))).toBeGreaterThan(0);
+    expect((await call("/jobs", bearer(token.admin))).status).toBe(200);
+    expect((await call("/jobs", bearer("mr_guess_13"))).status).toBe(429);
+    expect((await call("/jobs", { ...bearer("mr_guess_14"), from: "192.0.2.10" })).status).toBe(401);
     expect((await call("/health", { from: "192.0.2.9" })).status).toBe(200);
+  });
+
+  test("is not what another scheme than Bearer does", async () => {
+    const call = apiOf();
+    const basic = { headers: { authorization: "Basic YTpi" }, from: "192.0.2.9" };
+    for (let n = 0; n < 12; n += 1)
+      expect(await call("/jobs", basic)).toMatchObject({
+        status: 401,
+        body: { detail: expect.stringContaining("Bearer <token>") },
+      });
+    expect((await call("/jobs", bearer("mr_guess"))).status).toBe(401);
+  });
+
+  test("from version 6 is counted by the network of 64 bits", async () => {
+    const call = apiOf();
+    const from = (address: string) => ({ ...bearer("mr_guess"), from: address });
+    for (let n = 0; n < 11; n += 1) await call("/jobs", from(`2001:db8:0:7::${n}`));
+    expect((await call("/jobs", from("2001:db8::7:1:2:3:4"))).status).toBe(429);
+    expect((await call("/jobs", from("2001:db8:0:8::1"))).status).toBe(401);
   });
 
   test("behind a trusted proxy is counted by the address that the proxy tells, and by the socket otherwise", async () => {
@@ -132,4 +162,23 @@ test("who asks too often waits; it is told how much is left, and others are let 
   expect(
     (await call("/api/queue/resume-all", { method: "POST", ...bearer(token.operator) })).headers.get("ratelimit"),
   ).toBeNull();
+});
+
+test("a caller's share is its own, whatever others are called", async () => {
+  const givenTokens = [{ token: "0123456789abcdef", role: "viewer", name: "192.0.2.9" }] as const;
+  const call = apiOf({ givenTokens, rateLimits: { ...defaultRateLimits, api: 1 } });
+  const session = () => call("/auth/session", { from: "192.0.2.9" }); // counted by address
+  expect([(await session()).status, (await session()).status]).toEqual([200, 429]);
+  expect((await call("/jobs", bearer("0123456789abcdef"))).status).toBe(200);
+});
+
+test("what is for anybody is limited by address, and health probes are not", async () => {
+  const call = apiOf({ rateLimits: { ...defaultRateLimits, public: 2 } });
+  const ask = async (path: string, from: string) => (await call(path, { from })).status;
+  expect([await ask("/openapi.json", "192.0.2.1"), await ask("/openapi.json", "192.0.2.1")]).toEqual([200, 200]);
+  expect(await ask("/openapi.json", "192.0.2.1")).toBe(429);
+  expect(await ask("/openapi.json", "192.0.2.2")).toBe(200);
+  for (const path of ["/livez", "/health", "/api/health"])
+    for (let n = 0; n < 4; n += 1) expect(await ask(path, "192.0.2.1")).toBe(200);
+  for (let n = 0; n < 4; n += 1) expect([200, 503]).toContain(await ask("/readyz", "192.0.2.1"));
 });

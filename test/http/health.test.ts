@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { readAddresses } from "../../src/access/addresses.ts";
 import type { Database } from "../../src/db/database.ts";
+import { latestVersion } from "../../src/db/migrate.ts";
 import { sql } from "../../src/db/sql.ts";
 import { diskUsedPercent, readinessEndpoints } from "../../src/http/readiness.ts";
 import { useDatabase } from "../support/engine.ts";
@@ -128,6 +129,30 @@ describe("readiness", () => {
       expect(await answer).toMatchObject({ status: 503, body: { detail: expect.stringContaining("2000 ms") } });
     }
     expect(asked).toHaveBeenCalledOnce();
+  });
+
+  test("gives a disk that hangs, as one of a network does, as long, and measures it once", async () => {
+    await using mill = await file.open();
+    const measured = vi.fn<() => Promise<never>>(() => new Promise(() => {}));
+    const isKnown = async () => true;
+    const answers = [{ found: true, version: latestVersion }];
+    const db = { ...mill.db, query: (async () => answers) as unknown as Database["query"] };
+    const call = callerOf(mounted(readinessEndpoints(db, { diskUsedPercent: measured, diskThreshold: 0.9, isKnown })));
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+
+    const both = [call("/readyz"), call("/readyz")];
+    await vi.waitFor(() => expect(vi.getTimerCount()).toBe(2));
+    await vi.advanceTimersByTimeAsync(2_000);
+
+    for (const answer of both)
+      expect(await answer).toMatchObject({
+        status: 503,
+        body: {
+          detail: "The disk could not be measured: no answer within 2000 ms.",
+          checks: { database: { ok: true }, disk: { ok: false } },
+        },
+      });
+    expect(measured).toHaveBeenCalledOnce();
   });
 });
 

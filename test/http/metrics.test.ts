@@ -1,6 +1,7 @@
 /** `/metrics` as runbook 004 reads it and as Prometheus does, and the ratios of runbook 003. */
 import { describe, expect, test } from "vitest";
 import { task } from "millrace";
+import { createApi as create } from "../../src/http/api.ts";
 import { wantsText } from "../../src/http/metrics.ts";
 import { valuesOf } from "../metrics/scrape.ts";
 import { useDatabase } from "../support/engine.ts";
@@ -106,9 +107,30 @@ test("requests are measured by template, method, class and code", async () => {
   expect(valuesOf(body, "http_request_duration_seconds_count")).toEqual({
     '{method="GET",route="/jobs/:id",route_class="api",code="404"}': 2,
     '{method="GET",route="unmatched",route_class="api",code="404"}': 1,
-    '{method="GET",route="/health",route_class="ops",code="200"}': 1,
+    '{method="GET",route="/health",route_class="probe",code="200"}': 1,
     '{method="PUT",route="unmatched",route_class="api",code="405"}': 1,
   });
+});
+
+test("probes, files and what waits are classes of their own, beside what tells how the API does", async () => {
+  await using mill = await file.open([plain]);
+  const call = callerOf(create(mill, { log: recorder(), trustMachine: true }));
+  const expected = [
+    ["/livez", "/livez", "probe"],
+    ["/readyz", "/readyz", "probe"],
+    ["/health/test", "/health/test", "probe"],
+    ["/api/health", "/api/health", "probe"],
+    ["/api/ops/queues", "/api/ops/queues", "ops"],
+    ["/metrics", "/metrics", "ops"],
+    ["/jobs/018f0000-0000-7000-8000-000000000001/wait", "/jobs/:id/wait", "stream"],
+    ["/admin/queues/static/nothing.js", "/admin/queues/*", "files"],
+    ["/admin/queues/api/nothing", "/admin/queues/*", "api"],
+    ["/jobs", "/jobs", "api"],
+  ] as const;
+  for (const [path] of expected) await call(path);
+  const counts = valuesOf((await call<string>("/metrics/prom")).body, "http_request_duration_seconds_count");
+  const classes = Object.keys(counts).map((labels) => /route="(.*)",route_class="(.*)",code/.exec(labels)?.slice(1));
+  for (const [, ...routeAndClass] of expected) expect(classes).toContainEqual(routeAndClass);
 });
 
 test("the ratios of runbook 003 are of jobs; what there is no room for is null", async () => {

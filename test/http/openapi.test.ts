@@ -43,7 +43,7 @@ const operation = exactly(
     tags: { type: "array", items: word, minItems: 1 },
     security,
     "x-role": { enum: ["public", "viewer", "operator", "admin"] },
-    "x-route-class": { enum: ["api", "ops", "enqueue", "stream", "public"] },
+    "x-route-class": { enum: ["api", "ops", "enqueue", "stream", "public", "probe"] },
     parameters: {
       type: "array",
       items: exactly({ name: word, in: { enum: ["path", "query", "header"] }, required: { type: "boolean" }, schema }, [

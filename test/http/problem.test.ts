@@ -29,6 +29,14 @@ function failingWith(error: Error) {
   return { log, call: callerOf(createApi(failing, { log })) };
 }
 
+test.each(["/jobs", "/livez", "/nowhere", "/jobs/nonsense", "/auth/session"])(
+  "the answer of %s is not kept by anybody, and not taken for something else",
+  async (path) => {
+    const { headers } = await callerOf(createApi(mill, { log: recorder() }))(path);
+    expect([headers.get("cache-control"), headers.get("x-content-type-options")]).toEqual(["no-store", "nosniff"]);
+  },
+);
+
 describe("a problem", () => {
   test("is a whole RFC 9457 document", async () => {
     const call = callerOf(createApi(mill, { log: recorder() }));

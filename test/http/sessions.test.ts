@@ -148,6 +148,19 @@ describe("a session", () => {
     expect(await sessionsFor(browser)).toHaveLength(1);
   });
 
+  test("that is none is counted as a wrong token is; right ones come in all the same", async () => {
+    const api = apiOf();
+    const browser = await signedIn(ada, new Browser(api, here));
+    const guess = new Browser(api, here);
+    const tries = [];
+    for (let n = 0; n < 12; n += 1) {
+      guess.cookies().set("millrace_session", "0".repeat(43));
+      tries.push(await status(guess));
+    }
+    expect(tries).toEqual([...Array.from({ length: 10 }, () => 401), 429, 429]);
+    expect(await status(browser)).toBe(200);
+  });
+
   test("gets one new id from many requests at once, none of which is refused", async () => {
     const browser = await signedIn();
     await pass("rotated_at", "16 minutes");
