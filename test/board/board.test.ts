@@ -522,6 +522,19 @@ describe("who may", () => {
     expect(queues).toHaveLength(names.length);
   });
 
+  test("an address with a NUL is refused, wherever it stands", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+    for (const path of [
+      "/api/queues?activeQueue=mail&status=%00",
+      "/api/queues?activeQueue=%00",
+      "/api/queues/%00/clean/failed",
+    ]) {
+      const answer = await call(path);
+      expect([path, answer.status, answer.body["code"]]).toEqual([path, 400, "BAD_REQUEST"]);
+    }
+  });
+
   test("a body that is too large is refused; a database that is away and a surprise are told apart", async () => {
     await using mill = await file.open([], { maxPayloadBytes: 1_000 });
     await mill.enqueue("x", 1, { queue: "idle" });
