@@ -1,4 +1,5 @@
 /** Millrace's own upkeep of its tables, as a job: archive, prune, and what goes by age (docs/reference/retention.md). */
+import { sweepAnswers } from "../access/kept-answers-store.ts";
 import { sweepSessions } from "../access/sessions-store.ts";
 import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
@@ -94,6 +95,7 @@ export async function maintain(
   while (goOn() && (await sweepUp(db, ages)) > 0);
   while (goOn() && (await sweepRuns(db, keptMs)) > 0);
   while (goOn() && (await sweepSessions(db)) > 0);
+  while (goOn() && (await sweepAnswers(db)) > 0);
 
   if (archived > 0) log.info({ archived }, `[maintenance] archived ${archived} succeeded jobs`);
   if (pruned + cleaned > 0)

@@ -1306,7 +1306,7 @@ export interface components {
          * @description Stable: a code keeps its meaning. Later versions have more of them.
          * @enum {string}
          */
-        ErrorCode: "OPTION_UNKNOWN" | "OPTION_INVALID" | "QUEUE_NAME_INVALID" | "TASK_NAME_INVALID" | "TASK_DUPLICATE" | "BAD_REQUEST" | "BAD_PAYLOAD" | "INPUT_NOT_STORABLE" | "PAYLOAD_TOO_LARGE" | "ENQUEUE_RATE_EXCEEDED" | "JOB_NOT_FOUND" | "FILTER_TOO_WIDE" | "BULK_NOT_FOUND" | "JOB_STATE" | "JOB_FAILED" | "JOB_CANCELLED" | "WAIT_TIMEOUT" | "EVENTS_TOO_SLOW" | "FLOW_INVALID" | "FLOW_CYCLE" | "QUEUE_NOT_FOUND" | "POLICY_NOT_FOUND" | "SCHEDULE_INVALID" | "SCHEDULE_DUPLICATE" | "SCHEDULE_NOT_FOUND" | "SCHEDULE_EXISTS" | "SCHEDULE_IN_CODE" | "SCHEDULE_BUSY" | "WORKER_NOT_FOUND" | "SYSTEM_DRAINED" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "UNSUPPORTED_MEDIA_TYPE" | "UNAUTHORIZED" | "FORBIDDEN" | "TOKEN_NOT_FOUND" | "SESSION_NOT_FOUND" | "CSRF_REFUSED" | "SIGN_IN_INVALID" | "SIGN_IN_REFUSED" | "SIGN_IN_NOT_CONFIGURED" | "SIGN_IN_UNAVAILABLE" | "API_UNREACHABLE" | "API_ANSWER_INVALID" | "TOO_MANY_REQUESTS" | "INTERNAL" | "DATABASE_UNREACHABLE" | "DATABASE_BEHIND" | "DATABASE_NEWER" | "DATABASE_UNSUPPORTED" | "EMBEDDED_IN_USE" | "CONFIG_INVALID" | "APP_INVALID" | "PORT_IN_USE" | "NOT_READY" | "CLOSED" | "TIMEOUT" | "RATE_LIMIT" | "DEPENDENCY_DOWN" | "DB_DEADLOCK" | "SERIALIZATION" | "NOT_COMMITTED" | "RESULT_NOT_STORABLE" | "STEP_CHANGED" | "STEP_NOT_STORABLE" | "STEP_INVALID" | "PROGRESS_INVALID" | "STEP_SLEEPS" | "STEP_WAITS" | "DEPENDENCY_FAILED" | "NON_RETRYABLE" | "UNKNOWN_JOB_TYPE" | "CANCELLED" | "WORKER_LOST" | "WORKER_SHUTDOWN" | "ISOLATE_CRASHED" | "MEMORY_LIMIT" | "POISON" | "UNKNOWN";
+        ErrorCode: "OPTION_UNKNOWN" | "OPTION_INVALID" | "QUEUE_NAME_INVALID" | "TASK_NAME_INVALID" | "TASK_DUPLICATE" | "BAD_REQUEST" | "BAD_PAYLOAD" | "INPUT_NOT_STORABLE" | "PAYLOAD_TOO_LARGE" | "ENQUEUE_RATE_EXCEEDED" | "JOB_NOT_FOUND" | "FILTER_TOO_WIDE" | "BULK_NOT_FOUND" | "JOB_STATE" | "JOB_FAILED" | "JOB_CANCELLED" | "WAIT_TIMEOUT" | "EVENTS_TOO_SLOW" | "FLOW_INVALID" | "FLOW_CYCLE" | "QUEUE_NOT_FOUND" | "POLICY_NOT_FOUND" | "SCHEDULE_INVALID" | "SCHEDULE_DUPLICATE" | "SCHEDULE_NOT_FOUND" | "SCHEDULE_EXISTS" | "SCHEDULE_IN_CODE" | "SCHEDULE_BUSY" | "WORKER_NOT_FOUND" | "SYSTEM_DRAINED" | "IDEMPOTENCY_KEY_REUSED" | "IDEMPOTENCY_CONFLICT" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "UNSUPPORTED_MEDIA_TYPE" | "UNAUTHORIZED" | "FORBIDDEN" | "TOKEN_NOT_FOUND" | "SESSION_NOT_FOUND" | "CSRF_REFUSED" | "SIGN_IN_INVALID" | "SIGN_IN_REFUSED" | "SIGN_IN_NOT_CONFIGURED" | "SIGN_IN_UNAVAILABLE" | "API_UNREACHABLE" | "API_ANSWER_INVALID" | "TOO_MANY_REQUESTS" | "INTERNAL" | "DATABASE_UNREACHABLE" | "DATABASE_BEHIND" | "DATABASE_NEWER" | "DATABASE_UNSUPPORTED" | "EMBEDDED_IN_USE" | "CONFIG_INVALID" | "APP_INVALID" | "PORT_IN_USE" | "NOT_READY" | "CLOSED" | "TIMEOUT" | "RATE_LIMIT" | "DEPENDENCY_DOWN" | "DB_DEADLOCK" | "SERIALIZATION" | "NOT_COMMITTED" | "RESULT_NOT_STORABLE" | "STEP_CHANGED" | "STEP_NOT_STORABLE" | "STEP_INVALID" | "PROGRESS_INVALID" | "STEP_SLEEPS" | "STEP_WAITS" | "DEPENDENCY_FAILED" | "NON_RETRYABLE" | "UNKNOWN_JOB_TYPE" | "CANCELLED" | "WORKER_LOST" | "WORKER_SHUTDOWN" | "ISOLATE_CRASHED" | "MEMORY_LIMIT" | "POISON" | "UNKNOWN";
         NewJob: {
             task?: string | null;
             job_type?: string | null;
@@ -3474,7 +3474,9 @@ export interface operations {
     deleteJobsById: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -3494,7 +3496,9 @@ export interface operations {
     patchJobsById: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -3565,7 +3569,9 @@ export interface operations {
     postJobsByIdRetry: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -3767,7 +3773,9 @@ export interface operations {
     postJobsByIdCancel: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -3825,7 +3833,9 @@ export interface operations {
     postJobsByIdReplay: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -3861,7 +3871,9 @@ export interface operations {
     postFlows: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3885,7 +3897,9 @@ export interface operations {
     postBatches: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3936,7 +3950,9 @@ export interface operations {
     postEvents: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3995,7 +4011,9 @@ export interface operations {
     postDlqRetry: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4040,7 +4058,9 @@ export interface operations {
     postDlqPurge: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4085,7 +4105,9 @@ export interface operations {
     postDlqReplay: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4158,7 +4180,9 @@ export interface operations {
     postApiBulk: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4237,7 +4261,9 @@ export interface operations {
     postApiBulkByIdStop: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -4307,7 +4333,9 @@ export interface operations {
     postApiQueueByNamePause: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4342,7 +4370,9 @@ export interface operations {
     postApiQueueByNameResume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4372,7 +4402,9 @@ export interface operations {
             query?: {
                 grace?: number;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4402,7 +4434,9 @@ export interface operations {
     postApiQueuePauseAll: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4435,7 +4469,9 @@ export interface operations {
     postApiQueueResumeAll: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4463,7 +4499,9 @@ export interface operations {
             query?: {
                 grace?: number;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4535,7 +4573,9 @@ export interface operations {
             query?: {
                 by?: string;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4555,7 +4595,9 @@ export interface operations {
     patchApiQueueByNamePolicy: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4673,7 +4715,9 @@ export interface operations {
     postApiSchedules: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4697,7 +4741,9 @@ export interface operations {
     postApiSchedulesPreview: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4752,7 +4798,9 @@ export interface operations {
             query?: {
                 by?: string;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4772,7 +4820,9 @@ export interface operations {
     patchApiSchedulesByName: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4798,7 +4848,9 @@ export interface operations {
     postApiSchedulesByNamePause: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4833,7 +4885,9 @@ export interface operations {
     postApiSchedulesByNameResume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4867,7 +4921,9 @@ export interface operations {
     postApiSchedulesByNameReset: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4895,7 +4951,9 @@ export interface operations {
     postApiSchedulesByNameRun: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -5031,7 +5089,9 @@ export interface operations {
     postSchedulerRun: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5069,7 +5129,9 @@ export interface operations {
     postSchedulerToggle: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5126,7 +5188,9 @@ export interface operations {
     postApiWorkersByIdDrain: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5160,7 +5224,9 @@ export interface operations {
     postApiWorkersByIdResume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5194,7 +5260,9 @@ export interface operations {
     postApiWorkersByIdRecycle: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5227,7 +5295,9 @@ export interface operations {
     patchApiWorkersById: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5262,7 +5332,9 @@ export interface operations {
     postApiDrain: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5299,7 +5371,9 @@ export interface operations {
     postApiDrainResume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5642,7 +5716,9 @@ export interface operations {
     postApiTokens: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5689,7 +5765,9 @@ export interface operations {
             query?: {
                 by?: string;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5781,7 +5859,9 @@ export interface operations {
     deleteApiSessionsById: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };

@@ -766,4 +766,22 @@ create index sign_ins_expires on millrace.sign_ins (expires_at);
   "0011_step_failures.sql": `-- What a step threw before its run went on to another one: whenever the run comes by again, it throws the same.
 alter table millrace.steps add column failure jsonb;
 `,
+  "0014_kept_answers.sql": `-- What callers were answered who gave their request a key: a repeat under the same key gets the same answer, and nothing is done again.
+create table millrace.kept_answers (
+  -- SHA-256 of the caller, the operation and the key
+  id bytea primary key,
+  -- SHA-256 of what was asked
+  request bytea not null,
+  -- null: it is under way
+  status int,
+  headers jsonb,
+  -- null: the answer had none, is too long to be kept, or holds what is told only once
+  body text,
+  -- false: the answer was more than this row has
+  whole boolean not null default false,
+  -- of what is under way: when it is given up, for its process may be gone
+  expires_at timestamptz not null
+);
+create index kept_answers_expires on millrace.kept_answers (expires_at);
+`,
 };

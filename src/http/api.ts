@@ -35,6 +35,7 @@ import { problem, problemOf } from "./problem.ts";
 import { queueEndpoints } from "./queues.ts";
 import { RateLimiter } from "./rate-limits.ts";
 import { diskUsedPercent, readinessEndpoints } from "./readiness.ts";
+import { Repeats } from "./repeats.ts";
 import { resultEndpoints } from "./results.ts";
 import { scheduleEndpoints } from "./schedules.ts";
 import { SessionDoor } from "./session-door.ts";
@@ -72,6 +73,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const tokens = new Tokens(mill.db, givenTokens);
   const entrance = options.signIn && entranceOf(new SignIn(mill.db, options.signIn, log));
   const gate = new Gate({ tokens, door: entrance?.door, trustMachine, proxies });
+  const repeats = new Repeats(mill.db, log);
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
   const endpoints: Endpoints = [
     ...jobEndpoints(mill),
@@ -123,7 +125,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     api.on(one.method, one.path, async (c) => {
       await limiter.count(c, one.routeClass);
       requireRole(c, one.role);
-      return one.handle(c);
+      return one.handle(c, repeats.of(c, one));
     });
   };
   api.use(audited({ db: mill.db, endpoints, addressOf: (c) => gate.addressOf(c), log }));

@@ -11,6 +11,7 @@ import type { Database } from "../db/database.ts";
 import type { Endpoints } from "./endpoint.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 import { codeOf } from "./problem.ts";
+import { replayedHeader } from "./repeats.ts";
 
 export interface AuditedOptions {
   readonly db: Database;
@@ -47,7 +48,12 @@ export function audited({ db, endpoints, addressOf, log, now }: AuditedOptions):
     const entry: NewAuditEntry = {
       action,
       subject: plain(c.req.path, 500),
-      details: { status, ...(code === undefined ? {} : { code }), ...(more === 0 ? {} : { more_denied: more }) },
+      details: {
+        status,
+        ...(code === undefined ? {} : { code }),
+        ...(c.res.headers.has(replayedHeader) ? { replayed: true } : {}),
+        ...(more === 0 ? {} : { more_denied: more }),
+      },
       actorKind: caller?.kind ?? null,
       actor: caller?.name ?? null,
       role: caller?.role ?? null,
