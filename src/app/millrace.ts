@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import { type Duration, durationMs } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { type Log, silent } from "../core/log.ts";
-import { checkedName, refuseUnknown, show, textOrNull, wholeNumber } from "../core/options.ts";
+import { checkedName, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
 import { migrate, requireCurrent } from "../db/migrate.ts";
 import { explainJob, logsOfJob, timelineOfJob } from "../jobs/answers.ts";
@@ -46,6 +46,7 @@ import {
   optionNames,
   workNames,
 } from "./options.ts";
+import { type OrderOptions, signatureOf } from "./orders.ts";
 import { Policies } from "./policies.ts";
 import { version } from "./version.ts";
 
@@ -260,27 +261,21 @@ export class Millrace extends Listener {
   }
 
   /** Lets nothing of this queue start, on any worker, until it is resumed. False when it was paused already. */
-  async pause(queue: string, options: { by?: string; reason?: string } = {}): Promise<boolean> {
+  async pause(queue: string, options: OrderOptions = {}): Promise<boolean> {
     this.mustBeOpen();
     const id = await this.names.queues.id(checkedName(queue, "queue"));
-    return pauseQueue(
-      this.db,
-      this.channel,
-      id,
-      textOrNull(options.by, "by", 200),
-      textOrNull(options.reason, "reason", 1_000),
-    );
+    return pauseQueue(this.db, this.channel, id, signatureOf(options));
   }
 
-  async resume(queue: string): Promise<boolean> {
+  async resume(queue: string, options: OrderOptions = {}): Promise<boolean> {
     this.mustBeOpen();
-    return resumeQueue(this.db, this.channel, await this.#queueId(queue));
+    return resumeQueue(this.db, this.channel, await this.#queueId(queue), signatureOf(options));
   }
 
   /** Deletes jobs that completed, failed or were cancelled longer than `grace` ago. Default 24 hours. */
-  async clean(queue: string, grace: Duration = "24h"): Promise<Cleaned> {
+  async clean(queue: string, grace: Duration = "24h", options: OrderOptions = {}): Promise<Cleaned> {
     this.mustBeOpen();
-    return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"));
+    return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"), signatureOf(options));
   }
 
   /** Every worker that has not stopped, and those that did within a day. */

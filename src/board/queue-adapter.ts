@@ -197,7 +197,7 @@ export class QueueAdapter extends BaseAdapter {
   }
 
   async resume(): Promise<void> {
-    await this.#mill.resume(this.#name);
+    await this.#mill.resume(this.#name, { by });
   }
 
   async getGlobalConcurrency(): Promise<number | null> {

@@ -4344,8 +4344,8 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": {
-                    reason?: string | null;
                     by?: string | null;
+                    reason?: string | null;
                 };
             };
         };
@@ -4378,7 +4378,14 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                    reason?: string | null;
+                };
+            };
+        };
         responses: {
             /** @description The answer. */
             200: {
@@ -4410,7 +4417,14 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                    reason?: string | null;
+                };
+            };
+        };
         responses: {
             /** @description The answer. */
             200: {
@@ -4443,8 +4457,8 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": {
-                    reason?: string | null;
                     by?: string | null;
+                    reason?: string | null;
                 };
             };
         };
@@ -4475,7 +4489,14 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                    reason?: string | null;
+                };
+            };
+        };
         responses: {
             /** @description The answer. */
             200: {
@@ -4505,7 +4526,14 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                    reason?: string | null;
+                };
+            };
+        };
         responses: {
             /** @description The answer. */
             200: {

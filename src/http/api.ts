@@ -8,11 +8,12 @@ import { SignIn, type SignInSettings } from "../access/sign-in.ts";
 import { type GivenToken, Tokens } from "../access/tokens.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { version } from "../app/version.ts";
+import { actingAs } from "../audit/actor-store.ts";
 import type { Log } from "../core/log.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import { answerEndpoints } from "./answers.ts";
 import { auditEndpoints } from "./audit.ts";
-import { audited } from "./audited.ts";
+import { actorOf, audited } from "./audited.ts";
 import { type Entrance, authEndpoints } from "./auth.ts";
 import { boardRoutes } from "./board.ts";
 import { bulkEndpoints } from "./bulk.ts";
@@ -125,7 +126,8 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     api.on(one.method, one.path, async (c) => {
       await limiter.count(c, one.routeClass);
       requireRole(c, one.role);
-      return one.handle(c, repeats.of(c, one));
+      const handle = () => one.handle(c, repeats.of(c, one));
+      return one.routeClass === "ops" ? actingAs(actorOf(c, gate.addressOf(c)), handle) : handle();
     });
   };
   api.use(audited({ db: mill.db, endpoints, addressOf: (c) => gate.addressOf(c), log }));
@@ -133,6 +135,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   api.use(gate.enter);
   if (entrance !== undefined) api.use("/api/ops/queues", opsAdminsOnly(entrance.signIn.sessions));
   for (const one of endpoints) if (one.role !== "public") mount(one);
+  api.use("/admin/queues/*", (c, next) => actingAs(actorOf(c, gate.addressOf(c)), next));
   return api.route("/", boardRoutes(mill, limiter, log));
 }
 

@@ -4,6 +4,7 @@
  */
 import type { MiddlewareHandler } from "hono";
 import { matchedRoutes } from "hono/route";
+import type { Actor } from "../audit/actor-store.ts";
 import { type NewAuditEntry, appendAudit } from "../audit/audit-store.ts";
 import { type ErrorCode, errorCodes } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
@@ -44,7 +45,6 @@ export function audited({ db, endpoints, addressOf, log, now }: AuditedOptions):
     const denied = refused || status === 429;
     const more = denied ? refusals.take() : 0;
     if (more === undefined) return;
-    const caller = c.get("caller");
     const entry: NewAuditEntry = {
       action,
       subject: plain(c.req.path, 500),
@@ -54,11 +54,7 @@ export function audited({ db, endpoints, addressOf, log, now }: AuditedOptions):
         ...(c.res.headers.has(replayedHeader) ? { replayed: true } : {}),
         ...(more === 0 ? {} : { more_denied: more }),
       },
-      actorKind: caller?.kind ?? null,
-      actor: caller?.name ?? null,
-      role: caller?.role ?? null,
-      address: plain(addressOf(c) ?? "", 100) || null,
-      requestId: c.get("requestId"),
+      ...actorOf(c, addressOf(c)),
       outcome: denied ? "deny" : status < 400 ? "allow" : "error",
     };
     try {
@@ -75,6 +71,18 @@ export function audited({ db, endpoints, addressOf, log, now }: AuditedOptions):
     } finally {
       await note(c);
     }
+  };
+}
+
+/** Who asks, as the audit has it. */
+export function actorOf(c: ApiContext, address: string | undefined): Actor {
+  const { kind = null, name = null, role = null } = c.get("caller") ?? {};
+  return {
+    actorKind: kind,
+    actor: name,
+    role,
+    address: plain(address ?? "", 100) || null,
+    requestId: c.get("requestId"),
   };
 }
 

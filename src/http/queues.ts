@@ -5,10 +5,10 @@ import { MillraceError } from "../core/errors.ts";
 import { checkedName } from "../core/options.ts";
 import type { Cleaned } from "../jobs/control-store.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
-import { given, storable } from "./read.ts";
+import { signature, signed } from "./signature.ts";
 
 const queueParams = z.strictObject({ name: z.string() });
-const why = z.strictObject({ reason: storable.max(1_000).nullish(), by: storable.max(200).nullish() });
+const why = z.strictObject(signature);
 /** `grace` in milliseconds: jobs that ended more recently stay. */
 const cleanQuery = z.strictObject({ grace: z.coerce.number().int().min(0).default(86_400_000) });
 
@@ -63,9 +63,9 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       bodyOptional: true,
       answers: { 200: changed },
       errors: ["QUEUE_NOT_FOUND", "QUEUE_NAME_INVALID"],
-      async handle({ params, body }) {
+      async handle({ c, params, body }) {
         const queue = await existing(params.name);
-        const was = await mill.pause(queue, given(body));
+        const was = await mill.pause(queue, signed(c, body));
         const message = `Queue ${queue} ${was ? "is paused: nothing of it starts" : "was paused already"}.`;
         return { success: true, message, queue, changed: was };
       },
@@ -74,11 +74,13 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       summary: "Let a paused queue run again",
       role: "operator",
       params: queueParams,
+      body: why,
+      bodyOptional: true,
       answers: { 200: changed },
       errors: ["QUEUE_NOT_FOUND", "QUEUE_NAME_INVALID"],
-      async handle({ params }) {
+      async handle({ c, params, body }) {
         const queue = await existing(params.name);
-        const was = await mill.resume(queue);
+        const was = await mill.resume(queue, signed(c, body));
         const message = `Queue ${queue} ${was ? "runs again" : "was not paused"}.`;
         return { success: true, message, queue, changed: was };
       },
@@ -88,11 +90,13 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       role: "operator",
       params: queueParams,
       query: cleanQuery,
+      body: why,
+      bodyOptional: true,
       answers: { 200: z.object({ ...done, queue: z.string(), ...cleaned }) },
       errors: ["QUEUE_NOT_FOUND", "QUEUE_NAME_INVALID"],
-      async handle({ params, query }) {
+      async handle({ c, params, query, body }) {
         const queue = await existing(params.name);
-        const gone = await mill.clean(queue, query.grace);
+        const gone = await mill.clean(queue, query.grace, signed(c, body));
         return { success: true, message: `Removed ${wordsOf(gone)} jobs of queue ${queue}.`, queue, ...gone };
       },
     }),
@@ -102,19 +106,21 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       body: why,
       bodyOptional: true,
       answers: { 200: allChanged },
-      async handle({ body }) {
+      async handle({ c, body }) {
         const queues = await everyQueue();
-        const were = await where(queues, (queue) => mill.pause(queue, given(body)));
+        const were = await where(queues, (queue) => mill.pause(queue, signed(c, body)));
         return { success: true, message: `${queues.length} queues are paused.`, queues, changed: were };
       },
     }),
     endpoint("Queues", "POST /api/queue/resume-all", {
       summary: "Let every paused queue run again",
       role: "operator",
+      body: why,
+      bodyOptional: true,
       answers: { 200: allChanged },
-      async handle() {
+      async handle({ c, body }) {
         const queues = await everyQueue();
-        const were = await where(queues, (queue) => mill.resume(queue));
+        const were = await where(queues, (queue) => mill.resume(queue, signed(c, body)));
         return { success: true, message: `${queues.length} queues run.`, queues, changed: were };
       },
     }),
@@ -122,12 +128,14 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       summary: "Remove jobs of every queue that ended longer ago than `grace`",
       role: "operator",
       query: cleanQuery,
+      body: why,
+      bodyOptional: true,
       answers: { 200: z.object({ ...done, queues: z.array(z.string()), ...cleaned }) },
-      async handle({ query }) {
+      async handle({ c, query, body }) {
         const queues = await everyQueue();
         const total = { completed: 0, failed: 0, cancelled: 0 };
         for (const queue of queues) {
-          const { completed, failed, cancelled } = await mill.clean(queue, query.grace);
+          const { completed, failed, cancelled } = await mill.clean(queue, query.grace, signed(c, body));
           total.completed += completed;
           total.failed += failed;
           total.cancelled += cancelled;

@@ -358,7 +358,7 @@ describe("clean", () => {
     const firstIsIn = gate();
     const secondWaits = gate();
     const first = mill.db.transaction(async (tx) => {
-      const cleaned = await cleanQueue({ ...mill.db, ...tx }, queue, 0);
+      const cleaned = await cleanQueue({ ...mill.db, ...tx }, queue, 0, { by: null, reason: null });
       firstIsIn.open();
       await secondWaits.opened;
       return cleaned;
