@@ -128,11 +128,20 @@ export function endpoint<
         const value = await definition.handle(call);
         if (value instanceof Response) return value;
         if (value === undefined) return c.body(null, first as 204);
+        if (query !== undefined && "after" in query.shape) linkNext(c, value as { readonly next?: unknown });
         return c.json(value as object, first as 200);
       };
       return once === undefined ? answer() : once(call, answer);
     },
   };
+}
+
+/** Where the page that follows is, for clients that know pages by their links (RFC 8288). */
+function linkNext(c: ApiContext, { next }: { readonly next?: unknown }): void {
+  if (typeof next !== "string" && typeof next !== "number") return;
+  const { pathname, searchParams } = new URL(c.req.url);
+  searchParams.set("after", String(next));
+  c.header("Link", `<${pathname}?${searchParams.toString()}>; rel="next"`);
 }
 
 /** Endpoints of one group. */
