@@ -1,4 +1,5 @@
 /** Sessions of people, and sign-ins under way, as hashes. All times are the database's. */
+import { actorColumns, actorNow } from "../audit/actor-store.ts";
 import type { Executor } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
 import type { Person } from "./people.ts";
@@ -59,8 +60,8 @@ export async function insertSession(db: Executor, session: NewSession): Promise<
       values (${bytes(hash)}, ${issuer}, ${sub}, ${email}, ${emailVerified}, ${name}, ${role}, now() + ${ms(absoluteMs)})
       returning id, issuer, sub, role
     )
-    insert into millrace.audit (by, action, subject, details)
-    select ${by}::text, 'session.create', 'session:' || id, jsonb_build_object('issuer', issuer, 'sub', sub, 'role', role) from made`);
+    insert into millrace.audit (by, action, subject, details, ${actorColumns})
+    select ${by}::text, 'session.create', 'session:' || id, jsonb_build_object('issuer', issuer, 'sub', sub, 'role', role), ${actorNow()} from made`);
 }
 
 export interface SessionTimes {
@@ -115,8 +116,8 @@ export async function endSession(db: Executor, id: string, owner: Owner, by: str
   const rows = await db.query(sql`
     with gone as (delete from millrace.sessions where id = ${id}::uuid and ${ofOwner(owner)} returning id, issuer, sub),
     noted as (
-      insert into millrace.audit (by, action, subject, details)
-      select ${by}::text, 'session.end', 'session:' || id, jsonb_build_object('issuer', issuer, 'sub', sub) from gone
+      insert into millrace.audit (by, action, subject, details, ${actorColumns})
+      select ${by}::text, 'session.end', 'session:' || id, jsonb_build_object('issuer', issuer, 'sub', sub), ${actorNow()} from gone
     )
     select id from gone`);
   return rows.length > 0;

@@ -1,4 +1,5 @@
 /** Tokens of the API, as hashes. */
+import { actorColumns, actorNow } from "../audit/actor-store.ts";
 import type { Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 import type { Role } from "./roles.ts";
@@ -39,8 +40,8 @@ export async function insertToken(db: Executor, { id, name, role, hash, expiresM
       returning *
     ),
     noted as (
-      insert into millrace.audit (by, action, subject, details)
-      select ${by}::text, 'token.create', 'token:' || id, jsonb_build_object('name', name, 'role', role, 'expires_at', expires_at) from made
+      insert into millrace.audit (by, action, subject, details, ${actorColumns})
+      select ${by}::text, 'token.create', 'token:' || id, jsonb_build_object('name', name, 'role', role, 'expires_at', expires_at), ${actorNow()} from made
     )
     select ${columns} from made`);
   return row as TokenInfo;
@@ -58,8 +59,8 @@ export async function revokeToken(db: Executor, id: string, by: string | null): 
       update millrace.api_tokens set revoked_at = now(), revoked_by = ${by} where id = ${id} and revoked_at is null returning id, name
     ),
     noted as (
-      insert into millrace.audit (by, action, subject, details)
-      select ${by}::text, 'token.revoke', 'token:' || id, jsonb_build_object('name', name) from gone
+      insert into millrace.audit (by, action, subject, details, ${actorColumns})
+      select ${by}::text, 'token.revoke', 'token:' || id, jsonb_build_object('name', name), ${actorNow()} from gone
     )
     select id from gone`);
   return rows.length > 0;

@@ -1,4 +1,5 @@
 /** Millrace's own upkeep of its tables, as a job: archive, prune, and what goes by age (docs/reference/retention.md). */
+import { sweepAnswers } from "../access/kept-answers-store.ts";
 import { sweepSessions } from "../access/sessions-store.ts";
 import { sweepTokens } from "../access/tokens-store.ts";
 import type { Log } from "../core/log.ts";
@@ -97,6 +98,7 @@ export async function maintain(
   while (goOn() && (await sweepSessions(db)) > 0);
   while (goOn() && (await sweepTokens(db, auditMs)) > 0);
   while (goOn() && (await trimSnoozes(db)) > 0);
+  while (goOn() && (await sweepAnswers(db)) > 0);
 
   if (archived > 0) log.info({ archived }, `[maintenance] archived ${archived} succeeded jobs`);
   if (pruned + cleaned > 0)

@@ -306,9 +306,9 @@ export class Millrace extends Listener {
   }
 
   /** Resumes what `pauseAll` paused. What was paused by itself stays: resume it by its name. Returns those it resumed. */
-  async resumeAll(options: { by?: string } = {}): Promise<string[]> {
+  async resumeAll(options: OrderOptions = {}): Promise<string[]> {
     this.mustBeOpen();
-    const resume = { by: signatureOf(options).by, withAll: true };
+    const resume = { ...signatureOf(options), withAll: true };
     return this.#where(await this.stats(), (id) => resumeQueue(this.db, this.channel, id, resume));
   }
 
@@ -320,15 +320,15 @@ export class Millrace extends Listener {
   }
 
   /** False when it was not paused. */
-  async resume(queue: string, options: { by?: string } = {}): Promise<boolean> {
+  async resume(queue: string, options: OrderOptions = {}): Promise<boolean> {
     this.mustBeOpen();
     return resumeQueue(this.db, this.channel, await this.#queueId(queue), signatureOf(options));
   }
 
   /** Deletes jobs that completed, failed or were cancelled longer than `grace` ago. Default 24 hours. */
-  async clean(queue: string, grace: Duration = "24h"): Promise<Cleaned> {
+  async clean(queue: string, grace: Duration = "24h", options: OrderOptions = {}): Promise<Cleaned> {
     this.mustBeOpen();
-    return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"));
+    return cleanQueue(this.db, await this.#queueId(queue), durationMs(grace, "grace"), signatureOf(options));
   }
 
   /** Every worker that has not stopped, and those that did within a day. */

@@ -1366,7 +1366,7 @@ export interface components {
          * @description Stable: a code keeps its meaning. Later versions have more of them.
          * @enum {string}
          */
-        ErrorCode: "OPTION_UNKNOWN" | "OPTION_INVALID" | "QUEUE_NAME_INVALID" | "TASK_NAME_INVALID" | "TASK_DUPLICATE" | "BAD_REQUEST" | "BAD_PAYLOAD" | "INPUT_NOT_STORABLE" | "PAYLOAD_TOO_LARGE" | "ENQUEUE_RATE_EXCEEDED" | "JOB_NOT_FOUND" | "FILTER_TOO_WIDE" | "BULK_NOT_FOUND" | "JOB_STATE" | "JOB_FAILED" | "JOB_CANCELLED" | "WAIT_TIMEOUT" | "STOPPING" | "EVENTS_TOO_SLOW" | "FLOW_INVALID" | "FLOW_CYCLE" | "QUEUE_NOT_FOUND" | "TASK_NOT_FOUND" | "TASK_RESERVED" | "POLICY_NOT_FOUND" | "SCHEDULE_INVALID" | "SCHEDULE_DUPLICATE" | "SCHEDULE_NOT_FOUND" | "SCHEDULE_EXISTS" | "SCHEDULE_IN_CODE" | "SCHEDULE_BUSY" | "WORKER_NOT_FOUND" | "SYSTEM_DRAINED" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "REQUEST_TIMEOUT" | "HEADERS_TOO_LARGE" | "EXPECTATION_FAILED" | "UNSUPPORTED_MEDIA_TYPE" | "UNAUTHORIZED" | "FORBIDDEN" | "TOKEN_NOT_FOUND" | "SESSION_NOT_FOUND" | "CSRF_REFUSED" | "SIGN_IN_INVALID" | "SIGN_IN_REFUSED" | "SIGN_IN_NOT_CONFIGURED" | "SIGN_IN_UNAVAILABLE" | "API_UNREACHABLE" | "API_ANSWER_INVALID" | "TOO_MANY_REQUESTS" | "INTERNAL" | "DATABASE_UNREACHABLE" | "DATABASE_BEHIND" | "DATABASE_NEWER" | "DATABASE_UNSUPPORTED" | "EMBEDDED_IN_USE" | "CONFIG_INVALID" | "APP_INVALID" | "PORT_IN_USE" | "NOT_READY" | "CLOSED" | "TIMEOUT" | "RATE_LIMIT" | "DEPENDENCY_DOWN" | "DB_DEADLOCK" | "SERIALIZATION" | "NOT_COMMITTED" | "RESULT_NOT_STORABLE" | "STEP_CHANGED" | "STEP_NOT_STORABLE" | "STEP_INVALID" | "PROGRESS_INVALID" | "STEP_SLEEPS" | "STEP_WAITS" | "DEPENDENCY_FAILED" | "NON_RETRYABLE" | "UNKNOWN_JOB_TYPE" | "CANCELLED" | "WORKER_LOST" | "WORKER_SHUTDOWN" | "ISOLATE_CRASHED" | "MEMORY_LIMIT" | "POISON" | "UNKNOWN";
+        ErrorCode: "OPTION_UNKNOWN" | "OPTION_INVALID" | "QUEUE_NAME_INVALID" | "TASK_NAME_INVALID" | "TASK_DUPLICATE" | "BAD_REQUEST" | "BAD_PAYLOAD" | "INPUT_NOT_STORABLE" | "PAYLOAD_TOO_LARGE" | "ENQUEUE_RATE_EXCEEDED" | "JOB_NOT_FOUND" | "FILTER_TOO_WIDE" | "BULK_NOT_FOUND" | "JOB_STATE" | "JOB_FAILED" | "JOB_CANCELLED" | "WAIT_TIMEOUT" | "STOPPING" | "EVENTS_TOO_SLOW" | "FLOW_INVALID" | "FLOW_CYCLE" | "QUEUE_NOT_FOUND" | "TASK_NOT_FOUND" | "TASK_RESERVED" | "POLICY_NOT_FOUND" | "SCHEDULE_INVALID" | "SCHEDULE_DUPLICATE" | "SCHEDULE_NOT_FOUND" | "SCHEDULE_EXISTS" | "SCHEDULE_IN_CODE" | "SCHEDULE_BUSY" | "WORKER_NOT_FOUND" | "SYSTEM_DRAINED" | "IDEMPOTENCY_KEY_REUSED" | "IDEMPOTENCY_CONFLICT" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "REQUEST_TIMEOUT" | "HEADERS_TOO_LARGE" | "EXPECTATION_FAILED" | "UNSUPPORTED_MEDIA_TYPE" | "UNAUTHORIZED" | "FORBIDDEN" | "TOKEN_NOT_FOUND" | "SESSION_NOT_FOUND" | "CSRF_REFUSED" | "SIGN_IN_INVALID" | "SIGN_IN_REFUSED" | "SIGN_IN_NOT_CONFIGURED" | "SIGN_IN_UNAVAILABLE" | "API_UNREACHABLE" | "API_ANSWER_INVALID" | "TOO_MANY_REQUESTS" | "INTERNAL" | "DATABASE_UNREACHABLE" | "DATABASE_BEHIND" | "DATABASE_NEWER" | "DATABASE_UNSUPPORTED" | "EMBEDDED_IN_USE" | "CONFIG_INVALID" | "APP_INVALID" | "PORT_IN_USE" | "NOT_READY" | "CLOSED" | "TIMEOUT" | "RATE_LIMIT" | "DEPENDENCY_DOWN" | "DB_DEADLOCK" | "SERIALIZATION" | "NOT_COMMITTED" | "RESULT_NOT_STORABLE" | "STEP_CHANGED" | "STEP_NOT_STORABLE" | "STEP_INVALID" | "PROGRESS_INVALID" | "STEP_SLEEPS" | "STEP_WAITS" | "DEPENDENCY_FAILED" | "NON_RETRYABLE" | "UNKNOWN_JOB_TYPE" | "CANCELLED" | "WORKER_LOST" | "WORKER_SHUTDOWN" | "ISOLATE_CRASHED" | "MEMORY_LIMIT" | "POISON" | "UNKNOWN";
         NewJob: {
             task?: string | null;
             job_type?: string | null;
@@ -3662,7 +3662,9 @@ export interface operations {
     deleteJobsById: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -3682,7 +3684,9 @@ export interface operations {
     patchJobsById: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -3753,7 +3757,9 @@ export interface operations {
     postJobsByIdRetry: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -3955,7 +3961,9 @@ export interface operations {
     postJobsByIdCancel: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -4013,7 +4021,9 @@ export interface operations {
     postJobsByIdReplay: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -4049,7 +4059,9 @@ export interface operations {
     postFlows: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4073,7 +4085,9 @@ export interface operations {
     postBatches: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4124,7 +4138,9 @@ export interface operations {
     postEvents: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4183,7 +4199,9 @@ export interface operations {
     postDlqRetry: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4228,7 +4246,9 @@ export interface operations {
     postDlqPurge: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4273,7 +4293,9 @@ export interface operations {
     postDlqReplay: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4346,7 +4368,9 @@ export interface operations {
     postApiBulk: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4425,7 +4449,9 @@ export interface operations {
     postApiBulkByIdStop: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -4495,7 +4521,9 @@ export interface operations {
     postApiQueueByNamePause: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4504,8 +4532,8 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": {
-                    reason?: string | null;
                     by?: string | null;
+                    reason?: string | null;
                 };
             };
         };
@@ -4530,13 +4558,22 @@ export interface operations {
     postApiQueueByNameResume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                    reason?: string | null;
+                };
+            };
+        };
         responses: {
             /** @description The answer. */
             200: {
@@ -4560,13 +4597,22 @@ export interface operations {
             query?: {
                 grace?: number;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                    reason?: string | null;
+                };
+            };
+        };
         responses: {
             /** @description The answer. */
             200: {
@@ -4590,15 +4636,17 @@ export interface operations {
     postApiQueuePauseAll: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
         requestBody?: {
             content: {
                 "application/json": {
-                    reason?: string | null;
                     by?: string | null;
+                    reason?: string | null;
                 };
             };
         };
@@ -4623,11 +4671,20 @@ export interface operations {
     postApiQueueResumeAll: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                    reason?: string | null;
+                };
+            };
+        };
         responses: {
             /** @description The answer. */
             200: {
@@ -4652,11 +4709,20 @@ export interface operations {
             query?: {
                 grace?: number;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": {
+                    by?: string | null;
+                    reason?: string | null;
+                };
+            };
+        };
         responses: {
             /** @description The answer. */
             200: {
@@ -4724,7 +4790,9 @@ export interface operations {
             query?: {
                 by?: string;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4744,7 +4812,9 @@ export interface operations {
     patchApiQueueByNamePolicy: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4862,7 +4932,9 @@ export interface operations {
     postApiSchedules: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4886,7 +4958,9 @@ export interface operations {
     postApiSchedulesPreview: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4941,7 +5015,9 @@ export interface operations {
             query?: {
                 by?: string;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4961,7 +5037,9 @@ export interface operations {
     patchApiSchedulesByName: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -4987,7 +5065,9 @@ export interface operations {
     postApiSchedulesByNamePause: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -5022,7 +5102,9 @@ export interface operations {
     postApiSchedulesByNameResume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -5056,7 +5138,9 @@ export interface operations {
     postApiSchedulesByNameReset: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -5084,7 +5168,9 @@ export interface operations {
     postApiSchedulesByNameRun: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 name: string;
             };
@@ -5220,7 +5306,9 @@ export interface operations {
     postSchedulerRun: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5258,7 +5346,9 @@ export interface operations {
     postSchedulerToggle: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5315,7 +5405,9 @@ export interface operations {
     postApiWorkersByIdDrain: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5349,7 +5441,9 @@ export interface operations {
     postApiWorkersByIdResume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5383,7 +5477,9 @@ export interface operations {
     postApiWorkersByIdRecycle: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5416,7 +5512,9 @@ export interface operations {
     patchApiWorkersById: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5451,7 +5549,9 @@ export interface operations {
     postApiDrain: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5488,7 +5588,9 @@ export interface operations {
     postApiDrainScheduling: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5524,7 +5626,9 @@ export interface operations {
     postApiDrainSchedulingResume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5560,7 +5664,9 @@ export interface operations {
     postApiDrainResume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5920,7 +6026,9 @@ export interface operations {
     postApiTokens: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5967,7 +6075,9 @@ export interface operations {
             query?: {
                 by?: string;
             };
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };
@@ -5987,7 +6097,9 @@ export interface operations {
     postAuthToken: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -6083,7 +6195,9 @@ export interface operations {
     deleteApiSessionsById: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                "Idempotency-Key"?: string;
+            };
             path: {
                 id: string;
             };

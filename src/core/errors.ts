@@ -97,6 +97,11 @@ export const errorCodes = {
     status: 409,
     action: "Let workers claim again with `millrace drain resume`, or drain without waiting for empty queues.",
   },
+  IDEMPOTENCY_KEY_REUSED: { status: 422, action: "Give every request its own key; only its repeats have the same." },
+  IDEMPOTENCY_CONFLICT: {
+    status: 409,
+    action: "With Retry-After, ask again then; else look at what the first request has done, or use another key.",
+  },
   ROUTE_NOT_FOUND: { status: 404, action: "Check method and path against the README." },
   METHOD_NOT_ALLOWED: { status: 405, action: "Use one of the methods in the Allow header." },
   REQUEST_TIMEOUT: { status: 408, action: "Send the whole request within 30 seconds, its headers within 10." },

@@ -9,11 +9,12 @@ import { SignIn, type SignInSettings } from "../access/sign-in.ts";
 import { type GivenToken, Tokens } from "../access/tokens.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { version } from "../app/version.ts";
+import { actingAs } from "../audit/actor-store.ts";
 import type { Log } from "../core/log.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import { answerEndpoints } from "./answers.ts";
 import { auditEndpoints } from "./audit.ts";
-import { audited } from "./audited.ts";
+import { actorOf, audited } from "./audited.ts";
 import { authEndpoints } from "./auth.ts";
 import { boardChanges, boardRoutes } from "./board.ts";
 import { bulkEndpoints } from "./bulk.ts";
@@ -36,6 +37,7 @@ import { problem, problemOf } from "./problem.ts";
 import { queueEndpoints } from "./queues.ts";
 import { RateLimiter } from "./rate-limits.ts";
 import { diskUsedPercent, impatient, readinessEndpoints } from "./readiness.ts";
+import { Repeats } from "./repeats.ts";
 import { resultEndpoints } from "./results.ts";
 import { scheduleEndpoints } from "./schedules.ts";
 import { SessionDoor } from "./session-door.ts";
@@ -87,6 +89,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   void provider?.prepare();
   const door = new SessionDoor(sessions, { origin: browsers.origin, strict: provider !== undefined });
   const gate = new Gate({ tokens, door, trustMachine, proxies });
+  const repeats = new Repeats(mill.db, log);
   const limiter = new RateLimiter(rateLimits, (c) => gate.addressOf(c));
   const endpoints: Endpoints = [
     ...jobEndpoints(mill),
@@ -141,7 +144,8 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     api.on(one.method, one.path, async (c) => {
       await limiter.count(c, one.routeClass);
       requireRole(c, one.role);
-      return one.handle(c);
+      const handle = () => one.handle(c, repeats.of(c, one));
+      return one.routeClass === "ops" ? actingAs(actorOf(c, gate.addressOf(c)), handle) : handle();
     });
   };
   api.use(audited({ db: mill.db, endpoints, more: boardChanges, addressOf: (c) => gate.addressOf(c), log }));
@@ -149,6 +153,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   api.use(gate.enter);
   api.use("/api/ops/queues", opsAdminsOnly(sessions));
   for (const one of endpoints) if (one.role !== "public") mount(one);
+  api.use("/admin/queues/*", (c, next) => actingAs(actorOf(c, gate.addressOf(c)), next));
   return api.route("/", boardRoutes(mill, limiter, log));
 }
 

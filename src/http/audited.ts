@@ -3,6 +3,7 @@
  * what came of it. Never a body, a token or a header. The answer does not depend on it.
  */
 import type { MiddlewareHandler } from "hono";
+import type { Actor } from "../audit/actor-store.ts";
 import { type NewAuditEntry, appendAudit } from "../audit/audit-store.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
@@ -11,6 +12,7 @@ import type { Endpoints } from "./endpoint.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
 import { routeOf } from "./metrics.ts";
 import { codeOf } from "./problem.ts";
+import { replayedHeader } from "./repeats.ts";
 
 export interface AuditedOptions {
   readonly db: Database;
@@ -47,16 +49,16 @@ export function audited(options: AuditedOptions): MiddlewareHandler<ApiEnv> {
     const denied = refused || status === 429;
     const more = denied ? refusals.take() : 0;
     if (more === undefined) return;
-    const caller = c.get("caller");
     const entry: NewAuditEntry = {
       action,
       subject: plain(c.req.path, 500),
-      details: { status, ...(code === undefined ? {} : { code }), ...(more === 0 ? {} : { more_denied: more }) },
-      actorKind: caller?.kind ?? null,
-      actor: caller?.name ?? null,
-      role: caller?.role ?? null,
-      address: plain(addressOf(c) ?? "", 100) || null,
-      requestId: c.get("requestId"),
+      details: {
+        status,
+        ...(code === undefined ? {} : { code }),
+        ...(c.res.headers.has(replayedHeader) ? { replayed: true } : {}),
+        ...(more === 0 ? {} : { more_denied: more }),
+      },
+      ...actorOf(c, addressOf(c)),
       outcome: denied ? "deny" : status < 400 ? "allow" : "error",
     };
     try {
@@ -73,6 +75,18 @@ export function audited(options: AuditedOptions): MiddlewareHandler<ApiEnv> {
     } finally {
       await note(c);
     }
+  };
+}
+
+/** Who asks, as the audit has it. */
+export function actorOf(c: ApiContext, address: string | undefined): Actor {
+  const { kind = null, name = null, role = null } = c.get("caller") ?? {};
+  return {
+    actorKind: kind,
+    actor: name,
+    role,
+    address: plain(address ?? "", 100) || null,
+    requestId: c.get("requestId"),
   };
 }
 

@@ -110,6 +110,7 @@ export function authEndpoints({ gate, door, sessions, signIn }: Entrance): Endpo
       summary: "End this session, at once and everywhere; the identity provider's own goes on",
       role: "viewer",
       answers: { 204: null },
+      kept: "never", // whoever has signed out has nothing to ask again with
       async handle({ c }) {
         const { session, name } = c.get("caller") ?? {};
         if (session === undefined) throw new MillraceError("UNAUTHORIZED", "This request came without a session.");

@@ -6,6 +6,7 @@ import { bulkActions } from "../jobs/bulk-walk-store.ts";
 import { type JobStatus, jobStatuses } from "../jobs/read-store.ts";
 import { jobStatus } from "./job-view.ts";
 import { duration, either, given } from "./read.ts";
+import type { ApiContext } from "./env.ts";
 import { count, text, time } from "./wire.ts";
 
 const statusAliases = {
@@ -136,6 +137,8 @@ function previewView({ action, expected, moreThanExpected }: BulkPreview) {
 export const begunAnswers = { 200: previewSchema, 202: bulkSchema };
 
 /** A preview, or the operation that was begun. */
-export function begunView(begun: BulkPreview | BulkOperation) {
-  return "id" in begun ? bulkView(begun) : previewView(begun);
+/** What was begun, and where it can be looked at; or what would be. */
+export function answerBegun(c: ApiContext, begun: BulkPreview | BulkOperation): Response {
+  if (!("id" in begun)) return c.json(previewView(begun), 200);
+  return c.json(bulkView(begun), 202, { Location: `/api/bulk/${begun.id}` });
 }

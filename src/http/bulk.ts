@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import { bulkActions } from "../jobs/bulk-walk-store.ts";
-import { begunAnswers, begunView, bulkFilter, bulkSchema, bulkView, filterOf, pace } from "./bulk-view.ts";
+import { answerBegun, begunAnswers, bulkFilter, bulkSchema, bulkView, filterOf, pace } from "./bulk-view.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import { nameErrors } from "./job-fields.ts";
 import { placement } from "./orders.ts";
@@ -40,7 +40,7 @@ export function bulkEndpoints(mill: Millrace): Endpoints {
         const runAt = either(body, "runAt", "run_at");
         const options = given({ dryRun: preview, all, perSecond, queue, priority, delay, runAt });
         const begun = await mill.bulk(action, filterOf(body.filter ?? {}), { ...options, ...signed(c, body) });
-        return c.json(begunView(begun), "id" in begun ? 202 : 200);
+        return answerBegun(c, begun);
       },
     }),
     endpoint("Bulk operations", "GET /api/bulk", {

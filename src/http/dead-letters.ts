@@ -5,7 +5,7 @@ import type { Millrace } from "../app/millrace.ts";
 import type { Duration } from "../core/duration.ts";
 import { MillraceError } from "../core/errors.ts";
 import { deadLetterGroups } from "../jobs/dead-letters-store.ts";
-import { begunAnswers, begunView, deadLetterFilter, filterOf, pace } from "./bulk-view.ts";
+import { answerBegun, begunAnswers, deadLetterFilter, filterOf, pace } from "./bulk-view.ts";
 import { type Endpoint, type Endpoints, endpoint } from "./endpoint.ts";
 import type { ApiContext } from "./env.ts";
 import { nameErrors } from "./job-fields.ts";
@@ -73,7 +73,7 @@ export function deadLetterEndpoints(mill: Millrace): Endpoints {
         const filter = requireCondition(filterOf(body), body.all);
         const changes = given({ queue, priority, delay, runAt: either(body, "runAt", "run_at") });
         const begun = await mill.bulk("replay", { ...filter, status: "failed" }, { ...optionsOf(c, body), ...changes });
-        return c.json(begunView(begun), "id" in begun ? 202 : 200);
+        return answerBegun(c, begun);
       },
     }),
   ];
@@ -107,7 +107,7 @@ function begin(mill: Millrace, action: "retry" | "remove", route: `POST /${strin
       const filter = requireCondition(filterOf(body), body.all);
       const aged = action === "remove" ? { olderThan: purgeOlderThan, ...filter } : filter;
       const begun = await mill.bulk(action, { ...aged, status: "failed" }, optionsOf(c, body));
-      return c.json(begunView(begun), "id" in begun ? 202 : 200);
+      return answerBegun(c, begun);
     },
   });
 }

@@ -52,8 +52,17 @@ export interface Endpoint {
   readonly answers: Readonly<Record<number, Answer>>;
   /** Beside those that any call may end with. */
   readonly errors: readonly ErrorCode[];
-  handle(c: ApiContext): Promise<Response>;
+  /** What is kept under an `Idempotency-Key`; `marker`: that there was an answer, but not what it says; `never`: the key is not heeded here. */
+  readonly kept: "answer" | "marker" | "never";
+  /** `once`: what stands between a request that is understood and its being done. */
+  handle(c: ApiContext, once?: Once): Promise<Response>;
 }
+
+/** Does what was asked, unless it was done before. */
+export type Once = (
+  asked: { readonly query: unknown; readonly body: unknown },
+  answer: () => Promise<Response>,
+) => Promise<Response>;
 
 interface Call<Params extends Fields, Query extends Fields, Body extends Fields> {
   readonly c: ApiContext;
@@ -79,6 +88,8 @@ interface Definition<Params extends Fields, Query extends Fields, Body extends F
   /** The first is the status of a value that `handle` returns. */
   readonly answers: Readonly<Record<number, Answer>>;
   readonly errors?: readonly ErrorCode[];
+  /** Default: `never` for a GET, `answer` for what changes something. */
+  readonly kept?: Endpoint["kept"];
   /** What it returns is sent as JSON, unless it is a response already; undefined: there is no body. */
   handle(call: Call<Params, Query, Body>): unknown;
 }
@@ -110,7 +121,8 @@ export function endpoint<
     bodyOptional,
     answers,
     errors: definition.errors ?? [],
-    async handle(c) {
+    kept: definition.kept ?? (method === "GET" ? "never" : "answer"),
+    async handle(c, once) {
       const call = {
         c,
         params: (params ? readParams(c, params) : {}) as z.infer<Params>,
@@ -120,12 +132,24 @@ export function endpoint<
           ? {}
           : await (bodyOptional ? readOptionalBody : readBody)(c, body, maxBodyBytes)) as z.infer<Body>,
       };
-      const value = await definition.handle(call);
-      if (value instanceof Response) return value;
-      if (value === undefined) return c.body(null, first as 204);
-      return c.json(value as object, first as 200);
+      const answer = async (): Promise<Response> => {
+        const value = await definition.handle(call);
+        if (value instanceof Response) return value;
+        if (value === undefined) return c.body(null, first as 204);
+        if (query !== undefined && "after" in query.shape) linkNext(c, value as { readonly next?: unknown });
+        return c.json(value as object, first as 200);
+      };
+      return once === undefined ? answer() : once(call, answer);
     },
   };
+}
+
+/** Where the page that follows is, for clients that know pages by their links (RFC 8288). */
+function linkNext(c: ApiContext, { next }: { readonly next?: unknown }): void {
+  if (typeof next !== "string" && typeof next !== "number") return;
+  const { pathname, searchParams } = new URL(c.req.url);
+  searchParams.set("after", String(next));
+  c.header("Link", `<${pathname}?${searchParams.toString()}>; rel="next"`);
 }
 
 /** Endpoints of one group. */

@@ -49,6 +49,7 @@ export function jobEndpoints(mill: Millrace): Endpoints {
       role: "operator",
       routeClass: "enqueue",
       headers: z.strictObject({ "Idempotency-Key": z.string().optional().describe("The same as `idempotencyKey`.") }),
+      kept: "never", // the job itself remembers its key
       body: enqueueBody,
       maxBodyBytes: bodyBytes(mill.maxPayloadBytes),
       answers: { 200: enqueued },

@@ -4,6 +4,7 @@ import { type ErrorCode, errorCodes } from "../core/errors.ts";
 import { type Answer, type Endpoint, type Endpoints, isForPeople } from "./endpoint.ts";
 import { problemSchema } from "./problem.ts";
 import type { Fields } from "./read.ts";
+import { keyHeader } from "./repeats.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -20,6 +21,7 @@ const always = [
 const guarded = ["UNAUTHORIZED", "FORBIDDEN"] as const;
 /** A browser's session alone changes nothing. */
 const changing = ["CSRF_REFUSED"] as const;
+const withKey = ["IDEMPOTENCY_KEY_REUSED", "IDEMPOTENCY_CONFLICT"] as const;
 const withBody = ["UNSUPPORTED_MEDIA_TYPE", "PAYLOAD_TOO_LARGE"] as const;
 
 export function openApiDocument(endpoints: Endpoints, version: string): Json {
@@ -68,6 +70,7 @@ function operation(one: Endpoint, schemas: Schemas): Json {
       ...parametersOf(one.params ?? pathParams(one.path), "path", schemas),
       ...parametersOf(one.query, "query", schemas),
       ...parametersOf(one.headers, "header", schemas),
+      ...(one.kept === "never" ? [] : parametersOf(keyHeader, "header", schemas)),
     ],
     ...(one.body === undefined
       ? {}
@@ -130,6 +133,7 @@ function problemsOf(one: Endpoint, schemas: Schemas): Json {
     ...(one.role === "public" ? [] : guarded),
     ...(one.role === "public" || one.method === "GET" ? [] : changing),
     ...(one.body === undefined ? [] : withBody),
+    ...(one.kept === "never" ? [] : withKey),
     ...one.errors,
   ];
   const byStatus = new Map<number, Set<ErrorCode>>();

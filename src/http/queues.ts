@@ -5,11 +5,10 @@ import type { Millrace } from "../app/millrace.ts";
 import { checkedName } from "../core/options.ts";
 import type { Cleaned } from "../jobs/control-store.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
-import { storable } from "./read.ts";
-import { signed } from "./signature.ts";
+import { signature, signed } from "./signature.ts";
 
 const queueParams = z.strictObject({ name: z.string() });
-const why = z.strictObject({ reason: storable.max(1_000).nullish(), by: storable.max(200).nullish() });
+const why = z.strictObject(signature);
 /** `grace` in milliseconds: jobs that ended more recently stay. */
 const cleanQuery = z.strictObject({ grace: z.coerce.number().int().min(0).default(86_400_000) });
 
@@ -75,11 +74,13 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       summary: "Let a paused queue run again",
       role: "operator",
       params: queueParams,
+      body: why,
+      bodyOptional: true,
       answers: { 200: changed },
       errors: ["QUEUE_NOT_FOUND", "QUEUE_NAME_INVALID"],
-      async handle({ c, params }) {
+      async handle({ c, params, body }) {
         const queue = await existing(params.name);
-        const was = await mill.resume(queue, signed(c, {}));
+        const was = await mill.resume(queue, signed(c, body));
         const message = `Queue ${queue} ${was ? "runs again" : "was not paused"}.`;
         return { success: true, message, queue, changed: was };
       },
@@ -89,11 +90,13 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       role: "operator",
       params: queueParams,
       query: cleanQuery,
+      body: why,
+      bodyOptional: true,
       answers: { 200: z.object({ ...done, queue: z.string(), ...cleaned }) },
       errors: ["QUEUE_NOT_FOUND", "QUEUE_NAME_INVALID"],
-      async handle({ params, query }) {
+      async handle({ c, params, query, body }) {
         const queue = await existing(params.name);
-        const gone = await mill.clean(queue, query.grace);
+        const gone = await mill.clean(queue, query.grace, signed(c, body));
         return { success: true, message: `Removed ${wordsOf(gone)} jobs of queue ${queue}.`, queue, ...gone };
       },
     }),
@@ -114,9 +117,11 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       summary: "Let the queues run again that pause-all paused",
       about: "What was paused by itself stays so, and is in `still_paused`: resume it by its name.",
       role: "operator",
+      body: why,
+      bodyOptional: true,
       answers: { 200: allChanged.extend({ still_paused: z.array(z.string()) }) },
-      async handle({ c }) {
-        const changed = await mill.resumeAll(signed(c, {}));
+      async handle({ c, body }) {
+        const changed = await mill.resumeAll(signed(c, body));
         const all = await mill.stats();
         const queues = all.map(({ name }) => name);
         const still = all.filter(({ paused }) => paused).map(({ name }) => name);
@@ -130,12 +135,14 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       summary: "Remove jobs of every queue that ended longer ago than `grace`",
       role: "operator",
       query: cleanQuery,
+      body: why,
+      bodyOptional: true,
       answers: { 200: z.object({ ...done, queues: z.array(z.string()), ...cleaned }) },
-      async handle({ query }) {
+      async handle({ c, query, body }) {
         const queues = await everyQueue();
         const total = { completed: 0, failed: 0, cancelled: 0 };
         for (const queue of queues) {
-          const { completed, failed, cancelled } = await mill.clean(queue, query.grace);
+          const { completed, failed, cancelled } = await mill.clean(queue, query.grace, signed(c, body));
           total.completed += completed;
           total.failed += failed;
           total.cancelled += cancelled;

@@ -57,6 +57,7 @@ export function schedulerEndpoints(mill: Millrace): Endpoints {
         const name = await nameOf(body);
         const { id } = await schedules.get(name);
         const run = await schedules.runNow(name, signed(c, { by, reason }));
+        if (run.jobId !== null) c.header("Location", `/jobs/${run.jobId}`);
         const about = { run_id: run.runId, status: run.status, enqueued_job_id: run.jobId };
         return { queued: true, job_id: name, config_id: id, ...about };
       },

@@ -115,6 +115,7 @@ export function scheduleEndpoints(mill: Millrace): Endpoints {
       errors: [...invalid, "SCHEDULE_EXISTS"],
       async handle({ c, body: { by: who, ...body } }) {
         const made = await schedules.create(camelCased(body) as unknown as ScheduleOptions, signed(c, { by: who }));
+        c.header("Location", `/api/schedules/${encodeURIComponent(made.name)}`);
         return scheduleView(made);
       },
     }),
@@ -213,6 +214,7 @@ export function scheduleEndpoints(mill: Millrace): Endpoints {
       async handle({ c, params, body }) {
         const order = { ...signed(c, body), ...("input" in body ? { input: body.input } : {}) };
         const { runId, status, jobId } = await schedules.runNow(params.name, order);
+        if (jobId !== null) c.header("Location", `/jobs/${jobId}`);
         return { run_id: runId, status, job_id: jobId };
       },
     }),

@@ -39,6 +39,7 @@ export function tokenEndpoints(tokens: Tokens): Endpoints {
         by: storable.max(200).nullish(),
       }),
       answers: { 201: tokenInfo.extend({ token: z.string() }) },
+      kept: "marker",
       async handle({ c, body }) {
         const { name, role, expires_in: expiresIn } = body;
         const by = body.by ?? c.get("caller")?.name;

@@ -2,6 +2,7 @@
  * Bulk operations as they are stored. A batch changes its jobs and moves the operation's place on in one transaction, under the lock
  * of its row: whoever dies in between, the counts are exact and the next one goes on behind the last batch that was committed.
  */
+import { actorColumns, actorNow } from "../audit/actor-store.ts";
 import type { Database, Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 import type { BulkOrder } from "./bulk-walk-store.ts";
@@ -40,8 +41,8 @@ export async function insertBulk(
       insert into millrace.bulk_operations (id, action, filter, options, expected, per_second, created_by)
       values (${id}::uuid, ${action}, ${JSON.stringify(filter)}::jsonb, ${JSON.stringify(options)}::jsonb, ${expected}::bigint, ${perSecond}::int, ${by}::text)
     )
-    insert into millrace.audit (by, action, subject, details)
-    values (${by}::text, 'bulk.start', 'bulk:' || ${id}::text, ${details}::jsonb)`);
+    insert into millrace.audit (by, action, subject, details, ${actorColumns})
+    values (${by}::text, 'bulk.start', 'bulk:' || ${id}::text, ${details}::jsonb, ${actorNow()})`);
 }
 
 export interface BulkInsert extends BulkOrder {
@@ -102,7 +103,7 @@ export async function stopBulk(db: Executor, id: string, by: string | null): Pro
         finished_at = case when status = 'waiting' then now() end
       where id = ${id}::uuid and status in ('waiting', 'running') and stop_asked_at is null returning id
     ),
-    noted as (insert into millrace.audit (by, action, subject) select ${by}::text, 'bulk.stop', 'bulk:' || id from asked)
+    noted as (insert into millrace.audit (by, action, subject, ${actorColumns}) select ${by}::text, 'bulk.stop', 'bulk:' || id, ${actorNow()} from asked)
     select count(*)::int as changed from asked`);
   return row?.changed === 1;
 }

@@ -1,7 +1,9 @@
 /** What people do to queues: pause, resume, clean. Each is one statement, or one per batch: nothing is half done. */
+import { actorColumns, actorNow } from "../audit/actor-store.ts";
 import type { Database } from "../db/database.ts";
 import { type Sql, sql } from "../db/sql.ts";
 import { belongings } from "./belongings-store.ts";
+import type { Signature } from "./cancel-store.ts";
 import { pruneCancelled } from "./maintenance-store.ts";
 import { leaving } from "./totals-store.ts";
 
@@ -28,8 +30,8 @@ export async function pauseQueue(
       where id = ${queue} and (paused_at is null or (paused_with_all and not ${withAll}::boolean)) returning id, name
     ),
     noted as (
-      insert into millrace.audit (by, action, subject, details)
-      select ${by}::text, 'pause', 'queue:' || name, jsonb_build_object('reason', ${reason}::text) from paused
+      insert into millrace.audit (by, action, subject, details, ${actorColumns})
+      select ${by}::text, 'pause', 'queue:' || name, jsonb_build_object('reason', ${reason}::text), ${actorNow()} from paused
     ),
     told as (select pg_notify(${channel}, 'stop:' || id) from paused)
     select count(*)::int as changed from told`);
@@ -41,14 +43,17 @@ export async function resumeQueue(
   db: Database,
   channel: string,
   queue: number,
-  { by, withAll = false }: { readonly by: string | null; readonly withAll?: boolean },
+  { by, reason, withAll = false }: Omit<Pause, "withAll"> & Partial<Pause>,
 ): Promise<boolean> {
   const [row] = await db.query<{ changed: number }>(sql`
     with resumed as (
       update millrace.queues set paused_at = null, paused_by = null, paused_reason = null, paused_with_all = false
       where id = ${queue} and paused_at is not null and (paused_with_all or not ${withAll}::boolean) returning id, name
     ),
-    noted as (insert into millrace.audit (by, action, subject) select ${by}::text, 'resume', 'queue:' || name from resumed),
+    noted as (
+      insert into millrace.audit (by, action, subject, details, ${actorColumns})
+      select ${by}::text, 'resume', 'queue:' || name, jsonb_build_object('reason', ${reason}::text), ${actorNow()} from resumed
+    ),
     told as (select pg_notify(${channel}, 'look') from resumed)
     select count(*)::int as changed from told`);
   return row?.changed === 1;
@@ -64,17 +69,22 @@ export interface Cleaned {
 }
 
 /** Deletes jobs of a queue that ended longer than `graceMs` ago, well or not, in batches of about a thousand. */
-export async function cleanQueue(db: Database, queue: number, graceMs: number): Promise<Cleaned> {
+export async function cleanQueue(
+  db: Database,
+  queue: number,
+  graceMs: number,
+  { by, reason }: Signature,
+): Promise<Cleaned> {
   const cleaned = {
     completed: await cleanCompleted(db, queue, graceMs),
     failed: await cleanFailed(db, queue, graceMs),
     cancelled: await cleanCancelled(db, queue, graceMs),
   };
   if (cleaned.completed + cleaned.failed + cleaned.cancelled > 0) {
-    const details = JSON.stringify({ ...cleaned, grace_ms: graceMs });
+    const details = JSON.stringify({ ...cleaned, grace_ms: graceMs, reason });
     await db.query(sql`
-      insert into millrace.audit (action, subject, details)
-      select 'clean', 'queue:' || name, ${details}::jsonb from millrace.queues where id = ${queue}::int`);
+      insert into millrace.audit (by, action, subject, details, ${actorColumns})
+      select ${by}::text, 'clean', 'queue:' || name, ${details}::jsonb, ${actorNow()} from millrace.queues where id = ${queue}::int`);
   }
   return cleaned;
 }

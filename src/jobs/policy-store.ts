@@ -1,4 +1,5 @@
 /** The settings of queues: limits, storm control, admission, retention. Every change is written down with who made it. */
+import { actorColumns, actorNow } from "../audit/actor-store.ts";
 import type { Database } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 
@@ -72,7 +73,7 @@ export async function writePolicy(
         throttled_until = null
       from written w where q.id = w.queue returning q.name
     ),
-    noted as (insert into millrace.audit (by, action, subject, details) select ${by}::text, 'policy.set', 'queue:' || name, asked.changes from marked, asked)
+    noted as (insert into millrace.audit (by, action, subject, details, ${actorColumns}) select ${by}::text, 'policy.set', 'queue:' || name, asked.changes, ${actorNow()} from marked, asked)
     select pg_notify(${channel}, 'look') from marked`);
 }
 
@@ -84,7 +85,7 @@ export async function deletePolicy(db: Database, channel: string, queue: number,
       update millrace.queues q set careful = q.keyed, guarded = false, throttled_until = null from deleted d where q.id = d.queue returning q.name
     ),
     noted as (
-      insert into millrace.audit (by, action, subject, details) select ${by}::text, 'policy.removed', 'queue:' || name, to_jsonb(deleted) from marked, deleted
+      insert into millrace.audit (by, action, subject, details, ${actorColumns}) select ${by}::text, 'policy.removed', 'queue:' || name, to_jsonb(deleted), ${actorNow()} from marked, deleted
     ),
     told as (select pg_notify(${channel}, 'look') from marked)
     select count(*)::int as deleted from told`);

@@ -1,4 +1,5 @@
 /** Who runs jobs, and the orders given to them: written to the worker's row and to the audit, and told at once by NOTIFY `worker:<id>`. */
+import { actorColumns, actorNow } from "../audit/actor-store.ts";
 import type { Database, Executor } from "../db/database.ts";
 import { sql } from "../db/sql.ts";
 
@@ -151,7 +152,7 @@ export async function orderSystemDrain(
     const workers = await orderDrain(tx, channel, null, draining, by);
     if (changed.length > 0) {
       await tx.query(sql`
-        insert into millrace.audit (by, action, subject) values (${by}::text, ${draining ? "drain" : "resume"}::text, 'system')`);
+        insert into millrace.audit (by, action, subject, ${actorColumns}) values (${by}::text, ${draining ? "drain" : "resume"}::text, 'system', ${actorNow()})`);
     }
     return workers;
   });
@@ -179,9 +180,9 @@ export async function orderDrain(
     ),
     told as (select id from changed where stopped_at is null),
     noted as (
-      insert into millrace.audit (by, action, subject)
+      insert into millrace.audit (by, action, subject, ${actorColumns})
       -- sorted, so that all are changed before the first is noted: writers of the audit wait for each other
-      select ${by}::text, ${draining ? "drain" : "resume"}::text, 'worker:' || id from told order by id
+      select ${by}::text, ${draining ? "drain" : "resume"}::text, 'worker:' || id, ${actorNow()} from told order by id
     ),
     woken as (select id, pg_notify(${channel}, 'worker:' || id) from told)
     select id from woken order by id`);
@@ -201,8 +202,8 @@ export async function orderConcurrency(
       update millrace.workers set wanted_concurrency = ${concurrency} where id = ${worker} and stopped_at is null returning id
     ),
     noted as (
-      insert into millrace.audit (by, action, subject, details)
-      select ${by}::text, 'concurrency', 'worker:' || id, jsonb_build_object('concurrency', ${concurrency}::int) from told
+      insert into millrace.audit (by, action, subject, details, ${actorColumns})
+      select ${by}::text, 'concurrency', 'worker:' || id, jsonb_build_object('concurrency', ${concurrency}::int), ${actorNow()} from told
     ),
     woken as (select pg_notify(${channel}, 'worker:' || id) from told)
     select count(*)::int as changed from woken`);
@@ -216,7 +217,7 @@ export async function orderRecycle(db: Database, channel: string, worker: number
       update millrace.workers set recycle_asked_at = coalesce(recycle_asked_at, now())
       where id = ${worker} and stopped_at is null returning id
     ),
-    noted as (insert into millrace.audit (by, action, subject) select ${by}::text, 'recycle', 'worker:' || id from told),
+    noted as (insert into millrace.audit (by, action, subject, ${actorColumns}) select ${by}::text, 'recycle', 'worker:' || id, ${actorNow()} from told),
     woken as (select pg_notify(${channel}, 'worker:' || id) from told)
     select count(*)::int as changed from woken`);
   return row?.changed === 1;

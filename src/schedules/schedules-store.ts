@@ -1,4 +1,5 @@
 /** Definitions of schedules: read, made, changed, removed; each change under the row's lock, with who made it in the audit. */
+import { actorColumns, actorNow } from "../audit/actor-store.ts";
 import type { Executor } from "../db/database.ts";
 import { type Sql, sql, textArrayLiteral } from "../db/sql.ts";
 import type { Spec } from "./definition.ts";
@@ -134,8 +135,8 @@ export async function insertSchedules(
       on conflict (name) do nothing returning name, source, spec
     ),
     noted as (
-      insert into millrace.audit (by, action, subject, details)
-      select ${by}::text, 'schedule.created', 'schedule:' || name, jsonb_build_object('source', source, 'spec', spec - 'input') from inserted
+      insert into millrace.audit (by, action, subject, details, ${actorColumns})
+      select ${by}::text, 'schedule.created', 'schedule:' || name, jsonb_build_object('source', source, 'spec', spec - 'input'), ${actorNow()} from inserted
       order by name -- so that all are inserted before the first is noted: writers of the audit wait for each other
     )
     select name from inserted`);
@@ -191,8 +192,8 @@ export async function saveSchedules(
         last_at timestamptz, paused_at timestamptz, paused_by text, paused_reason text, retired_at timestamptz)
       where s.id = given.id returning s.name
     )
-    insert into millrace.audit (by, action, subject, details)
-    select ${by}::text, ${action}, 'schedule:' || name, ${details === undefined ? null : JSON.stringify(details)}::jsonb from written`);
+    insert into millrace.audit (by, action, subject, details, ${actorColumns})
+    select ${by}::text, ${action}, 'schedule:' || name, ${details === undefined ? null : JSON.stringify(details)}::jsonb, ${actorNow()} from written`);
 }
 
 /** Removes a schedule with its history. Jobs that it enqueued stay. */
@@ -200,8 +201,8 @@ export async function deleteSchedule(tx: Executor, id: number, by: string | null
   await tx.query(sql`
     with gone as (delete from millrace.schedules where id = ${id}::int returning id, name, spec),
     runs as (delete from millrace.schedule_runs r using gone where r.schedule = gone.id)
-    insert into millrace.audit (by, action, subject, details)
-    select ${by}::text, 'schedule.deleted', 'schedule:' || name, jsonb_build_object('spec', spec - 'input') from gone`);
+    insert into millrace.audit (by, action, subject, details, ${actorColumns})
+    select ${by}::text, 'schedule.deleted', 'schedule:' || name, jsonb_build_object('spec', spec - 'input'), ${actorNow()} from gone`);
 }
 
 /** Tells every scheduler to look again when this commits. */

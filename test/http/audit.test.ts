@@ -64,6 +64,68 @@ describe("what changes something", () => {
     for (const never of [secret, "77777", token("operator"), "6.6.6.6"]) expect(kept).not.toContain(never);
   });
 
+  test.each([
+    ["pause", "/api/queue/mail/pause", undefined],
+    ["resume", "/api/queue/mail/resume", undefined],
+    ["clean", "/api/queue/mail/clean?grace=0", undefined],
+    ["pause", "/api/queue/pause-all", undefined],
+    ["resume", "/api/queue/resume-all", undefined],
+    ["clean", "/api/queue/clean-all?grace=0", undefined],
+    ["policy.set", "/api/queue/mail/policy", { concurrency: 2 }],
+    ["drain", "/api/drain", undefined],
+    ["bulk.start", "/api/bulk", { action: "retry", all: true }],
+    ["schedule.created", "/api/schedules", { name: "s", task: "any", every: "1h" }],
+  ])("is an order (%s by %s) of whoever gave it, whatever name it is signed with", async (action, path, json) => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+    const { id } = await mill.enqueue("any", null, { queue: "mail" });
+    await mill.cancel(id);
+    if (action === "resume") await mill.pause("mail");
+    const headers = { ...bearer("operator"), "x-request-id": "r-7" };
+    const method = action === "policy.set" ? "PATCH" : "POST";
+    const answer = await call(path, { method, headers, json: { ...json, by: "the boss" } });
+    expect([answer.status, answer.body]).toEqual([expect.toSatisfy((status) => status < 300), answer.body]);
+    const orders = (await listAudit(mill.db, { action }, { limit: 10 })).filter(({ requestId }) => requestId !== null);
+    expect(orders).toMatchObject([
+      {
+        by: "the boss",
+        actor: "the operator",
+        actorKind: "token",
+        role: "operator",
+        requestId: "r-7",
+        address: "127.0.0.1",
+        outcome: null,
+      },
+    ]);
+    expect(await call("/api/audit/verify", { headers: bearer("admin") })).toMatchObject({ body: { whole: true } });
+  });
+
+  test("is an order by its caller, where no name is given, and says why", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+    const order = (verb: string) =>
+      call(`/api/queue/mail/${verb}`, { json: { reason: `${verb}, for a deploy` }, headers: bearer("operator") });
+    const { id } = await mill.enqueue("any", null, { queue: "mail" });
+    await mill.cancel(id);
+    for (const verb of ["pause", "resume", "clean?grace=0"]) expect((await order(verb)).status).toBe(200);
+    const orders = (await listAudit(mill.db, {}, { limit: 10 })).filter(({ outcome }) => outcome === null).toReversed();
+    expect(orders).toMatchObject([
+      { action: "pause", by: "the operator", details: { reason: "pause, for a deploy" } },
+      { action: "resume", by: "the operator", details: { reason: "resume, for a deploy" } },
+      { action: "clean", by: "the operator", details: { cancelled: 1, reason: "clean?grace=0, for a deploy" } },
+    ]);
+  });
+
+  test.each(["pause", "resume", "clean", "pause-all", "resume-all", "clean-all"])(
+    "is not done where its body has a field that nobody knows: %s",
+    async (verb) => {
+      const { mill, call } = await setUp();
+      await using _ = mill;
+      const path = verb.endsWith("-all") ? `/api/queue/${verb}` : `/api/queue/mail/${verb}`;
+      expect(await call(path, { json: { bogus: 1 } })).toMatchObject({ status: 400, body: { code: "OPTION_UNKNOWN" } });
+    },
+  );
+
   test("leaves none when it only reads, or brings work", async () => {
     const { mill, call, noted } = await setUp();
     await using _ = mill;

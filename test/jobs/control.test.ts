@@ -337,7 +337,7 @@ describe("clean", () => {
         return rows;
       },
     };
-    const cleaned = await cleanQueue(watched, await mill.names.queues.id("default"), 0);
+    const cleaned = await cleanQueue(watched, await mill.names.queues.id("default"), 0, { by: null, reason: null });
     expect(cleaned).toEqual({ completed: 1_500, failed: 2_000, cancelled: 0 });
     // What was settled together goes together: four times 300.
     expect(taken.filter((jobs) => jobs > 0)).toEqual([1_200, 300, 1_000, 1_000]);
@@ -384,7 +384,7 @@ describe("clean", () => {
     const firstIsIn = gate();
     const secondWaits = gate();
     const first = mill.db.transaction(async (tx) => {
-      const cleaned = await cleanQueue({ ...mill.db, ...tx }, queue, 0);
+      const cleaned = await cleanQueue({ ...mill.db, ...tx }, queue, 0, { by: null, reason: null });
       firstIsIn.open();
       await secondWaits.opened;
       return cleaned;

@@ -331,7 +331,11 @@ const wide: readonly Statement[] = [
   ["rates", (db) => readRates(db), ["pending_pkey", "settled_recent", "attempts_recent"]],
   ["ratios", (db) => readLifecycle(db, 24), ["pending_pkey", "attempts_recent", "jobs_replays"]],
   ["count", (db) => countQueues(db, "one"), ["pending_pkey", "settled_recent", "dead_letters_recent"]],
-  ["clean", (db) => cleanQueue(db, 1, 0), ["settled_recent", "attempts_cancelled", "attempts_job", "jobs_pkey"]],
+  [
+    "clean",
+    (db) => cleanQueue(db, 1, 0, { by: null, reason: null }),
+    ["settled_recent", "attempts_cancelled", "attempts_job", "jobs_pkey"],
+  ],
   ["events of batches", (db) => readSettled(db, recent, [idOf(3)]), ["settled_pkey", "jobs_pkey"]],
   ["events of attempts", (db) => readAttempts(db, recent), ["attempts_pkey", "jobs_pkey", "dead_letters_pkey"]],
   ["events of operations", (db) => readOperations(db, recent), ["operations_pkey", "jobs_pkey"]],
