@@ -80,7 +80,7 @@ describe("what changes something", () => {
     await using _ = mill;
     const { id } = await mill.enqueue("any", null, { queue: "mail" });
     await mill.cancel(id);
-    if (action === "resume") await mill.pause("mail");
+    if (action === "resume") await (path.endsWith("-all") ? mill.pauseAll() : mill.pause("mail"));
     const headers = { ...bearer("operator"), "x-request-id": "r-7" };
     const method = action === "policy.set" ? "PATCH" : "POST";
     const answer = await call(path, { method, headers, json: { ...json, by: "the boss" } });

@@ -107,7 +107,7 @@ describe("POST /jobs", () => {
     ["both names of a field", { task: "a", job_type: "b" }, "BAD_REQUEST", "task and job_type"],
     ["a field that does not exist", { task: "a", prioritty: 1 }, "OPTION_UNKNOWN", 'Did you mean "priority"?'],
     ["a backoff that does not exist", { task: "a", backoff: { dely: 1 } }, "OPTION_UNKNOWN", "dely"],
-    ["no attempts", { task: "a", max_attempts: 0 }, "OPTION_INVALID", "maxAttempts"],
+    ["no attempts", { task: "a", max_attempts: 0 }, "OPTION_INVALID", "max_attempts"],
     ["a priority out of range", { task: "a", priority: 40_000 }, "OPTION_INVALID", "priority"],
     ["a time without its zone", { task: "a", run_at: "2031-01-31T08:00:00" }, "BAD_REQUEST", "run_at: expected"],
     ["a duration that is none", { task: "a", delay: "soon" }, "BAD_REQUEST", "delay: expected a duration"],

@@ -68,7 +68,7 @@ describe("a token shown by a browser", () => {
     const rows = await listAudit(mill.db, {}, { limit: 5 });
     expect(rows.map(({ action, by, outcome, actorKind }) => [action, by, outcome, actorKind])).toEqual([
       ["POST /api/queue/:name/pause", "ci", "allow", "token"],
-      ["pause", "ci", null, null],
+      ["pause", "ci", null, "token"],
       ["POST /auth/token", "ci", "allow", "token"],
       ["session.create", "ci", null, null],
       ["POST /api/queue/:name/pause", "the viewer", "deny", "token"],
