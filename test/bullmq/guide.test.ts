@@ -54,7 +54,9 @@ test("added, run, operated", async () => {
   console.log(await queueManager.getAllStats());
   await queueManager.close();
 
-  expect(log).toHaveBeenLastCalledWith([expect.objectContaining({ name: "ai-analysis", failed: 0, total: 1 })]);
+  expect(log).toHaveBeenLastCalledWith(
+    expect.arrayContaining([expect.objectContaining({ name: "ai-analysis", failed: 0, total: 1 })]),
+  );
   log.mockRestore();
 });
 

@@ -149,7 +149,9 @@ describe("on a current schema", () => {
     const [head, ...story] = stdout.split("\n");
     expect(head).toBe(`${id}: task send in queue mail, delayed`);
     expect(story).toEqual([
-      expect.stringMatching(/^\d{4}-\d\d-\d\dT\S+Z {2}Enqueued( by .+)? in queue "mail" with priority -5 for task "send", to run at .*\.$/),
+      expect.stringMatching(
+        /^\d{4}-\d\d-\d\dT\S+Z {2}Enqueued( by .+)? in queue "mail" with priority -5 for task "send", to run at .*\.$/,
+      ),
     ]);
     expect(code).toBe(0);
     expect(await place.json("timeline", id)).toMatchObject({ job_id: id, attempts: [], story: [{ kind: "Enqueued" }] });

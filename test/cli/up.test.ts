@@ -64,7 +64,7 @@ test("up says where its data is, what runs, and what to try; then what came of t
   expect(id).not.toBe("");
   await up.hasSaid(2, /hello from the task/);
   expect((await place.run("timeline", id, "--url", url)).stdout).toMatch(
-    / Enqueued in queue "default" for task "hello"\.$/m,
+    / Enqueued( by .+)? in queue "default" for task "hello"\.$/m,
   );
   expect((await place.run("explain", id, "--url", url)).stdout).toMatch(/^job +\S+: task hello in queue default$/m);
   up.kill("SIGINT");

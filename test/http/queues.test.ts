@@ -99,11 +99,12 @@ describe("one queue", () => {
     }
     expect(await call("/api/queue/nowhere/stats")).toMatchObject({ status: 404, body: { code: "QUEUE_NOT_FOUND" } });
     expect((await mill.stats()).map(({ name }) => name)).toEqual(["idle", "mail"]);
-    for (const name of ["%00", "two%20words", "-x"])
+    for (const name of ["two%20words", "-x"])
       expect(await call(`/api/queue/${name}/stats`)).toMatchObject({
         status: 400,
         body: { code: "QUEUE_NAME_INVALID" },
       });
+    expect(await call("/api/queue/%00/stats")).toMatchObject({ status: 400, body: { code: "BAD_REQUEST" } });
   });
 });
 

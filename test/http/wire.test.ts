@@ -117,7 +117,7 @@ test("who is not named by `by` is the caller, in the audit", async () => {
   await call("/api/schedules/made/pause", { headers, json: { by: "ada" } });
   await call("/api/drain", { method: "POST", headers });
   // the orders themselves; their requests have rows of their own
-  const orders = sql`select by, subject from millrace.audit where request_id is null order by id`;
+  const orders = sql`select by, subject from millrace.audit where action not like '% /%' order by id`;
   expect(await mill.db.query(orders)).toEqual([
     { by: "nightly", subject: "queue:mail" },
     { by: "nightly", subject: "schedule:made" },

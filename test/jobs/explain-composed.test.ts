@@ -64,6 +64,7 @@ describe("a job of a flow", () => {
 
   test("was released, and is in line or due later", async () => {
     await using mill = await file.open([plain]);
+    await mill.enqueue(plain, null, { queue: "elsewhere" });
     const { jobs } = await mill.enqueueFlow({
       jobs: {
         a: { task: plain },
@@ -82,7 +83,7 @@ describe("a job of a flow", () => {
     expect(soon.also[0]).toMatchObject({
       because: "IN_LINE",
       summary: expect.stringMatching(
-        sentence('Next in line of queue "elsewhere". Released at <T> by the jobs it waited for.'),
+        /^2nd in line of queue "elsewhere", behind 1 job, the first \S+\. Released at \S+ by the jobs it waited for\.$/,
       ) as string,
     });
   });
