@@ -62,7 +62,9 @@ test("the workers of one process share it: it is there until the last has stoppe
   const { id } = await mill.bulk("cancel", { task: "plain" }, { perSecond: 1 });
   await becomes(async () => (await mill.bulkOperation(id)).status, "running");
   await first.stop();
-  expect(await namesOf(mill)).toEqual(["first/maintenance", "second"].toSorted());
+  const left = await namesOf(mill);
+  expect(left.filter((name) => name.endsWith("/maintenance"))).toHaveLength(1); // named after whichever was the first to be there
+  expect(left.filter((name) => !name.endsWith("/maintenance"))).toEqual(["second"]);
   await second.stop();
   expect(await namesOf(mill)).toEqual([]);
   expect(await mill.job(id)).toMatchObject({ status: "waiting" });

@@ -12,7 +12,8 @@ const work = { queues: ["maintenance"], lease: 500, reapEvery: 100 } as const;
 
 /** A process with the API and a worker, as `millrace up` is. */
 async function server({ crew, url }: Scene, queue = "maintenance"): Promise<{ child: Child; api: string }> {
-  const child = crew.start("server", { url, work: { ...work, queues: [queue] } });
+  // One that is bound elsewhere begins no operation itself: it would be killed with it.
+  const child = crew.start("server", { url, work: { ...work, queues: [queue], maintenance: queue === "maintenance" } });
   return { child, api: (await child.hears("listening")).url };
 }
 
