@@ -148,7 +148,7 @@ const TARGETS = [
     unit: " requests/s",
   },
   ...reads.map((read) => ({
-    target: `${read}, 200 a second while 2 workers drain: p95 < 20 ms`,
+    target: `${read}, 50 a second while 2 workers drain: p95 < 20 ms`,
     ...within("http", "drain", ({ parts }) => parts[read].paced.p95),
     most: 20,
     unit: " ms",

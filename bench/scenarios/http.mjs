@@ -11,7 +11,7 @@ import { startApi, startPlain } from "../http/servers.mjs";
 const LOAD = fileURLToPath(new URL("../http/load.mjs", import.meta.url));
 /** Enough for the inserts of POST to be shared by many, and for the server never to wait for its callers. No pipelining. */
 const CONNECTIONS = 64;
-const PER_SECOND = 200;
+const PER_SECOND = 50;
 const PROBES_PER_SECOND = 50;
 const WAITING = 1000;
 const AHEAD = 20_000;
