@@ -4,7 +4,7 @@ import { storableJson } from "../core/json.ts";
 import { isText, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { readInstant } from "../jobs/enqueue-options.ts";
 import type { JobFilter } from "../jobs/list-store.ts";
-import { jobStatuses } from "../jobs/read-store.ts";
+import { type Job, jobStatuses } from "../jobs/read-store.ts";
 import { readCursor } from "./cursor.ts";
 import { type ListOptions, listNames } from "./options.ts";
 
@@ -12,6 +12,13 @@ import { type ListOptions, listNames } from "./options.ts";
 const searchMaxChars = 1_000;
 /** Tags, reasons and codes are shorter. */
 const filterMaxChars = 200;
+
+/** A page of jobs. `next`: the `after` of the one that follows. */
+export interface ListedJobs {
+  readonly jobs: Job[];
+  readonly next: string | null;
+  readonly looked: number;
+}
 
 /** Queue and task are for the database to find. Throws `OPTION_INVALID`, `OPTION_UNKNOWN`. */
 export function readListOptions(options: ListOptions): Omit<JobFilter, "queue" | "task"> {

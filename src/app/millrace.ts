@@ -16,7 +16,7 @@ import type { LogLine } from "../jobs/notes-store.ts";
 import type { Drained, WorkerInfo } from "../jobs/registry-store.ts";
 import { Registry } from "../jobs/registry.ts";
 import { listJobs } from "../jobs/list-store.ts";
-import type { Job } from "../jobs/read-store.ts";
+import type { Extent, Job } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import type { Timeline } from "../jobs/timeline.ts";
@@ -35,7 +35,7 @@ import { type DrainOptions, drainNames, untilEmpty, withoutSchedules } from "./d
 import { MaintenanceLane, laneConcurrency } from "./maintenance-lane.ts";
 import { type MaintenanceSettings, maintenanceSchedule } from "./maintenance.ts";
 import { writeCursor } from "./cursor.ts";
-import { readListOptions } from "./listing.ts";
+import { type ListedJobs, readListOptions } from "./listing.ts";
 import { type OrderOptions, signatureOf } from "./orders.ts";
 import { open } from "./open.ts";
 import { Listener } from "./listening.ts";
@@ -275,12 +275,21 @@ export class Millrace extends Listener {
    * Jobs, a page at a time; `next` is null on the last one. A list by tag holds archived jobs too. A page may be short, or empty, before
    * the last: it looks at 20 000 jobs at most, `looked` says at how many, and through inputs for half a second.
    */
-  async jobs(options: ListOptions = {}): Promise<{ jobs: Job[]; next: string | null; looked: number }> {
+  async jobs(options: ListOptions = {}): Promise<ListedJobs> {
+    return this.#list(options, "whole");
+  }
+
+  /** @internal The same without what may be large: `input` and `lastErrorStack` are null. */
+  async leanJobs(options: ListOptions): Promise<ListedJobs> {
+    return this.#list(options, "lean");
+  }
+
+  async #list(options: ListOptions, extent: Extent): Promise<ListedJobs> {
     this.mustBeOpen();
     const filter = readListOptions(options);
     const found = await this.idsOf(options);
     if (found === undefined) return { jobs: [], next: null, looked: 0 };
-    const { jobs, after, looked } = await listJobs(this.db, { ...filter, ...found });
+    const { jobs, after, looked } = await listJobs(this.db, { ...filter, ...found }, extent);
     return { jobs, next: after === null ? null : writeCursor(after, options.status), looked };
   }
 

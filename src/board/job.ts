@@ -121,7 +121,7 @@ export async function boardJobs(mill: Millrace, ids: readonly string[]): Promise
   return jobs.map((job) => new BoardJob(mill, job, results.get(job.id)));
 }
 
-/** Of a job whose due time is far behind the time it was added at, too: Bull Board shows the sum of both. */
-function delayOf(job: Job): number {
-  return Math.max(0, job.runAt.getTime() - job.createdAt.getTime());
+/** Of a job whose due time is far behind the time it was added at, too: Bull Board shows the sum of both. None while it waits for others. */
+function delayOf({ runAt, createdAt }: Job): number {
+  return runAt === null ? 0 : Math.max(0, runAt.getTime() - createdAt.getTime());
 }

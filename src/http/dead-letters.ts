@@ -83,7 +83,9 @@ function list(mill: Millrace, query: z.infer<typeof listQuery>) {
   const { queue, tag, error_code: errorCode, reason, limit } = query;
   const task = either(query, "task", "job_type");
   const after = either(query, "after", "cursor");
-  return mill.jobs({ ...given({ queue, task, tag, errorCode, reason, limit, after }), status: "failed" }).then(pageOf);
+  return mill
+    .leanJobs({ ...given({ queue, task, tag, errorCode, reason, limit, after }), status: "failed" })
+    .then(pageOf);
 }
 
 async function groupsOf(mill: Millrace, by: z.infer<typeof group>, query: z.infer<typeof listQuery>) {

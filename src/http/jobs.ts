@@ -3,8 +3,8 @@ import { z } from "zod";
 import type { Millrace } from "../app/millrace.ts";
 import type { ListOptions } from "../app/options.ts";
 import { MillraceError } from "../core/errors.ts";
-import { countDependencies } from "../jobs/dependencies-store.ts";
 import type { EnqueueOptions } from "../jobs/enqueue-options.ts";
+import { findJobDetail } from "../jobs/read-store.ts";
 import { status } from "./bulk-view.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import type { ApiContext } from "./env.ts";
@@ -71,7 +71,7 @@ export function jobEndpoints(mill: Millrace): Endpoints {
       query: listQuery,
       answers: { 200: jobPageSchema },
       errors: nameErrors,
-      handle: async ({ query }) => pageOf(await mill.jobs(listOptions(query))),
+      handle: async ({ query }) => pageOf(await mill.leanJobs(listOptions(query))),
     }),
     endpoint("Jobs", "GET /jobs/:id", {
       summary: "One job, with its input, its result and its last error",
@@ -80,8 +80,9 @@ export function jobEndpoints(mill: Millrace): Endpoints {
       answers: { 200: jobDetailSchema },
       errors: ["JOB_NOT_FOUND"],
       async handle({ params: { id } }) {
-        const [job, result, needs] = await Promise.all([mill.job(id), mill.result(id), countDependencies(mill.db, id)]);
-        if (job === undefined) throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
+        const found = await findJobDetail(mill.db, id);
+        if (found === undefined) throw new MillraceError("JOB_NOT_FOUND", `There is no job ${id}.`);
+        const { job, result, needs } = found;
         return {
           ...jobDetail(job),
           ...(result === undefined ? {} : { result }),

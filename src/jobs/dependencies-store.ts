@@ -1,6 +1,6 @@
 /** What a job waits for, for the job itself and for those who ask why it waits. */
 import type { Executor } from "../db/database.ts";
-import { sql } from "../db/sql.ts";
+import { type Sql, sql } from "../db/sql.ts";
 
 /** A job that another one needs. */
 export interface Dependency {
@@ -75,12 +75,15 @@ export interface DependencyCounts {
   readonly failed: number;
 }
 
+/** `DependencyCounts` of the dependencies `d`, as JSON. */
+export const countsOf: Sql = sql`json_build_object('total', count(*), 'open', count(*) filter (where d.state = 'open'),
+  'completed', count(*) filter (where d.state = 'completed'), 'failed', count(*) filter (where d.state = 'failed'))`;
+
 export async function countDependencies(db: Executor, jobId: string): Promise<DependencyCounts> {
-  const [row] = await db.query<DependencyCounts>(sql`
-    select count(*)::int as total, count(*) filter (where state = 'open')::int as open,
-           count(*) filter (where state = 'completed')::int as completed, count(*) filter (where state = 'failed')::int as failed
-    from millrace.dependencies where job_id = ${jobId}::uuid`);
-  return row as DependencyCounts;
+  const [row] = await db.query<{ counts: DependencyCounts }>(
+    sql`select ${countsOf} as counts from millrace.dependencies d where d.job_id = ${jobId}::uuid`,
+  );
+  return (row as { counts: DependencyCounts }).counts;
 }
 
 /** The jobs that took this one along when they failed, the first few of them. */

@@ -6,7 +6,7 @@ import type { Database } from "../db/database.ts";
 import { type Sql, join, sql } from "../db/sql.ts";
 import { uuidFloor } from "../core/uuid.ts";
 import { ranksOf } from "./careful-store.ts";
-import { type Job, type JobStatus, findJobs } from "./read-store.ts";
+import { type Extent, type Job, type JobRow, type JobStatus, described, toJob } from "./read-store.ts";
 
 /** Which jobs to list. `after` is where the page before ended. */
 export interface JobFilter {
@@ -55,29 +55,23 @@ const plainWindows = (limit: number): readonly Window[] => [{ most: limit, text:
 /** Looking through inputs is interrupted often, to see the time. */
 const searchWindows: readonly Window[] = Array.from({ length: 40 }, () => ({ most: 500, text: sql`500` }));
 
-/** A job of the list, and where it stands in it. */
-interface Listed {
-  readonly id: string;
-  readonly place: readonly string[];
-}
-
-export async function listJobs(db: Database, filter: JobFilter): Promise<JobPage> {
-  const listed: Listed[] = [];
+/** `extent`: `lean` leaves out what may be large, where it would be thrown away. */
+export async function listJobs(db: Database, filter: JobFilter, extent: Extent = "whole"): Promise<JobPage> {
+  const jobs: Job[] = [];
   let { after } = filter;
   let looked = 0;
   const searching = filter.input !== undefined || filter.search !== undefined;
   const until = searching ? performance.now() + searchMs : Number.POSITIVE_INFINITY;
   const plain = conditions(filter).length === 0;
   for (const next of searching ? searchWindows : plain ? plainWindows(filter.limit) : windows) {
-    const window = await look(db, { ...filter, after, limit: filter.limit - listed.length }, next);
-    listed.push(...window.listed);
+    const window = await look(db, { ...filter, after, limit: filter.limit - jobs.length }, next, extent);
+    jobs.push(...window.jobs);
     looked += window.looked;
-    const full = listed.length === filter.limit;
-    after = full ? listed.at(-1)?.place : window.looked < next.most ? undefined : window.end;
+    const full = jobs.length === filter.limit;
+    after = full ? window.last : window.looked < next.most ? undefined : window.end;
     if (full || after === undefined || performance.now() > until) break;
   }
-  const ids = listed.map(({ id }) => id);
-  return { jobs: ids.length === 0 ? [] : await findJobs(db, ids), after: after ?? null, looked };
+  return { jobs, after: after ?? null, looked };
 }
 
 /** Lists by number reach so far: each begins at the start of its walk. */
@@ -101,25 +95,43 @@ export async function idsAt(
   return rows.map(({ id }) => id);
 }
 
-/** Looks at the next `most` jobs of the walk, and takes those that match. `end`: where it stopped. */
-async function look(
-  db: Database,
-  filter: JobFilter,
-  { most, text }: Window,
-): Promise<{ listed: Listed[]; looked: number; end: readonly string[] | undefined }> {
-  const rows = await db.query<{ id: string | null; place: string[] | null; looked: number }>(sql`
+/** What a look at some jobs of the walk has found. */
+interface Look {
+  readonly jobs: Job[];
+  readonly looked: number;
+  /** Where the last of the jobs stands. */
+  readonly last: readonly string[] | undefined;
+  /** Where the look ended. */
+  readonly end: readonly string[] | undefined;
+}
+
+/** The first row has the edge of the look behind its job. It is there also when nothing matches: then its job is null. */
+type LookRow = readonly [
+  ...JobRow,
+  n: number,
+  looked: number | null,
+  last: readonly string[] | null,
+  end: readonly string[] | null,
+];
+
+/** Looks at the next `most` jobs of the walk, and takes those that match. */
+async function look(db: Database, filter: JobFilter, { most, text }: Window, extent: Extent): Promise<Look> {
+  const rows = await db.rows<LookRow>(sql`
     with walked as materialized (select id, n, place from (${walkOf(filter, text)} limit ${text}) w limit ${most}::int),
-    matching as (
-      select walked.id, walked.n, walked.place from walked
+    matching as materialized (
+      select walked.id, row_number() over (order by walked.n)::int as n, walked.place from walked
       cross join lateral (${probeOf(filter)}) j -- one probe per job
       where ${join([sql`true`, ...conditions(filter)], sql` and `)} order by walked.n limit ${filter.limit}::int
+    ),
+    edge as (
+      select 1 as first, (select count(*)::int from walked) as looked, (select to_json(place) from matching order by n desc limit 1) as last,
+             (select to_json(place) from walked order by n desc limit 1) as "end"
     )
-    (select id::text, place, 0 as looked from matching order by n)
-    union all
-    select null, (select w.place from walked w order by w.n desc limit 1), (select count(*)::int from walked)`);
-  const listed = rows.filter((row): row is typeof row & { id: string; place: string[] } => row.id !== null);
-  const edge = rows.find((row) => row.id === null);
-  return { listed, looked: edge?.looked ?? 0, end: edge?.place ?? undefined };
+    select d.*, edge.looked, edge.last, edge."end"
+    from (${described(sql`select id, n from matching`, extent, sql`, f.n`)}) d full join edge on edge.first = d.n order by d.n`);
+  const [first] = rows;
+  const jobs = rows.filter(([id]) => id !== null).map(toJob);
+  return { jobs, looked: first?.[22] ?? 0, last: first?.[23] ?? undefined, end: first?.[24] ?? undefined };
 }
 
 /** Only a list by tag holds archived jobs: the index on tags knows them. */

@@ -1,6 +1,7 @@
 /** Reading jobs by their ids. Status is derived from where the job is; nothing here writes. */
 import type { Executor } from "../db/database.ts";
 import { type Sql, arrayLiteral, sql } from "../db/sql.ts";
+import { type DependencyCounts, countsOf } from "./dependencies-store.ts";
 import { dueTime, lineOf } from "./settle-store.ts";
 
 export const jobStatuses = ["waiting", "delayed", "blocked", "active", "completed", "failed", "cancelled"] as const;
@@ -16,8 +17,8 @@ export interface Job {
   readonly priority: number;
   readonly tags: readonly string[];
   readonly createdAt: Date;
-  /** When it is or was due. */
-  readonly runAt: Date;
+  /** When it is or was due. Null while it waits for other jobs. */
+  readonly runAt: Date | null;
   /** The attempt it waits for, runs, or ended with; from 1. */
   readonly attempt: number;
   readonly maxAttempts: number;
@@ -36,72 +37,168 @@ export interface Job {
   readonly progressAt: Date | null;
 }
 
-/** `chosen (id, n)` names the jobs and their order. */
-const describe = (chosen: Sql): Sql => sql`
+/** Jobs whole, or without what may be large: `input` and `lastErrorStack` are null then. */
+export type Extent = "whole" | "lean";
+
+/** The columns of `described`, each with a name of its own: a caller's transaction brings rows as objects. */
+export type JobRow = readonly [
+  id: string,
+  queue: string,
+  task: string,
+  input: unknown,
+  priority: number,
+  tags: readonly string[],
+  createdAt: number,
+  runAt: number | null,
+  maxAttempts: number,
+  replayOf: string | null,
+  status: JobStatus,
+  attempt: number,
+  startedAt: number | null,
+  finishedAt: number | null,
+  worker: string | null,
+  lastErrorCode: string | null,
+  lastErrorMessage: string | null,
+  lastErrorStack: string | null,
+  deadLetterReason: string | null,
+  progress: Job["progress"],
+  progressAt: number | null,
+];
+
+/** Whole milliseconds since 1970: cheaper to read than a time in words. What a fraction of microseconds is off must not cost one. */
+const ms = (at: Sql): Sql => sql`floor(date_part('epoch', ${at}) * 1000 + 0.0005)`;
+
+/**
+ * `chosen (id, n)` names the jobs and their order; `more`: columns behind those of `JobRow`, about the job `f`. What a page costs is the
+ * probes per job: none is made whose answer would not be looked at.
+ */
+export function described(chosen: Sql, extent: Extent, more: Sql = sql``): Sql {
+  const input = extent === "whole" ? sql`input` : sql`null::jsonb as input`;
+  const stack = extent === "whole" ? sql`a.error_stack` : sql`null::text as error_stack`;
+  return sql`
   with chosen as (${chosen}),
+  -- Once for all the jobs: the leases have no index by job, and their table is full of what has ended.
+  held as materialized (
+    select open.job_id, open.attempt, l.claimed_at, l.worker
+    from millrace.leases l cross join unnest(l.job_ids, l.attempts) as open (job_id, attempt)
+    where open.job_id in (select id from chosen) and open.job_id <> all (l.done)
+  ),
+  found as materialized ( -- once each: when it is due takes two probes
+    select chosen.n, j.id, j.input, j.priority, j.tags, j.created_at, j.max_attempts, j.replay_of, j.archived, q.name as queue, t.name as task,
+           past.due_at, waits.attempt as waits, dead.attempt as died, dead.reason,
+           runs.attempt as runs, runs.claimed_at, runs.worker, waits.attempt is null and runs.attempt is null as ended,
+           last.attempt + (last.outcome not in ('snoozed', 'cancelled') and (last.outcome <> 'lost' or last.alone))::int as tried,
+           last.outcome, last.started_at, last.finished_at, last.worker as last_worker, last.error_code, last.error_message, last.error_stack
+    from chosen cross join lateral (
+      select id, queue, task, key, ${input}, priority, tags, created_at, run_at, max_attempts, replay_of, false as archived from millrace.jobs where id = chosen.id
+      union all
+      select id, queue, task, key, ${input}, priority, tags, created_at, run_at, max_attempts, replay_of, true from millrace.jobs_archive where id = chosen.id
+      limit 1
+    ) j
+    join millrace.queues q on q.id = j.queue join millrace.tasks t on t.id = j.task
+    left join lateral (
+      select a.attempt, a.outcome, a.alone, a.started_at, a.finished_at, a.worker, a.error_code, a.error_message, ${stack}
+      from millrace.attempts a where a.job_id = j.id and not a.late order by a.id desc limit 1
+    ) last on true
+    cross join lateral (
+      select case when last.attempt is not null then ${dueTime} else coalesce((
+        select run_at from millrace.operations where job_id = j.id and run_at is not null order by at desc limit 1
+      ), j.run_at) end as due_at offset 0
+    ) past
+    left join lateral (
+      select p.attempt from millrace.pending p
+      where p.line = ${lineOf(sql`j`)} and p.rank = -j.priority and p.run_at = past.due_at and p.job_id = j.id
+      limit 1 -- one probe per job, whatever the statistics say
+    ) waits on true
+    left join held runs on runs.job_id = j.id
+    left join lateral (
+      select reason, attempt from millrace.dead_letters where job_id = j.id and waits.attempt is null and runs.attempt is null limit 1
+    ) dead on true
+  ),
   -- Unpacking the arrays of a batch takes longer than all the rest. It is done once for all its jobs: joined to another, an array is not
   -- as it was stored. The offset and the limit keep it to one probe each, whatever the statistics say.
   batches as materialized (
     select s.* from (
-      select distinct near.id from chosen cross join lateral (select id from millrace.settled where ids @> chosen.id offset 0) near
+      select distinct near.id from found cross join lateral (
+        select id from millrace.settled where ids @> found.id and found.ended and found.reason is null offset 0
+      ) near
     ) near cross join lateral (
       select ids, claimed_at, finished_at, worker, job_ids || '{}' as job_ids, started_ms || '{}' as started_ms, took_ms || '{}' as took_ms
       from millrace.settled where id = near.id limit 1
     ) s
-  ),
-  found as materialized ( -- once each: when it is due takes two probes
-    select chosen.n, j.id, ${lineOf(sql`j`)} as line, j.input, j.priority, j.tags, j.created_at, j.run_at, j.max_attempts, j.replay_of, q.name as queue, t.name as task,
-           ${dueTime} as due_at, j.queue as queue_id, j.archived
-    from chosen cross join lateral (
-      select id, queue, task, key, input, priority, tags, created_at, run_at, max_attempts, replay_of, false as archived from millrace.jobs where id = chosen.id
-      union all
-      select id, queue, task, key, input, priority, tags, created_at, run_at, max_attempts, replay_of, true from millrace.jobs_archive where id = chosen.id
-      limit 1
-    ) j
-    join millrace.queues q on q.id = j.queue join millrace.tasks t on t.id = j.task
   )
-  select f.id::text, f.queue, f.task, f.input, f.priority::int, coalesce(f.tags, '{}') as tags, f.created_at as "createdAt",
-         nullif(f.due_at, 'infinity') as "runAt", f.max_attempts::int as "maxAttempts", f.replay_of::text as "replayOf",
-         case when waits.attempt is not null then
+  select f.id::text, f.queue, f.task, f.input, f.priority::int, coalesce(f.tags, '{}') as tags, ${ms(sql`f.created_at`)} as created,
+         ${ms(sql`nullif(f.due_at, 'infinity')`)} as due, f.max_attempts::int, f.replay_of::text,
+         case when f.waits is not null then
                 case when f.due_at = 'infinity' then 'blocked' when f.due_at > now() then 'delayed' else 'waiting' end
-              when runs.claimed_at is not null then 'active'
-              when dead.reason is not null then 'failed'
+              when f.runs is not null then 'active'
+              when f.reason is not null then 'failed'
               when well.finished_at is not null or f.archived then 'completed' -- only successes are archived
-              when last.outcome = 'cancelled' then 'cancelled'
+              when f.outcome = 'cancelled' then 'cancelled'
               else 'waiting' end as status,
-         coalesce(waits.attempt, runs.attempt, dead.attempt, last.attempt + last.counted, 1)::int as attempt,
-         case when runs.claimed_at is not null then runs.claimed_at
-              else coalesce(well.claimed_at + well.started_ms * interval '1 millisecond', last.started_at) end as "startedAt",
-         case when waits.attempt is null and runs.claimed_at is null
-              then coalesce(well.claimed_at + (well.started_ms + well.took_ms) * interval '1 millisecond', last.finished_at) end as "finishedAt",
-         (select w.name from millrace.workers w where w.id = coalesce(runs.worker, well.worker, last.worker)) as worker,
-         last.error_code as "lastErrorCode", last.error_message as "lastErrorMessage", last.error_stack as "lastErrorStack",
-         dead.reason as "deadLetterReason", mark.value as progress, mark.at as "progressAt"
+         coalesce(f.waits, f.runs, f.died, f.tried, 1)::int as attempt,
+         ${ms(sql`coalesce(f.claimed_at, well.claimed_at + well.started_ms * interval '1 millisecond', f.started_at)`)} as started,
+         case when f.ended then ${ms(sql`coalesce(well.claimed_at + (well.started_ms + well.took_ms) * interval '1 millisecond', f.finished_at)`)} end as finished,
+         (select w.name from millrace.workers w where w.id = coalesce(f.worker, well.worker, f.last_worker)) as worker,
+         f.error_code, f.error_message, f.error_stack, f.reason, mark.value as progress, ${ms(sql`mark.at`)} as progressed ${more}
   from found f
   left join lateral (
-    select p.attempt from millrace.pending p
-    where p.line = f.line and p.rank = -f.priority and p.run_at = f.due_at and p.job_id = f.id
-    limit 1 -- one probe per job, whatever the statistics say
-  ) waits on true
-  left join lateral (
-    select l.claimed_at, l.worker, l.attempts[array_position(l.job_ids, f.id)] as attempt
-    from millrace.leases l where waits.attempt is null and f.id = any (l.job_ids) and f.id <> all (l.done) limit 1
-  ) runs on true
-  left join millrace.dead_letters dead on dead.job_id = f.id
-  left join lateral (
-    select a.attempt, (a.outcome not in ('snoozed', 'cancelled') and (a.outcome <> 'lost' or a.alone))::int as counted, a.outcome, a.started_at, a.finished_at, a.worker, a.error_code, a.error_message, a.error_stack
-    from millrace.attempts a where a.job_id = f.id and not a.late order by a.id desc limit 1
-  ) last on true
-  left join lateral (
     select b.claimed_at, b.finished_at, b.worker, b.started_ms[b.place] as started_ms, b.took_ms[b.place] as took_ms
-    from (select *, array_position(job_ids, f.id) as place from batches where ids @> f.id offset 0) b
+    from (select *, array_position(job_ids, f.id) as place from batches where f.ended and ids @> f.id offset 0) b
     where b.place is not null limit 1
   ) well on true
   left join lateral (select value, at from millrace.progress where job_id = f.id limit 1) mark on true
   order by f.n`;
+}
+
+const instant = (at: number | null): Date | null => (at === null ? null : new Date(at));
+
+export function toJob(row: readonly [...JobRow, ...unknown[]]): Job {
+  return {
+    id: row[0],
+    queue: row[1],
+    task: row[2],
+    status: row[10],
+    input: row[3],
+    priority: row[4],
+    tags: row[5],
+    createdAt: new Date(row[6]),
+    runAt: instant(row[7]),
+    attempt: row[11],
+    maxAttempts: row[8],
+    startedAt: instant(row[12]),
+    finishedAt: instant(row[13]),
+    worker: row[14],
+    lastErrorCode: row[15],
+    lastErrorMessage: row[16],
+    lastErrorStack: row[17],
+    deadLetterReason: row[18],
+    replayOf: row[9],
+    progress: row[19],
+    progressAt: instant(row[20]),
+  };
+}
 
 export async function findJobs(db: Executor, ids: readonly string[]): Promise<Job[]> {
-  return db.query<Job>(
-    describe(sql`select id, n from unnest(${arrayLiteral(ids)}::uuid[]) with ordinality as given (id, n)`),
+  const given = sql`select id, n from unnest(${arrayLiteral(ids)}::uuid[]) with ordinality as given (id, n)`;
+  return (await db.rows<JobRow>(described(given, "whole"))).map(toJob);
+}
+
+/** A job by itself, with what belongs to it. */
+export interface JobDetail {
+  readonly job: Job;
+  /** Undefined: there is none. */
+  readonly result: unknown;
+  readonly needs: DependencyCounts;
+}
+
+/** In one statement: three at once would wait for three processes of the server. */
+export async function findJobDetail(db: Executor, id: string): Promise<JobDetail | undefined> {
+  const kin = sql`,
+         (select json_build_array(r.result) from millrace.results r where r.job_id = f.id) as result,
+         (select ${countsOf} from millrace.dependencies d where d.job_id = f.id) as needs`;
+  const [row] = await db.rows<readonly [...JobRow, result: readonly [unknown] | null, needs: DependencyCounts]>(
+    described(sql`select ${id}::uuid as id, 1 as n`, "whole", kin),
   );
+  return row && { job: toJob(row), result: row[21]?.[0], needs: row[22] };
 }

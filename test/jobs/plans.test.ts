@@ -36,7 +36,7 @@ import { releaseKey, takeKey } from "../../src/jobs/unique-store.ts";
 import { type Standing, readLimits, readLine, readServing, readStanding } from "../../src/jobs/explain-store.ts";
 import { moveJobs, removeJobs, replayJobs, retryJobs } from "../../src/jobs/orders-store.ts";
 import { listJobs } from "../../src/jobs/list-store.ts";
-import { type JobStatus, findJobs, jobStatuses } from "../../src/jobs/read-store.ts";
+import { type JobRow, type JobStatus, findJobDetail, findJobs, jobStatuses } from "../../src/jobs/read-store.ts";
 import { completeWithin, giveBack, settle } from "../../src/jobs/settle-store.ts";
 import { readHistory } from "../../src/jobs/timeline-store.ts";
 import { prompt, readArrivals } from "../../src/events/arrivals-store.ts";
@@ -126,11 +126,17 @@ const rule = { key: "k7", statuses: [], keepMs: 1, debounce: undefined };
 const debouncing = { ...rule, statuses: ["waiting"], debounce: { waitMs: 1, maxWaitMs: 2 } } as const;
 const ended = [1, 2, 3].map((n) => ({ jobId: idOf(n), outcome: "completed", at: new Date() }) as const);
 
+/** As `described` has it. */
+const waitingJob: JobRow = [
+  ...([idOf(5), "one", "a", null, 0, [], 0, 0, 5, null, "waiting", 1, null, null] as const),
+  ...([null, null, null, null, null, null, null] as const),
+];
 /** What statements are told to have found, so that those that depend on it follow. */
 const answers: readonly (readonly [part: string, rows: readonly unknown[]])[] = [
   ["order by l.id limit 500", [{ id: "1" }, { id: "2" }]],
   ["unique_keys as k", [{ holder: idOf(5), expired: false, waitMs: 1 }]],
-  ["chosen cross join lateral", [{ id: idOf(5), status: "waiting", startedAt: null }]],
+  ["chosen cross join lateral", [waitingJob]],
+  [" as counts", [{ counts: {} }]],
   ["select job_id::text as id from placed", [{ id: idOf(5) }]],
   [
     "returning b.job_id::text as id",
@@ -197,6 +203,7 @@ const hot: readonly Statement[] = [
   ["insert plain jobs", (db) => insertPlain(db, "c", [job, { ...job, id: idOf(900_002) }]), []],
   ["insert special jobs", (db) => insertSpecial(db, "c", [{ ...job, special: { delayMs: 5 } }], false), []],
   ["insert once", (db) => insertOnce(db, "c", job, { text: "k", keepMs: 1 }, false), []],
+  ["find a job whole", (db) => findJobDetail(db, idOf(1)), ["jobs_pkey", "results_pkey", "dependencies_pkey"]],
   [
     "find jobs",
     (db) => findJobs(db, [idOf(1), idOf(2)]),

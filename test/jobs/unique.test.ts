@@ -29,7 +29,7 @@ const existing = async (mill: Millrace, id: string): Promise<Job> => (await mill
 
 const leftInMs = async (mill: Millrace, id: string): Promise<number> => {
   const [row] = await mill.db.query<{ now: Date }>(sql`select now() as now`);
-  return (await existing(mill, id)).runAt.getTime() - (row as { now: Date }).now.getTime();
+  return Number((await existing(mill, id)).runAt) - (row as { now: Date }).now.getTime();
 };
 
 describe.each([
