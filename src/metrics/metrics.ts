@@ -7,6 +7,8 @@ import { type Snapshot, Snapshots } from "./snapshot.ts";
 
 /** Values of `queue`, of `schedule`, and sets of labels of a request that are told apart; what comes later is `_other`. */
 const seriesMax = 200;
+/** Nobody scrapes more often in earnest. */
+const textSharedMs = 1_000;
 
 export interface MetricsOptions {
   /** Before the name of every metric that is Millrace's own. */
@@ -19,6 +21,8 @@ export interface MetricsOptions {
   readonly cap?: number;
   /** How long a scrape waits for the database. Default: 1 000 ms. */
   readonly budgetMs?: number;
+  /** Milliseconds that only go forward. Default: `performance.now`. */
+  readonly clock?: () => number;
 }
 
 export interface RequestLabels {
@@ -48,6 +52,7 @@ export class Metrics {
   readonly #requests = new Set<string>();
   readonly #droppedSoFar = new Map<string, number>();
   #writing: Promise<string> | undefined;
+  #written: { readonly text: string; readonly at: number } | undefined;
 
   constructor(db: Database, options: MetricsOptions) {
     const { prefix, version, cap = seriesMax, budgetMs = 1_000 } = options;
@@ -105,11 +110,15 @@ export class Metrics {
 
   /**
    * All metrics, in the text format of Prometheus. What cannot be read is missing, counted and logged; it never fails for that. Scrapes
-   * that come while one is being written get the same: any number of them cost one at a time.
+   * within a second get the same text: however many come, they cost one a second.
    */
-  text(): Promise<string> {
+  async text(): Promise<string> {
+    const { clock = () => performance.now() } = this.#options;
+    if (this.#written !== undefined && clock() - this.#written.at < textSharedMs) return this.#written.text;
     this.#writing ??= this.#write().finally(() => (this.#writing = undefined));
-    return this.#writing;
+    const text = await this.#writing;
+    this.#written = { text, at: clock() };
+    return text;
   }
 
   async #write(): Promise<string> {
