@@ -6,6 +6,7 @@ import { z } from "zod";
 import type { Role } from "../access/roles.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { ApiContext } from "./env.ts";
+import { pace } from "./pace.ts";
 import { type Fields, readBody, readOptionalBody, readParams, readQuery } from "./read.ts";
 
 export type HttpMethod = "GET" | "POST" | "PATCH" | "DELETE";
@@ -15,6 +16,10 @@ export type HttpMethod = "GET" | "POST" | "PATCH" | "DELETE";
  * next to nothing and is never limited. Limits and metrics go by it.
  */
 export type RouteClass = "api" | "ops" | "enqueue" | "stream" | "public" | "probe";
+
+/** The paths of class `probe`. They are handled as soon as they are read, before they are routed. */
+const probes: ReadonlySet<string> = new Set(["/health", "/api/health", "/livez", "/readyz"]);
+export const isProbe = (path: string): boolean => probes.has(path);
 
 /** A body that is not JSON, or JSON with a name of its own. */
 interface OtherAnswer {
@@ -105,6 +110,7 @@ export function endpoint<
 >(group: string, route: `${HttpMethod} /${string}`, definition: Definition<Params, Query, Body>): Endpoint {
   const [method, path] = route.split(" ") as [HttpMethod, string];
   const { params, query, body, bodyOptional = false, maxBodyBytes = defaultBodyBytes, answers } = definition;
+  const routeClass = definition.routeClass ?? (method === "GET" ? "api" : "ops");
   const [first = 200] = Object.keys(answers).map(Number);
   return {
     method,
@@ -113,7 +119,7 @@ export function endpoint<
     summary: definition.summary,
     about: definition.about,
     role: definition.role,
-    routeClass: definition.routeClass ?? (method === "GET" ? "api" : "ops"),
+    routeClass,
     params,
     query,
     headers: definition.headers,
@@ -134,6 +140,7 @@ export function endpoint<
       };
       const answer = async (): Promise<Response> => {
         const value = await definition.handle(call);
+        if (routeClass !== "probe") await pace.turn();
         if (value instanceof Response) return value;
         if (value === undefined) return c.body(null, first as 204);
         if (query !== undefined && "after" in query.shape) linkNext(c, value as { readonly next?: unknown });

@@ -7,8 +7,10 @@ import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import { isLoopbackInterface } from "./access.ts";
 import { within } from "./deadline.ts";
+import { isProbe } from "./endpoint.ts";
 import type { ApiEnv } from "./env.ts";
 import { Refusals, refusalOf } from "./refusals.ts";
+import { pace } from "./pace.ts";
 import { inTurn } from "./turns.ts";
 
 export interface ServeOptions {
@@ -105,8 +107,9 @@ function makeDoor(api: Hono<ApiEnv>, { log, patienceMs = defaultPatienceMs }: Se
         else socket.setTimeout(patienceMs.answer);
       });
       const refusal = refusalOf(incoming);
-      if (refusal === undefined) void answer(incoming, response);
-      else refusals.answer(response, refusal);
+      if (refusal !== undefined) refusals.answer(response, refusal);
+      else if (isProbe(incoming.url?.split("?", 1)[0] ?? "")) void answer(incoming, response);
+      else pace.run(() => void answer(incoming, response));
     },
     ({ remoteAddress }) => log.warn({ address: remoteAddress }, "connection.cut: too many requests sent ahead"),
   );
