@@ -30,13 +30,15 @@ export async function countQueues(db: Database, queue?: string): Promise<QueueSt
         and s.queue in (select id from chosen) group by s.queue
     ),
     counted as materialized ( -- or everything is counted a second time for the total
-      select id, name, paused_at is not null as paused,
-        (select count(*) from millrace.pending p where p.line in (chosen.id, -chosen.id) and p.run_at <= now())::float8 as waiting,
-        (select count(*) from millrace.pending p where p.line in (chosen.id, -chosen.id) and p.run_at > now())::float8 as delayed,
+      select id, name, paused_at is not null as paused, due.waiting, due.delayed,
         coalesce(running.jobs, 0)::float8 as active,
         (coalesce((select completed from millrace.tallies t where t.queue = chosen.id), 0) + coalesce(recent.jobs, 0))::float8 as completed,
         (select count(*) from millrace.dead_letters d where d.queue = chosen.id)::float8 as failed
-      from chosen left join running on running.queue = chosen.id left join recent on recent.queue = chosen.id
+      from chosen cross join lateral ( -- in one pass: each of a million that wait is looked at
+        select count(*) filter (where p.run_at <= now())::float8 as waiting, count(*) filter (where p.run_at > now())::float8 as delayed
+        from millrace.pending p where p.line in (chosen.id, -chosen.id)
+      ) due
+      left join running on running.queue = chosen.id left join recent on recent.queue = chosen.id
     )
     select name, waiting, active, completed, failed, delayed, waiting + active + completed + failed + delayed as total, paused
     from counted order by name`);
