@@ -16,12 +16,12 @@ const noop = task({
     onJob(input);
   },
 });
-/** Keeps its place for a while, and does not count. */
+/** Keeps its place for a while, or until it is cancelled, and does not count. */
 const hold = task({
   name: "hold",
   queue: "bench",
-  async run({ input }) {
-    await sleep(input.ms);
+  async run({ input, signal }) {
+    await sleep(input.ms, undefined, { signal });
   },
 });
 /** What schedules enqueue. */

@@ -3,6 +3,7 @@ import { query } from "../lib/connect.mjs";
 import { drainAll } from "../lib/drain.mjs";
 import { SELDOM, cancelDelayed, clearAside, makeHistory } from "../lib/history.mjs";
 import { openProbe, part, timed } from "../lib/probe.mjs";
+import { inLine, lists, questions, worstAnswers } from "../lib/questions.mjs";
 import { sizes } from "../lib/sizes.mjs";
 import { openStage } from "../lib/stage.mjs";
 
@@ -39,11 +40,11 @@ export default {
     const probe = await openProbe(stage.url);
     try {
       const past = await makeHistory(stage, probe, { size, waiting });
-      const explained = await questions(stage.url, probe.mill, past, { size, waiting, times });
+      const explained = await questions(probe.mill, await kinds(stage.url, past, { size, waiting, times }), times);
       const calls = {
         ...explained,
         "stats()": await timed(times, () => probe.mill.stats()),
-        ...(await lists(stage.url, probe.mill, past, { size, times })),
+        ...(await lists(probe.mill, await pages(stage.url, past, { size, times }), times)),
         "claim of 1,000 (server)": await probe.claims("bench", { times: times / 4, limit: 1000 }),
       };
       const more = waiting / 2;
@@ -52,9 +53,8 @@ export default {
       await cancelDelayed(probe);
       const before = await sizes(stage);
       const drained = await drainAll(stage, waiting + more);
-      const worst = { explain: worstOf(calls, "explain"), timeline: worstOf(calls, "timeline") };
       const rates = { ...drained, enqueueRate: more / enqueueSeconds };
-      return { ...rates, calls, worst, setUpSeconds: past.seconds, sizes: before };
+      return { ...rates, calls, worst: worstAnswers(calls), setUpSeconds: past.seconds, sizes: before };
     } finally {
       await probe.close();
       await stage.close();
@@ -64,12 +64,6 @@ export default {
 
 const short = (size) => (size >= 1_000_000 ? `${size / 1_000_000}M` : `${size / 1000}k`);
 
-function worstOf(calls, verb) {
-  const own = Object.entries(calls).filter(([name]) => name.startsWith(verb));
-  const most = (at) => Math.max(...own.map(([, call]) => call[at]));
-  return { p50: most("p50"), p99: most("p99") };
-}
-
 /** `count` different whole numbers from 0, below `most`, by chance. */
 function chances(count, most) {
   const found = new Set();
@@ -77,20 +71,18 @@ function chances(count, most) {
   return [...found];
 }
 
-/** timeline and explain of each kind of job; the answers must be about that kind. */
-async function questions(url, mill, past, { size, waiting, times }) {
+/** Each kind of job that timeline and explain are asked about. */
+async function kinds(url, past, { size, waiting, times }) {
   const idsOf = async (text, values) => (await query(url, text, values)).map(({ id }) => id);
-  const inLine = `select job_id::text as id from millrace.pending where line = (select id from millrace.queues where name = 'bench') and run_at <= now()
-    order by rank, run_at, job_id offset $1 limit $2`;
   // Not of the oldest, which are archived.
   const middle = chances(times, size * 0.6).map((n) => Math.floor(size * 0.3) + n);
   const retried = Array.from({ length: times }, () => 9500 + 10_000 * Math.floor(Math.random() * (size / 10_000)));
   const { limited, keyed, stepwise, blocked } = past.aside;
-  const kinds = [
+  return [
     ["a completed job", ["COMPLETED"], await past.ids(middle)],
     ["one that was retried", ["COMPLETED"], await past.ids(retried)],
-    ["the head of the line", ["IN_LINE", "NO_WORKER"], await idsOf(inLine, [0, times])],
-    ["one far behind", ["IN_LINE", "NO_WORKER"], await idsOf(inLine, [waiting * 0.9, times])],
+    ["the head of the line", ["IN_LINE", "NO_WORKER"], await inLine(url, ["bench"], { count: times })],
+    ["one far behind", ["IN_LINE", "NO_WORKER"], await inLine(url, ["bench"], { from: waiting * 0.9, count: times })],
     ["a dead letter", ["GAVE_UP"], await some(idsOf, "select job_id::text as id from millrace.dead_letters", times)],
     ["an archived job", ["ARCHIVED"], await some(idsOf, "select id::text from millrace.jobs_archive", times)],
     ["one of a queue with limits", ["NO_WORKER"], limited],
@@ -98,22 +90,12 @@ async function questions(url, mill, past, { size, waiting, times }) {
     ["one that sleeps in its hundredth step", ["STEP_SLEEPS"], stepwise],
     ["one that waits for twenty others", ["BLOCKED"], blocked],
   ];
-  const calls = {};
-  for (const [kind, expected, ids] of kinds) {
-    for (const id of ids.slice(0, 3)) {
-      const { because } = await mill.explain(id);
-      if (!expected.includes(because)) throw new Error(`${kind}, ${id}, is explained as ${because}`);
-    }
-    calls[`explain(), ${kind}`] = await timed(times, (n) => mill.explain(ids[n % ids.length]));
-    calls[`timeline(), ${kind}`] = await timed(times, (n) => mill.timeline(ids[n % ids.length]));
-  }
-  return calls;
 }
 
 const some = (idsOf, text, times) => idsOf(`${text} order by random() limit $1`, [times]);
 
 /** Pages of a hundred: the first, and some from within. */
-async function lists(url, mill, past, { size, times }) {
+async function pages(url, past, { size, times }) {
   const { writeCursor } = await part("app/cursor");
   const places = async (status, text) =>
     (await query(url, text)).map(({ place }) => writeCursor(place.map(String), status));
@@ -134,7 +116,7 @@ async function lists(url, mill, past, { size, times }) {
       `select array[failed_at::text, job_id::text] as place from millrace.dead_letters order by random() limit ${times}`,
     ),
   };
-  const pages = [
+  const asked = [
     ["first page", {}],
     ["from within", {}, within.all],
     ...["waiting", "delayed", "completed", "failed", "cancelled"].map((status) => [
@@ -158,10 +140,8 @@ async function lists(url, mill, past, { size, times }) {
     ["completed, by queue, a hundredth is in it", { status: "completed", queue: SELDOM.queue }],
     ["completed, by queue, from within", { status: "completed", queue: "bench" }, within.completed],
   ];
-  const calls = {};
-  for (const [name, options, after] of pages)
-    calls[`jobs(), ${name}`] = await timed(times, (n) =>
-      mill.jobs(after ? { ...options, after: after[n % after.length] } : options),
-    );
-  return calls;
+  return asked.map(([name, options, after]) => [
+    name,
+    (n) => (after ? { ...options, after: after[n % after.length] } : options),
+  ]);
 }

@@ -3,7 +3,7 @@
  * the statistics say. A plan that reads a whole table is right in every other test, and the end of the queue in production.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Millrace } from "millrace";
+import { type Millrace, task } from "millrace";
 import type { Database, Executor } from "../../src/db/database.ts";
 import { Dialect, type Sql, quoteIdent } from "../../src/db/sql.ts";
 import { claimWithCare } from "../../src/jobs/careful-store.ts";
@@ -49,6 +49,7 @@ import { readLifecycle, readRates } from "../../src/metrics/window-store.ts";
 import { beat, reap } from "../../src/jobs/workers-store.ts";
 import { backend } from "../support/database.ts";
 import { freshSchema, useDatabase } from "../support/engine.ts";
+import { StoreWorker, succeeded } from "../support/store-worker.ts";
 
 const file = useDatabase();
 /** PGlite is the same planner in slower hands: there, fewer rows and the hardest state are enough. */
@@ -563,5 +564,55 @@ describe.each(tested)("with tables %s", (state, arrange) => {
       expectNoSequentialScan(nodes);
       expectFewRows(nodes, 2_000);
     });
+  });
+});
+
+/** Unpacking a batch takes longer than all else that is read of a job. */
+describe("a job whose id lies between those of a settled batch", () => {
+  const noop = task({ name: "noop", run: () => undefined });
+  let mill: Millrace;
+  let worker: StoreWorker;
+  let between: Readonly<Record<"waiting" | "delayed" | "active" | "failed" | "cancelled", string>>;
+  let settled: string;
+  beforeAll(async () => {
+    mill = await file.open([noop], { schema: freshSchema() });
+    worker = await StoreWorker.register(mill);
+    const enqueue = async (queue: string): Promise<string> => (await mill.enqueue(noop, {}, { queue })).id;
+    settled = await enqueue("settled");
+    between = {
+      waiting: await enqueue("waiting"),
+      delayed: await enqueue("delayed"),
+      active: await enqueue("active"),
+      failed: await enqueue("failed"),
+      cancelled: await enqueue("cancelled"),
+    };
+    const last = await enqueue("settled");
+    await worker.settle(await worker.claim(2, "settled"), { [settled]: succeeded, [last]: succeeded });
+    await worker.settle(await worker.claim(1, "delayed"), { [between.delayed]: { next: "retry", delayMs: 3_600_000 } });
+    await worker.claim(1, "active");
+    await worker.settle(await worker.claim(1, "failed"), { [between.failed]: { next: "dead" } });
+    await mill.cancel(between.cancelled);
+  });
+  afterAll(async () => {
+    await mill.db.script(`drop schema ${quoteIdent(mill.db.schema)} cascade`);
+    await mill.close();
+  });
+
+  const batchesRead = async (id: string): Promise<number> =>
+    (await plansOf(mill, ours, (db) => findJobs(db, [id])))
+      .filter((node) => node["Relation Name"] === "settled")
+      .reduce((sum, node) => sum + node["Actual Rows"] * node["Actual Loops"], 0);
+
+  test.each(["waiting", "delayed", "active", "failed", "cancelled"] as const)(
+    "and that is %s is found without it",
+    async (status) => {
+      expect((await mill.job(between[status]))?.status).toBe(status);
+      expect(await batchesRead(between[status])).toBe(0);
+    },
+  );
+
+  test("and that is one of them is found in it", async () => {
+    expect((await mill.job(settled))?.status).toBe("completed");
+    expect(await batchesRead(settled)).toBeGreaterThan(0);
   });
 });
