@@ -6,7 +6,7 @@ import { hostname } from "node:os";
 import { MillraceError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { Database, ForeignTransaction, Subscription } from "../db/database.ts";
-import { wholeMs } from "../core/duration.ts";
+import { describeMs, wholeMs } from "../core/duration.ts";
 import { finishRequests } from "../jobs/cancel-store.ts";
 import { claimWithCare } from "../jobs/careful-store.ts";
 import { type ClaimedRow, type WholeLease, claimSuspect, closeAndClaim, leaseId } from "../jobs/claim-store.ts";
@@ -24,6 +24,7 @@ import { type Head, type Outlook, lookAhead } from "./due-store.ts";
 import { nextDue } from "../schedules/firing-store.ts";
 import type { Fuse } from "./fuse.ts";
 import { type JobRun, runOf } from "./job-run.ts";
+import { JobTime, outside } from "./job-time.ts";
 
 export interface DriverSetup {
   readonly db: Database;
@@ -34,6 +35,8 @@ export interface DriverSetup {
   readonly random: () => number;
   /** Virtual time, ms since 1970. */
   readonly now: () => number;
+  /** Moves it on: it has when this returns, and the database's when the promise resolves. */
+  readonly moveTo: (ms: number) => Promise<void>;
   readonly fuse: Fuse;
   readonly endings: Endings;
   /** Puts the app's schedules in place. */
@@ -81,6 +84,8 @@ export class Driver {
   /** Succeeded, and reported together with the next claim, as a worker does it. */
   #done: { readonly whole: WholeLease; readonly result: Result } | undefined;
   #running: RunningJob | undefined;
+  /** Of the job that runs. */
+  #time: JobTime | undefined;
 
   constructor(setup: DriverSetup) {
     this.#setup = setup;
@@ -155,11 +160,17 @@ export class Driver {
     return next === Number.POSITIVE_INFINITY ? undefined : next;
   }
 
-  /** Time has passed while a job runs. */
-  timePassed(): void {
+  /** Time passes while a job runs: it has taken that long. */
+  async passTo(ms: number): Promise<void> {
+    await this.#time?.advanceTo(ms);
+  }
+
+  async #moveTo(ms: number): Promise<void> {
+    const moved = this.#setup.moveTo(ms);
     const { running } = this;
-    if (running === undefined || running.queued || running.timeoutMs === 0) return;
-    if (this.#setup.now() >= running.startedAt + running.timeoutMs) running.interrupt("timeout");
+    if (running && !running.queued && running.timeoutMs > 0 && ms >= running.startedAt + running.timeoutMs)
+      running.interrupt("timeout");
+    await moved;
   }
 
   async #fire(): Promise<void> {
@@ -265,7 +276,7 @@ export class Driver {
     const job = new RunningJob(row, lease, this.#tasks.get(row[2]), {
       log,
       random,
-      runIsolated: (running) => this.#isolated.run(running),
+      runIsolated: (running) => outside(() => this.#isolated.run(running)),
       ...this.#engine,
       notesOf: (running) => notes.notesOf(running),
       worker: "test",
@@ -309,24 +320,32 @@ export class Driver {
 
   /** What the task returned or threw. Throws when the process dies meanwhile, or the task takes too long. */
   async #execute(job: RunningJob): Promise<{ readonly value: unknown } | { readonly thrown: unknown }> {
-    const { fuse, patienceMs } = this.#setup;
+    const { fuse, patienceMs, now } = this.#setup;
+    const time = new JobTime(now, (ms) => this.#moveTo(ms));
+    this.#time = time;
     let timer: NodeJS.Timeout | undefined;
     const tooLong = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
-        const message = `Job ${job.id} of task "${job.task}" has been running for ${patienceMs} ms of real time. If it waits for virtual time, let the test advance() meanwhile; if it really works that long, raise the option patience of testMillrace.`;
+        const shortest = time.shortestMs();
+        const waits = shortest === undefined ? "" : `, and waits for a timer of ${describeMs(shortest)}`;
+        const message = `Job ${job.id} of task "${job.task}" has been running for ${patienceMs} ms of real time${waits}. If it waits for virtual time, let the test advance() meanwhile; if it really works that long, raise the option patience of testMillrace.`;
         reject(new MillraceError("TIMEOUT", message));
         job.interrupt("shutdown");
       }, patienceMs);
     });
     // A function that throws at once and one whose promise rejects are the same here.
-    const attempt = (async () => job.execute())().then(
-      (value) => ({ value }),
-      (thrown: unknown) => ({ thrown }),
-    );
+    const attempt = time
+      .run(async () => job.execute())
+      .then(
+        (value) => ({ value }),
+        (thrown: unknown) => ({ thrown }),
+      );
     try {
       return await Promise.race([attempt, tooLong, fuse.died]);
     } finally {
       clearTimeout(timer);
+      this.#time = undefined;
+      await time.end();
     }
   }
 

@@ -1,5 +1,6 @@
 /** Crash injection: a process dies between two statements, as a killed one does. Its transaction is rolled back, its answers are lost. */
 import type { PGlite } from "../db/embedded.ts";
+import { outside } from "./job-time.ts";
 
 /** Where a process died. */
 export interface CrashPoint {
@@ -66,7 +67,7 @@ export class Fuse {
       if (this.#at.moment === "before") this.blow(`before ${brief(sql)}`, { statement, moment: "before", sql });
     }
     this.check();
-    const result = await run();
+    const result = await outside(run);
     if (statement === this.#at?.statement) this.blow(`after ${brief(sql)}`, { statement, moment: "after", sql });
     this.check();
     return result;

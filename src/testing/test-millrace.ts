@@ -17,6 +17,7 @@ import { type Crash, type Lives, eachCrash } from "./each-crash.ts";
 import { type CrashPoint, Fuse, wired } from "./fuse.ts";
 import { Ground } from "./ground.ts";
 import type { JobRun } from "./job-run.ts";
+import { installJobTime } from "./job-time.ts";
 import { restoreState, saveState } from "./state-store.ts";
 import { schema } from "./template.ts";
 
@@ -83,6 +84,7 @@ export class TestMillrace extends Millrace {
   readonly #driver: Driver;
   readonly #onClose: () => Promise<void>;
   readonly #successors: TestMillrace[] = [];
+  readonly #uninstall: () => void;
   #busy = false;
   #ended: Promise<void> | undefined;
 
@@ -101,6 +103,7 @@ export class TestMillrace extends Millrace {
     this.#fuse = fuse;
     this.pglite = pglite;
     this.#onClose = onClose;
+    this.#uninstall = installJobTime();
     const tasks = async (): Promise<ReadonlyMap<number, AnyTask>> => {
       const all = [...app.tasks, ...builtInTasks(this, maintenance)];
       const ids = await this.names.tasks.ids(all.map((task) => task.name));
@@ -114,6 +117,7 @@ export class TestMillrace extends Millrace {
       log,
       random,
       now,
+      moveTo: (ms) => this.#moveTo(ms),
       fuse,
       patienceMs,
       endings: this.endings,
@@ -224,7 +228,7 @@ export class TestMillrace extends Millrace {
       await super.close();
       this.#fuse.blow("when it was closed"); // the database is another test's from here on
       await this.#onClose();
-    })();
+    })().finally(this.#uninstall);
     return this.#ended;
   }
 
@@ -249,8 +253,7 @@ export class TestMillrace extends Millrace {
         `It is ${new Date(this.now()).toISOString()} already; time does not go back.`,
       );
     if (this.#driver.running) {
-      await this.#moveTo(untilMs);
-      this.#driver.timePassed();
+      await this.#driver.passTo(untilMs);
       return [];
     }
     return this.#alone(async () => {
