@@ -149,10 +149,10 @@ async function atFullLoad(scene) {
   const { load, probe, calls, seconds } = scene;
   const post = calls["POST /jobs"];
   const health = Object.entries(calls).filter(([, { path }]) => path.endsWith("/health"));
-  for (const [name, call] of [...health, ["POST /jobs", post]])
-    await allWell(scene, name, call, [
-      await load.call("saturate", call, { connections: CONNECTIONS, seconds: seconds / 5 }),
-    ]);
+  for (const [name, call] of [...health, ["POST /jobs", post]]) {
+    const warmUp = { connections: CONNECTIONS, seconds: call === post ? seconds * 2 : seconds / 5 };
+    await allWell(scene, name, call, [await load.call("saturate", call, warmUp)]);
+  }
   let over = false;
   const flood = async () => {
     const floods = [];

@@ -3,6 +3,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { resolve } from "node:path";
 import { expect, test } from "vitest";
 import "../../examples/testing/charge.test.ts";
+import "../../examples/testing/polite.test.ts";
 import "../../examples/testing/report.test.ts";
 import "../../examples/testing/send-mail.test.ts";
 import "../../examples/testing/ship.test.ts";
