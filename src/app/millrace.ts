@@ -16,7 +16,7 @@ import type { LogLine } from "../jobs/notes-store.ts";
 import type { Drained, WorkerInfo } from "../jobs/registry-store.ts";
 import { Registry } from "../jobs/registry.ts";
 import { listJobs } from "../jobs/list-store.ts";
-import type { Extent, Job } from "../jobs/read-store.ts";
+import type { Extent } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import type { Timeline } from "../jobs/timeline.ts";

@@ -186,7 +186,7 @@ function swap(from: object, to: object): void {
   );
   for (const [place, name, key] of [...places, [promises, "setTimeout", "sleep"] as const])
     if (Reflect.get(place, name) === Reflect.get(from, key)) Reflect.set(place, name, Reflect.get(to, key));
-  real.Date.prototype.constructor = globalThis.Date;
+  real.Date.prototype.constructor = Reflect.get(to, "Date");
   syncBuiltinESMExports();
 }
 
