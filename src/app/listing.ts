@@ -3,9 +3,10 @@ import { MillraceError } from "../core/errors.ts";
 import { storableJson } from "../core/json.ts";
 import { isText, refuseUnknown, show, wholeNumber } from "../core/options.ts";
 import { readInstant } from "../jobs/enqueue-options.ts";
-import type { JobFilter } from "../jobs/list-store.ts";
-import { type Job, jobStatuses } from "../jobs/read-store.ts";
-import { readCursor } from "./cursor.ts";
+import type { Database } from "../db/database.ts";
+import { type JobFilter, listJobs } from "../jobs/list-store.ts";
+import { type Extent, type Job, jobStatuses } from "../jobs/read-store.ts";
+import { readCursor, writeCursor } from "./cursor.ts";
 import { type ListOptions, listNames } from "./options.ts";
 
 /** Longer texts are not looked for. */
@@ -20,8 +21,21 @@ export interface ListedJobs {
   readonly looked: number;
 }
 
+/** `found`: the numbers of its queue and task; undefined: one of them does not exist. Throws `OPTION_INVALID`, `OPTION_UNKNOWN`. */
+export async function listed(
+  db: Database,
+  options: ListOptions,
+  found: Pick<JobFilter, "queue" | "task"> | undefined,
+  extent: Extent,
+): Promise<ListedJobs> {
+  const filter = readListOptions(options);
+  if (found === undefined) return { jobs: [], next: null, looked: 0 };
+  const { jobs, after, looked } = await listJobs(db, { ...filter, ...found }, extent);
+  return { jobs, next: after === null ? null : writeCursor(after, options.status), looked };
+}
+
 /** Queue and task are for the database to find. Throws `OPTION_INVALID`, `OPTION_UNKNOWN`. */
-export function readListOptions(options: ListOptions): Omit<JobFilter, "queue" | "task"> {
+function readListOptions(options: ListOptions): Omit<JobFilter, "queue" | "task"> {
   refuseUnknown("jobs", options, listNames);
   const { status, tag, reason, errorCode, input, search, createdAfter, createdBefore, after } = options;
   if (status !== undefined && !jobStatuses.includes(status))

@@ -15,8 +15,6 @@ import type { Explanation } from "../jobs/explain.ts";
 import type { LogLine } from "../jobs/notes-store.ts";
 import type { Drained, WorkerInfo } from "../jobs/registry-store.ts";
 import { Registry } from "../jobs/registry.ts";
-import { listJobs } from "../jobs/list-store.ts";
-import type { Extent } from "../jobs/read-store.ts";
 import { type QueueStats, countQueues } from "../jobs/stats-store.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import type { Timeline } from "../jobs/timeline.ts";
@@ -34,8 +32,7 @@ import { readConfig } from "./config.ts";
 import { type DrainOptions, drainNames, untilEmpty, withoutSchedules } from "./drain.ts";
 import { MaintenanceLane, laneConcurrency } from "./maintenance-lane.ts";
 import { type MaintenanceSettings, maintenanceSchedule } from "./maintenance.ts";
-import { writeCursor } from "./cursor.ts";
-import { type ListedJobs, readListOptions } from "./listing.ts";
+import { type ListedJobs, listed } from "./listing.ts";
 import { type OrderOptions, signatureOf } from "./orders.ts";
 import { open } from "./open.ts";
 import { Listener } from "./listening.ts";
@@ -276,21 +273,14 @@ export class Millrace extends Listener {
    * the last: it looks at 20 000 jobs at most, `looked` says at how many, and through inputs for half a second.
    */
   async jobs(options: ListOptions = {}): Promise<ListedJobs> {
-    return this.#list(options, "whole");
+    this.mustBeOpen();
+    return listed(this.db, options, await this.idsOf(options), "whole");
   }
 
   /** @internal The same without what may be large: `input` and `lastErrorStack` are null. */
   async leanJobs(options: ListOptions): Promise<ListedJobs> {
-    return this.#list(options, "lean");
-  }
-
-  async #list(options: ListOptions, extent: Extent): Promise<ListedJobs> {
     this.mustBeOpen();
-    const filter = readListOptions(options);
-    const found = await this.idsOf(options);
-    if (found === undefined) return { jobs: [], next: null, looked: 0 };
-    const { jobs, after, looked } = await listJobs(this.db, { ...filter, ...found }, extent);
-    return { jobs, next: after === null ? null : writeCursor(after, options.status), looked };
+    return listed(this.db, options, await this.idsOf(options), "lean");
   }
 
   /** Counts per queue, or of one queue. */
