@@ -21,11 +21,11 @@ async function open() {
   };
 }
 
+/** As it is when it has ended: a job that was read before says what it said then. */
 const ended = (queue: Queue, id: string, state: string): Promise<Job> =>
   vi.waitFor(async () => {
-    const job = (await queue.getJob(id)) as Job;
-    expect(await job.getState()).toBe(state);
-    return job;
+    expect(await (await queue.getJob(id))?.getState()).toBe(state);
+    return (await queue.getJob(id)) as Job;
   }, patience);
 
 test("progress is 0, then what the processor said: for the processor, and for who reads the job while it runs", async () => {
