@@ -13,21 +13,22 @@ import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
 
-test("four in one round of the event loop, the others in the next ones, in the order in which they came", async () => {
+test("sixteen in one round of the event loop, the others in the next ones, in the order in which they came", async () => {
   const done: string[] = [];
-  for (let n = 0; n < 9; n++) {
+  for (let n = 0; n < 36; n++) {
     if (n % 2 === 0) pace.run(() => done.push(`${n}`));
     else void Promise.resolve(pace.turn()).then(() => done.push(`${n}`));
   }
   await Promise.resolve();
   const rounds = [[...done]];
-  while (done.length < 9) {
+  while (done.length < 36) {
     await round();
     rounds.push(done.slice(rounds.flat().length));
   }
-  expect(rounds.flat().toSorted()).toEqual(["0", "1", "2", "3", "4", "5", "6", "7", "8"]);
-  expect(rounds[0]?.toSorted()).toEqual(["0", "1", "2", "3"]);
-  expect(rounds.every((one) => one.length <= 4)).toBe(true);
+  const firsts = Array.from({ length: 36 }, (_, n) => `${n}`);
+  expect(new Set(rounds.flat())).toEqual(new Set(firsts));
+  expect(new Set(rounds[0])).toEqual(new Set(firsts.slice(0, 16)));
+  expect(rounds.every((one) => one.length <= 16)).toBe(true);
 });
 
 test("one that comes when nothing is due is not kept", async () => {
