@@ -1,4 +1,5 @@
 /** Crash injection: a process dies between two statements, as a killed one does. Its transaction is rolled back, its answers are lost. */
+import { AsyncResource } from "node:async_hooks";
 import type { PGlite } from "../db/embedded.ts";
 import { outside } from "./job-time.ts";
 
@@ -88,16 +89,19 @@ export function wired(pglite: PGlite, fuse: Fuse): PGlite {
     async transaction<Result>(work: (tx: Lent) => Promise<Result>): Promise<Result> {
       fuse.check();
       let committing = false;
-      const result = await pglite.transaction(async (tx) => {
+      const inside = AsyncResource.bind(work);
+      const through = async (tx: Lent): Promise<Result> => {
         // A transaction of the dead ends at once, whatever its code still waits for.
-        const done = await Promise.race([work(over(tx, statementsOf(tx, fuse, false))), fuse.died]);
+        const done = await Promise.race([inside(over(tx, statementsOf(tx, fuse, false))), fuse.died]);
         await fuse
           .pass("commit", true, async () => (committing = true))
           .catch((error: unknown) => {
             if (!committing) throw error;
           });
         return done;
-      });
+      };
+      // PostgreSQL sets timers, too.
+      const result = await outside(() => pglite.transaction(through));
       fuse.check();
       return result;
     },

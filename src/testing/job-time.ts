@@ -7,7 +7,6 @@ import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 import { syncBuiltinESMExports } from "node:module";
 import timers from "node:timers";
 import promises from "node:timers/promises";
-import { setImmediate as round } from "node:timers/promises";
 import { promisify } from "node:util";
 
 type Callback = (...args: unknown[]) => void;
@@ -67,7 +66,7 @@ export class JobTime {
       const [next] = this.#own().toSorted(([, a], [, b]) => a.dueMs - b.dueMs);
       if (next === undefined || next[1].dueMs > ms) break;
       this.fire(...next);
-      await round();
+      await promises.setImmediate(); // what it leads to
     }
     this.#move(ms);
     await this.#moved;
@@ -101,7 +100,7 @@ export class JobTime {
   /** Not waited for: the job may hold the database in a transaction. Statements that follow find the database's clock moved. */
   #move(ms: number): void {
     if (ms <= this.#now()) return;
-    this.#moved = Promise.all([this.#moved, this.#moveTo(ms)]).then(() => undefined);
+    this.#moved = Promise.all([this.#moved, outside(() => this.#moveTo(ms))]).then(() => undefined);
     this.#moved.catch(() => undefined); // `end` and `advanceTo` throw it
   }
 }
@@ -148,27 +147,30 @@ function sleep<Value>(delay?: number, value?: Value, options: Parameters<typeof 
   const { signal, ref = true } = options;
   if (time === undefined || signal?.aborted) return real.sleep(delay, value as Value, options);
   return new Promise((resolve) => {
-    const timer = start(time, () => resolve(value as Value), delay, [], false);
+    const stop = (): void => {
+      forget(timer);
+      resolve(real.sleep(1, value as Value, options)); // rejects as it does
+    };
+    const finish = (): void => {
+      signal?.removeEventListener("abort", stop);
+      resolve(value as Value);
+    };
+    const timer = start(time, finish, delay, [], false);
     if (!ref) timer.unref();
-    signal?.addEventListener(
-      "abort",
-      () => {
-        if (waiting.has(timer)) forget(timer);
-        resolve(real.sleep(1, value as Value, options)); // rejects as it does
-      },
-      { once: true },
-    );
+    signal?.addEventListener("abort", stop, { once: true });
   });
 }
 
-const nowMs = (): number => current()?.now() ?? real.Date.now();
+const realNow = Date.now;
+const nowMs = (): number => current()?.now() ?? realNow();
 
 const virtual = {
   Date: new Proxy(real.Date, {
     construct: (target, args: unknown[], newTarget) =>
       Reflect.construct(target, args.length === 0 ? [nowMs()] : args, newTarget) as Date,
     apply: () => new real.Date(nowMs()).toString(),
-    get: (target, key) => (key === "now" ? nowMs : (Reflect.get(target, key) as unknown)),
+    // A spy of the test's is left to it.
+    get: (target, key) => (key === "now" && target.now === realNow ? nowMs : (Reflect.get(target, key) as unknown)),
   }),
   setTimeout: Object.assign(starter(false), { [promisify.custom]: sleep }),
   setInterval: starter(true),
@@ -186,7 +188,7 @@ function swap(from: object, to: object): void {
   );
   for (const [place, name, key] of [...places, [promises, "setTimeout", "sleep"] as const])
     if (Reflect.get(place, name) === Reflect.get(from, key)) Reflect.set(place, name, Reflect.get(to, key));
-  real.Date.prototype.constructor = Reflect.get(to, "Date");
+  if (globalThis.Date === Reflect.get(to, "Date")) real.Date.prototype.constructor = globalThis.Date;
   syncBuiltinESMExports();
 }
 

@@ -7,6 +7,8 @@ import { type PGlite, openEmbedded } from "../db/embedded.ts";
 import type { App } from "../app/app.ts";
 import { builtInTasks } from "../app/built-in.ts";
 import { Millrace } from "../app/millrace.ts";
+import type { WaitOptions } from "../app/producer.ts";
+import type { Enqueued } from "../jobs/enqueue.ts";
 import type { Job, JobStatus } from "../jobs/read-store.ts";
 import type { AnyTask } from "../jobs/task.ts";
 import { reapAll } from "../jobs/workers-store.ts";
@@ -17,7 +19,7 @@ import { type Crash, type Lives, eachCrash } from "./each-crash.ts";
 import { type CrashPoint, Fuse, wired } from "./fuse.ts";
 import { Ground } from "./ground.ts";
 import type { JobRun } from "./job-run.ts";
-import { installJobTime } from "./job-time.ts";
+import { installJobTime, outside } from "./job-time.ts";
 import { restoreState, saveState } from "./state-store.ts";
 import { schema } from "./template.ts";
 
@@ -170,6 +172,15 @@ export class TestMillrace extends Millrace {
   /** The job. Throws an AssertionError that explains why it is where it is when it has another status. */
   async expectStatus(id: string, status: JobStatus): Promise<Job> {
     return checkStatus(this, id, status);
+  }
+
+  // A job that waits in one of these waits for others, in real time: it does not take virtual time.
+  override cancel(...args: Parameters<Millrace["cancel"]>): ReturnType<Millrace["cancel"]> {
+    return outside(() => super.cancel(...args));
+  }
+
+  override waitUntilFinished<Output>(job: Enqueued<Output> | string, options?: WaitOptions): Promise<Output> {
+    return outside(() => super.waitUntilFinished(job, options));
   }
 
   /** The process dies: from here on, whatever reaches for the database through this Millrace or its `pglite` throws a CrashError. */

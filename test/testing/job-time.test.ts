@@ -1,4 +1,5 @@
 /** `Date` and the timers of a task's own code follow the clock of its TestMillrace; everybody else's do not. */
+import { getEventListeners } from "node:events";
 import { clearInterval as clearByName, setTimeout as byName } from "node:timers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -154,13 +155,37 @@ describe("a timer of a job", () => {
     expect([aborted, fired]).toEqual([["AbortError", "AbortError"], []]);
   });
 
+  test("of the engine, in which a job waits for another, does not take virtual time", async () => {
+    const seen = await asJob(async (mill) => {
+      const other = await mill.enqueue("nobody-runs-it", null, { delay: "1d" });
+      const waited = await mill
+        .waitUntilFinished(other, { within: 20 })
+        .catch((error: { code?: string }) => error.code);
+      return [waited, Date.now()];
+    });
+    expect(seen).toEqual(["WAIT_TIMEOUT", at(0)]);
+  });
+
+  test("whose signal aborts after it has fired leaves nothing behind", async () => {
+    const refused = await asJob(async () => {
+      const stop = new AbortController();
+      const value = await sleep(1, "over", { signal: stop.signal });
+      const listeners = getEventListeners(stop.signal, "abort").length;
+      stop.abort();
+      return [value, listeners];
+    });
+    expect(refused).toEqual(["over", 0]);
+  });
+
   test("past the job's timeout, the job times out", async () => {
     const begun = gate();
+    let toldAt = 0;
     const slow = task({
       name: "slow",
       timeout: "10ms",
       maxAttempts: 1,
       run: ({ signal }) => {
+        signal.addEventListener("abort", () => (toldAt = Date.now()));
         begun.open();
         return sleep(1_000, undefined, { signal });
       },
@@ -171,6 +196,7 @@ describe("a timer of a job", () => {
     await begun.opened;
     await mill.advance("1s");
     expect((await running)[0]).toMatchObject({ task: "slow", outcome: "timed_out" });
+    expect(toldAt).toBe(at(1));
   });
 
   test("that is longer than anybody waits is named", async () => {
@@ -181,11 +207,24 @@ describe("a timer of a job", () => {
   });
 });
 
+test("a spy on Date.now is left to the test, in a job and outside", async () => {
+  const seen = await asJob(() => {
+    const spy = vi.spyOn(Date, "now").mockReturnValue(7);
+    try {
+      return [Date.now(), vi.isMockFunction(Date.now), new Date().getTime()];
+    } finally {
+      spy.mockRestore();
+    }
+  });
+  expect(seen).toEqual([7, true, at(0)]);
+});
+
 test("fake timers of the test runner that come later are left in place", async () => {
   const mill = await testMillrace(defineApp({ tasks: [] }), { now });
   vi.useFakeTimers({ now: 7, toFake: ["Date"] });
   await mill.close();
   expect(Date.now()).toBe(7);
-  vi.useRealTimers();
+  vi.useRealTimers(); // brings back what it found: the Date that tells virtual time to jobs, of which there are none
+  expect(Math.abs(Date.now() - originals.Date.now())).toBeLessThan(60_000);
   (globalThis as { Date: DateConstructor }).Date = originals.Date;
 });
