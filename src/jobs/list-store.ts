@@ -101,7 +101,7 @@ interface Look {
   readonly looked: number;
   /** Where the last of the jobs stands. */
   readonly last: readonly string[] | undefined;
-  /** Where the look ended. */
+  /** Where the look ended, if there may be more. */
   readonly end: readonly string[] | undefined;
 }
 
@@ -116,16 +116,16 @@ type LookRow = readonly [
 
 /** Looks at the next `most` jobs of the walk, and takes those that match. */
 async function look(db: Database, filter: JobFilter, { most, text }: Window, extent: Extent): Promise<Look> {
+  const { walk, order, place, probe } = walkThrough(filter, text);
   const rows = await db.rows<LookRow>(sql`
-    with walked as materialized (select id, n, place from (${walkOf(filter, text)} limit ${text}) w limit ${most}::int),
+    with walked as materialized (select w.* from (${walk} limit ${text}) w limit ${most}::int),
     matching as materialized (
-      select walked.id, row_number() over (order by walked.n)::int as n, walked.place from walked
-      cross join lateral (${probeOf(filter)}) j -- one probe per job
-      where ${join([sql`true`, ...conditions(filter)], sql` and `)} order by walked.n limit ${filter.limit}::int
+      select w.id, row_number() over (order by ${order})::int as n, ${place} as place from walked w ${probe}
+      order by ${order} limit ${filter.limit}::int
     ),
     edge as (
       select 1 as first, (select count(*)::int from walked) as looked, (select to_json(place) from matching order by n desc limit 1) as last,
-             (select to_json(place) from walked order by n desc limit 1) as "end"
+             (select to_json(${place}) from (select * from walked offset ${most}::int - 1) w) as "end" -- in their order: it is kept
     )
     select d.*, edge.looked, edge.last, edge."end"
     from (${described(sql`select id, n from matching`, extent, sql`, f.n`)}) d full join edge on edge.first = d.n order by d.n`);
@@ -134,13 +134,48 @@ async function look(db: Database, filter: JobFilter, { most, text }: Window, ext
   return { jobs, looked: first?.[22] ?? 0, last: first?.[23] ?? undefined, end: first?.[24] ?? undefined };
 }
 
-/** Only a list by tag holds archived jobs: the index on tags knows them. */
+interface Walk {
+  /** `select id` and what is needed to sort by and to go on from. */
+  readonly walk: Sql;
+  readonly order: Sql;
+  /** Where a job `w` of the walk stands: text[]. */
+  readonly place: Sql;
+  /** Joins what the filter asks for, and keeps those that match. */
+  readonly probe: Sql;
+}
+
+/**
+ * Through the jobs themselves, each tells at once whether it fits, and nothing is worked out for one that does not: of 20 000 it took
+ * ten times as long to number them and look each up again.
+ */
+function walkThrough(filter: JobFilter, most: Sql): Walk {
+  if (filter.status === undefined && filter.tag === undefined) {
+    const walk = sql`select j.id, ${fits(filter)} as fits from millrace.jobs j where ${idBounds(filter, sql`j.id`)} order by j.id desc`;
+    return { walk, order: sql`w.id desc`, place: sql`array[w.id::text]`, probe: sql`where w.fits` };
+  }
+  const probe = sql`cross join lateral (${probeOf(filter)}) j where ${fits(filter)}`;
+  return { walk: walkOf(filter, most), order: sql`w.n`, place: sql`w.place`, probe };
+}
+
+/** One probe per job. Only a list by tag holds archived jobs: the index on tags knows them. */
 function probeOf({ status, tag }: JobFilter): Sql {
   const columns = sql`queue, task, tags, input, created_at`;
-  const live = sql`select ${columns} from millrace.jobs where id = walked.id limit 1`;
+  const live = sql`select ${columns} from millrace.jobs where id = w.id limit 1`;
   if (tag === undefined || status !== undefined) return live;
-  return sql`(${live}) union all (select ${columns} from millrace.jobs_archive where id = walked.id limit 1) limit 1`;
+  return sql`(${live}) union all (select ${columns} from millrace.jobs_archive where id = w.id limit 1) limit 1`;
 }
+
+/** Ids hold the time they were made. */
+function idBounds({ after, createdAfter, createdBefore }: JobFilter, id: Sql): Sql {
+  const bounds = [
+    ...(after === undefined ? [] : [sql`${id} < ${after[0]}::uuid`]),
+    ...(createdAfter === undefined ? [] : [sql`${id} >= ${uuidFloor(createdAfter.getTime() - clockSlackMs)}::uuid`]),
+    ...(createdBefore === undefined ? [] : [sql`${id} < ${uuidFloor(createdBefore.getTime() + clockSlackMs)}::uuid`]),
+  ];
+  return join([sql`true`, ...bounds], sql` and `);
+}
+
+const fits = (filter: JobFilter): Sql => join([sql`true`, ...conditions(filter)], sql` and `);
 
 function conditions({ queue, task, tag, input, search, createdAfter, createdBefore }: JobFilter): Sql[] {
   return [
@@ -256,22 +291,9 @@ function walkOf(filter: JobFilter, most: Sql): Sql {
           order by a.finished_at desc, a.id desc limit ${most}
         ) a`;
     }
-    case undefined: {
-      const { tag, createdAfter, createdBefore } = filter;
-      const id = tag === undefined ? sql`w.id` : sql`w.job_id`;
-      const bounds = [
-        tag === undefined ? sql`true` : sql`w.tag = ${tag}`,
-        ...(after === undefined ? [] : [sql`${id} < ${after[0]}::uuid`]),
-        ...(createdAfter === undefined
-          ? []
-          : [sql`${id} >= ${uuidFloor(createdAfter.getTime() - clockSlackMs)}::uuid`]),
-        ...(createdBefore === undefined
-          ? []
-          : [sql`${id} < ${uuidFloor(createdBefore.getTime() + clockSlackMs)}::uuid`]),
-      ];
+    case undefined:
       return sql`
-        select ${id} as id, row_number() over (order by ${id} desc) as n, array[${id}::text] as place
-        from ${tag === undefined ? sql`millrace.jobs` : sql`millrace.job_tags`} w where ${join(bounds, sql` and `)} order by ${id} desc`;
-    }
+        select w.job_id as id, row_number() over (order by w.job_id desc) as n, array[w.job_id::text] as place
+        from millrace.job_tags w where w.tag = ${filter.tag} and ${idBounds(filter, sql`w.job_id`)} order by w.job_id desc`;
   }
 }
