@@ -47,7 +47,11 @@ export class Gate {
 
   /** Nobody passes whom it does not know. Throws `UNAUTHORIZED`, `TOO_MANY_REQUESTS`. */
   readonly enter: MiddlewareHandler<ApiEnv> = async (c, next) => {
-    if (c.get("caller") === undefined) c.set("caller", await this.#identify(c));
+    if (c.get("caller") === undefined) {
+      const caller = await this.#identify(c);
+      if (caller === undefined) throw this.#stranger(c);
+      c.set("caller", caller);
+    }
     await next();
   };
 
@@ -62,16 +66,23 @@ export class Gate {
     }
   }
 
-  async #identify(c: ApiContext): Promise<Caller> {
+  /** Undefined: a stranger. Throws `UNAUTHORIZED`, `TOO_MANY_REQUESTS` for credentials that are wrong. */
+  async #identify(c: ApiContext): Promise<Caller | undefined> {
     if (c.env?.inProcess) return program;
     const token = tokenIn(c);
     if (token !== undefined) return this.holderOf(c, token);
     const user = await this.#visitor(c);
     if (user !== undefined) return user;
-    if (!this.#trustMachine) throw new MillraceError("UNAUTHORIZED", "This API asks for a token.");
-    const why = suspicion(c);
-    if (why === undefined) return machine;
-    throw new MillraceError("UNAUTHORIZED", `Without credentials only this machine is trusted, and ${why}.`);
+    return this.#trustMachine && suspicion(c) === undefined ? machine : undefined;
+  }
+
+  #stranger(c: ApiContext): MillraceError {
+    const why = this.#trustMachine ? suspicion(c) : undefined;
+    const message =
+      why === undefined
+        ? "This API asks for a token."
+        : `Without credentials only this machine is trusted, and ${why}.`;
+    return new MillraceError("UNAUTHORIZED", message);
   }
 
   /** Whose token this is. Throws `UNAUTHORIZED`, and `TOO_MANY_REQUESTS` when too many wrong ones came from there. */

@@ -1,4 +1,7 @@
-/** Something that is measured for many who ask: at most once at a time and once in two seconds, and nobody waits longer than they can. */
+/**
+ * Something that is measured for many who ask: at most once at a time and once in two seconds, and nobody waits longer than they can.
+ * Where it is asked for all the time nobody waits at all, but for the first.
+ */
 import { within } from "./deadline.ts";
 
 export type Reading<Value> =
@@ -7,7 +10,9 @@ export type Reading<Value> =
 
 /** A reading is everybody's for so long. */
 const sharedMs = 2_000;
-/** A value stands in for one that is late for so long: a moment of much work is no outage. */
+/** A value is told for so long while the next is under way. */
+const renewedMs = 4_000;
+/** And stands in for one that is late for so long: a moment of much work is no outage. */
 const standingMs = 10_000;
 
 export class Gauge<Value> {
@@ -25,6 +30,7 @@ export class Gauge<Value> {
     const age = this.#last === undefined ? Number.POSITIVE_INFINITY : now - this.#last.at;
     if (this.#last !== undefined && age < sharedMs) return this.#last.reading;
     this.#asked ??= this.#ask();
+    if (this.#last?.reading.ok && age < renewedMs) return this.#last.reading;
     const waitMs = Math.max(untilMs - now, 0);
     const reading = await within(waitMs, this.#asked);
     if (reading !== undefined) return reading;

@@ -138,6 +138,7 @@ function makeDoor(api: Hono<ApiEnv>, { log, patienceMs = defaultPatienceMs }: Se
   });
   const sockets = new Set<Socket>();
   server.on("connection", (socket) => {
+    pace.connected();
     full = false;
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));

@@ -3,7 +3,7 @@ import { Agent, type IncomingMessage, get } from "node:http";
 import { text } from "node:stream/consumers";
 import { setImmediate as round } from "node:timers/promises";
 import { Hono } from "hono";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { isProbe } from "../../src/http/endpoint.ts";
 import type { ApiEnv } from "../../src/http/env.ts";
 import { pace } from "../../src/http/pace.ts";
@@ -37,32 +37,67 @@ test("one that comes when nothing is due is not kept", async () => {
   expect(pace.turn()).toBeUndefined();
 });
 
-test("a probe is answered while a crowd that came before it is waiting", async () => {
-  const crowd = 60;
-  const ended: string[] = [];
-  const api = new Hono<ApiEnv>()
-    .get("/busy", (c) => {
-      const until = performance.now() + 5;
-      while (performance.now() < until);
-      return c.text("done");
-    })
-    .get("/livez", (c) => c.text("ok"));
-  const serving = await serve(api, { host: "127.0.0.1", ports: [0], log: recorder() });
-  const agent = new Agent({ keepAlive: true, maxSockets: crowd + 1 });
-  const ask = async (path: string): Promise<void> => {
-    const [response] = (await once(get(`${serving.urls[0]}${path}`, { agent }), "response")) as [IncomingMessage];
-    await text(response);
-    ended.push(path);
+test("while connections come in, nothing is begun, for so many rounds and while so few wait", async () => {
+  const done: number[] = [];
+  const begun = async (rounds: number, { connections }: { connections: boolean }): Promise<number> => {
+    const before = done.length;
+    for (let n = 0; n < rounds; n++) {
+      if (connections) pace.connected();
+      await round();
+    }
+    return done.length - before;
   };
-  await Promise.all(Array.from({ length: crowd + 1 }, () => ask("/livez"))); // everybody is connected
-  ended.length = 0;
+  pace.connected();
+  await round();
+  pace.run(() => done.push(0));
+  expect(await begun(60, { connections: true })).toBe(0);
+  expect(await begun(2, { connections: false })).toBe(1);
 
-  const busy = Array.from({ length: crowd }, () => ask("/busy"));
-  await Promise.all([...busy, ask("/livez")]);
+  pace.connected();
+  await round();
+  pace.run(() => done.push(0));
+  expect(await begun(70, { connections: true })).toBe(1); // who only connects keeps nobody waiting for ever
 
-  expect(ended.indexOf("/livez")).toBeLessThan(crowd / 2);
-  agent.destroy();
-  await serving.close(1_000);
+  pace.connected();
+  await round();
+  for (let n = 0; n < 100; n++) pace.run(() => done.push(n));
+  expect(await begun(4, { connections: true })).toBeGreaterThan(30);
+  await begun(10, { connections: false });
+  expect(done).toHaveLength(102);
+});
+
+describe("a probe is answered before a crowd is", () => {
+  const crowd = 60;
+  const cases = [
+    ["that is connected and has asked before", true],
+    ["that connects before", false],
+  ] as const;
+  test.each(cases)("%s", async (_, connected) => {
+    const ended: string[] = [];
+    const api = new Hono<ApiEnv>()
+      .get("/busy", (c) => {
+        const until = performance.now() + 5;
+        while (performance.now() < until);
+        return c.text("done");
+      })
+      .get("/livez", (c) => c.text("ok"));
+    const serving = await serve(api, { host: "127.0.0.1", ports: [0], log: recorder() });
+    const agent = new Agent({ keepAlive: true, maxSockets: crowd + 1 });
+    const ask = async (path: string): Promise<void> => {
+      const [response] = (await once(get(`${serving.urls[0]}${path}`, { agent }), "response")) as [IncomingMessage];
+      await text(response);
+      ended.push(path);
+    };
+    if (connected) await Promise.all(Array.from({ length: crowd + 1 }, () => ask("/livez")));
+    ended.length = 0;
+
+    const busy = Array.from({ length: crowd }, () => ask("/busy"));
+    await Promise.all([...busy, ask("/livez")]);
+
+    expect(ended.indexOf("/livez")).toBeLessThan(crowd / 2);
+    agent.destroy();
+    await serving.close(1_000);
+  });
 });
 
 test("the paths that are let past are paths of the API", async () => {
