@@ -27,7 +27,7 @@ import { flowEndpoints } from "./flows.ts";
 import { Gate, opsAdminsOnly, requireRole } from "./gate.ts";
 import { healthEndpoints, isKnown } from "./health.ts";
 import { jobEndpoints } from "./jobs.ts";
-import { measured, metricsEndpoints, routeOf } from "./metrics.ts";
+import { labelsOf, metricsEndpoints, routeOf } from "./metrics.ts";
 import { openApiDocument } from "./openapi.ts";
 import { opsEndpoints } from "./ops.ts";
 import { orderEndpoints } from "./orders.ts";
@@ -127,8 +127,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   api
     .use(requestId())
     .use(guardedAnswer)
-    .use(measured(metrics))
-    .use(logged(log))
+    .use(watched(metrics, log))
     .use(
       methodNotAllowed({
         app: api,
@@ -164,17 +163,23 @@ const guardedAnswer: MiddlewareHandler<ApiEnv> = (c, next) => {
   return next();
 };
 
-function logged(log: Log): MiddlewareHandler<ApiEnv> {
+/** Every request is measured, and leaves a line. */
+function watched(metrics: Metrics, log: Log): MiddlewareHandler<ApiEnv> {
   return async (c, next) => {
     const startedAt = performance.now();
+    const route = routeOf(c);
+    c.set("route", route);
     await next();
+    const tookMs = performance.now() - startedAt;
+    const { status } = c.res;
+    metrics.request(labelsOf(c, route, status), tookMs / 1_000);
     log.info(
       {
         request_id: c.get("requestId"),
         method: c.req.method,
-        route: routeOf(c),
-        status: c.res.status,
-        duration_ms: Math.round((performance.now() - startedAt) * 10) / 10,
+        route,
+        status,
+        duration_ms: Math.round(tookMs * 10) / 10,
       },
       "request.completed",
     );

@@ -10,7 +10,6 @@ import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import type { Endpoints } from "./endpoint.ts";
 import type { ApiContext, ApiEnv } from "./env.ts";
-import { routeOf } from "./metrics.ts";
 import { codeOf } from "./problem.ts";
 import { replayedHeader } from "./repeats.ts";
 
@@ -42,7 +41,7 @@ export function audited(options: AuditedOptions): MiddlewareHandler<ApiEnv> {
   async function note(c: ApiContext): Promise<void> {
     const code = c.error === undefined ? undefined : codeOf(c.error);
     const { status } = c.res;
-    const action = `${c.req.method} ${routeOf(c)}`;
+    const action = `${c.req.method} ${c.get("route")}`;
     const refused = isRefusal(c, code, status);
     if (!refused && !steering.has(action)) return;
 

@@ -11,6 +11,8 @@ export interface ApiEnv {
     readonly inProcess?: boolean;
   };
   Variables: RequestIdVariables & {
+    /** The template it was routed by, or `unmatched`. */
+    route: string;
     /** Who asks. Undefined on the way to what is for anybody, until somebody wants to know. */
     caller?: Caller;
   };

@@ -1,5 +1,4 @@
 /** The routes of metrics: as JSON for people and scripts, as text for Prometheus, and the ratios of runbook 003. */
-import type { MiddlewareHandler } from "hono";
 import { matchedRoutes } from "hono/route";
 import { z } from "zod";
 import { MillraceError } from "../core/errors.ts";
@@ -9,7 +8,7 @@ import { readLifecycle, readRates } from "../metrics/window-store.ts";
 import type { Metrics, RequestLabels } from "../metrics/metrics.ts";
 import { boardPath } from "./board.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
-import type { ApiContext, ApiEnv } from "./env.ts";
+import type { ApiContext } from "./env.ts";
 
 const queueQuery = z.strictObject({ queue: z.string().optional() });
 const windowQuery = z.strictObject({ windowHours: z.coerce.number().int().min(1).max(720).default(24) });
@@ -130,15 +129,8 @@ export function routeOf(c: ApiContext): string {
   return matchedRoutes(c).find(({ path }) => path !== "/*")?.path ?? "unmatched";
 }
 
-/** Measures every request. */
-export function measured(metrics: Metrics): MiddlewareHandler<ApiEnv> {
-  return async (c, next) => {
-    const startedAt = performance.now();
-    await next();
-    const route = routeOf(c);
-    const labels = { method: c.req.method, route, route_class: classOf(c, route), code: c.res.status };
-    metrics.request(labels, (performance.now() - startedAt) / 1_000);
-  };
+export function labelsOf(c: ApiContext, route: string, code: number): RequestLabels {
+  return { method: c.req.method, route, route_class: classOf(c, route), code };
 }
 
 /**
