@@ -43,7 +43,7 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<Database> 
     throw error;
   }
   const dialect = new Dialect(options.schema, false);
-  await lite.exec("set enable_seqscan = off; set jit = off");
+  await lite.exec("set enable_seqscan = off; set enable_memoize = off; set jit = off");
   const all = executor(lite, dialect);
   const breathe = breather();
 

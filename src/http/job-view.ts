@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { type Job, jobStatuses } from "../jobs/read-store.ts";
 import { adviceFor } from "../jobs/timeline.ts";
-import { attemptNumber, count, text, time } from "./wire.ts";
+import { attemptNumber, count, text, time, timeText } from "./wire.ts";
 
 export const jobStatus = z.enum(jobStatuses).meta({ id: "JobStatus" });
 export const progress = z
@@ -45,7 +45,7 @@ export function jobItem(job: Job) {
     task: job.task,
     job_type: job.task,
     status: job.status,
-    run_at: job.runAt,
+    run_at: timeText(job.runAt),
     priority: job.priority,
     attempt: job.attempt,
     max_attempts: job.maxAttempts,
@@ -53,15 +53,15 @@ export function jobItem(job: Job) {
     last_error_message: job.lastErrorMessage,
     dlq_reason_code: job.deadLetterReason,
     suggested_action: adviceFor(job),
-    created_at: job.createdAt,
-    updated_at: job.finishedAt ?? job.startedAt ?? job.createdAt,
-    started_at: job.startedAt,
-    finished_at: job.finishedAt,
+    created_at: timeText(job.createdAt),
+    updated_at: timeText(job.finishedAt ?? job.startedAt ?? job.createdAt),
+    started_at: timeText(job.startedAt),
+    finished_at: timeText(job.finishedAt),
     worker_id: job.worker,
     tags: job.tags,
     replay_of_job_id: job.replayOf,
     progress: job.progress,
-    progress_at: job.progressAt,
+    progress_at: timeText(job.progressAt),
   };
 }
 

@@ -77,11 +77,14 @@ export function described(chosen: Sql, extent: Extent, more: Sql = sql``): Sql {
   const stack = extent === "whole" ? sql`a.error_stack` : sql`null::text as error_stack`;
   return sql`
   with chosen as (${chosen}),
-  -- Once for all the jobs: the leases have no index by job, and their table is full of what has ended.
+  -- Once for all the jobs: the leases have no index by job, and their table is full of what has ended. "Is true" keeps the planner from
+  -- making a join of it: it takes the thousands that run for a few, and compared each with each of the hundred.
   held as materialized (
     select open.job_id, open.attempt, l.claimed_at, l.worker
-    from millrace.leases l cross join unnest(l.job_ids, l.attempts) as open (job_id, attempt)
-    where open.job_id in (select id from chosen) and open.job_id <> all (l.done)
+    from millrace.leases l cross join lateral (
+      select job_id, attempt from unnest(l.job_ids, l.attempts) as one (job_id, attempt)
+      where (job_id in (select id from chosen)) is true offset 0
+    ) open where open.job_id <> all (l.done)
   ),
   found as materialized ( -- once each: when it is due takes two probes
     select chosen.n, j.id, j.input, j.priority, j.tags, j.created_at, j.max_attempts, j.replay_of, j.archived, q.name as queue, t.name as task,
@@ -118,17 +121,32 @@ export function described(chosen: Sql, extent: Extent, more: Sql = sql``): Sql {
       select reason, attempt from millrace.dead_letters where job_id = j.id and waits.attempt is null and runs.attempt is null limit 1
     ) dead on true
   ),
-  -- Unpacking the arrays of a batch takes longer than all the rest. It is done once for all its jobs: joined to another, an array is not
-  -- as it was stored. The offset and the limit keep it to one probe each, whatever the statistics say.
-  batches as materialized (
-    select s.* from (
-      select distinct near.id from found cross join lateral (
-        select id from millrace.settled where not found.elsewhere and ids @> found.id offset 0
-      ) near
-    ) near cross join lateral (
-      select ids, claimed_at, finished_at, worker, job_ids || '{}' as job_ids, started_ms || '{}' as started_ms, took_ms || '{}' as took_ms
-      from millrace.settled where id = near.id limit 1
+  -- Which batches may have it: those whose ids lie around its own. Ids hold their time: those of one quarter of a second are looked up at once.
+  near as materialized (
+    select s.id as batch, array_agg(one.id) as wanted from (
+      select array_agg(id) as ids, millrace.uuidrange(min(id::text)::uuid, max(id::text)::uuid, '[]') as span
+      from found where not elsewhere group by left(id::text, 10)
+    ) together
+    cross join lateral (select id, ids from millrace.settled where ids && together.span offset 0) s
+    cross join lateral unnest(together.ids) as one (id)
+    where s.ids @> one.id group by s.id
+  ),
+  -- Where in it: a batch of a thousand takes as long to unpack as to be searched for eight. Joined to another, an array is not as it was
+  -- stored, and is fetched once. The limit keeps it to one probe each, whatever the statistics say.
+  well as materialized (
+    select distinct on (one.id) one.id, s.claimed_at, s.finished_at, s.worker, one.started_ms, one.took_ms
+    from near cross join lateral (
+      select claimed_at, finished_at, worker, job_ids || '{}' as job_ids, started_ms || '{}' as started_ms, took_ms || '{}' as took_ms
+      from millrace.settled where id = near.batch limit 1
     ) s
+    cross join lateral (
+      select id, started_ms, took_ms from unnest(s.job_ids, s.started_ms, s.took_ms) as each (id, started_ms, took_ms)
+      where cardinality(near.wanted) > 8 and (id in (select id from found where not elsewhere)) is true
+      union all
+      select of.id, s.started_ms[of.place], s.took_ms[of.place] from (
+        select id, array_position(s.job_ids, id) as place from unnest(near.wanted) as want (id) where cardinality(near.wanted) <= 8 offset 0
+      ) of where of.place is not null
+    ) one
   )
   select f.id::text, f.queue, f.task, f.input, f.priority::int, coalesce(f.tags, '{}') as tags, ${ms(sql`f.created_at`)} as created,
          ${ms(sql`nullif(f.due_at, 'infinity')`)} as due, f.max_attempts::int, f.replay_of::text,
@@ -145,11 +163,7 @@ export function described(chosen: Sql, extent: Extent, more: Sql = sql``): Sql {
          (select w.name from millrace.workers w where w.id = coalesce(f.worker, well.worker, f.last_worker)) as worker,
          f.error_code, f.error_message, f.error_stack, f.reason, mark.value as progress, ${ms(sql`mark.at`)} as progressed ${more}
   from found f
-  left join lateral (
-    select b.claimed_at, b.finished_at, b.worker, b.started_ms[b.place] as started_ms, b.took_ms[b.place] as took_ms
-    from (select *, array_position(job_ids, f.id) as place from batches where not f.elsewhere and ids @> f.id offset 0) b
-    where b.place is not null limit 1
-  ) well on true
+  left join well on well.id = f.id
   left join lateral (select value, at from millrace.progress where job_id = f.id limit 1) mark on true
   order by f.n`;
 }

@@ -7,11 +7,23 @@ import type { Endpoints } from "../../src/http/endpoint.ts";
 import { policyEndpoints } from "../../src/http/policies.ts";
 import { schedulerEndpoints } from "../../src/http/scheduler.ts";
 import { scheduleEndpoints } from "../../src/http/schedules.ts";
+import { timeText } from "../../src/http/wire.ts";
 import { workerEndpoints } from "../../src/http/workers.ts";
 import { gate, tally, useDatabase } from "../support/engine.ts";
 import { callerOf, recorder } from "./caller.ts";
 
 const file = useDatabase();
+
+test("times are written as JSON writes dates", () => {
+  const instants = [
+    0, 1, 999, 1_000, -1, -1_000, 1_790_000_000_007, 1_790_000_000_070, 1_790_000_000_700, 8.64e15, -8.64e15,
+  ];
+  for (const ms of [...instants, ...instants.toReversed()]) {
+    const at = new Date(ms);
+    expect(timeText(at)).toBe(at.toJSON());
+  }
+  expect(timeText(null)).toBeNull();
+});
 
 test("policies, schedules and workers answer exactly what their endpoints say", async () => {
   const held = tally<string>();
