@@ -410,7 +410,7 @@ interface Node {
   readonly "Actual Rows": number;
   readonly "Actual Loops": number;
   readonly "Rows Removed by Filter"?: number;
-  readonly "Rows Removed by Join Filter"?: number;
+  readonly Filter?: string;
   readonly Plans?: readonly Node[];
 }
 
@@ -622,6 +622,8 @@ describe("a job whose id lies between those of a settled batch", () => {
 test("a page is not compared, job by job, with what runs or has ended beside it", async () => {
   const noop = task({ name: "noop", run: () => undefined });
   await using mill = await file.open([noop], { schema: freshSchema() });
+  await withoutAutovacuum(mill);
+  await analyse(mill);
   const worker = await StoreWorker.register(mill);
   const many = Array.from({ length: 1_000 });
   const ended = await mill.enqueueMany(noop, many, { queue: "ended" });
@@ -638,7 +640,8 @@ test("a page is not compared, job by job, with what runs or has ended beside it"
         jobs.map(({ id }) => id),
       ),
     );
-    const compared = nodes.map((node) => (node["Rows Removed by Join Filter"] ?? 0) * node["Actual Loops"]);
-    expect(Math.max(...compared)).toBeLessThan(10_000);
+    // Those that run are unpacked, and those that ended together: each of them is looked up.
+    const unpacked = nodes.filter((node) => node["Node Type"] === "Function Scan" && node["Actual Rows"] > 0);
+    expect(unpacked.filter(({ Filter: filter = "" }) => filter.includes("hashed SubPlan")).length).toBeGreaterThan(0);
   }
 });
