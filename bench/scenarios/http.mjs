@@ -49,7 +49,7 @@ export default {
     others,
   ],
   variants: ({ quick }) =>
-    Object.entries(WHEN).map(([key, label]) => ({ key, label, seconds: quick ? 0.5 : 1.5, busy: key !== "alone" })),
+    Object.entries(WHEN).map(([key, label]) => ({ key, label, seconds: quick ? 0.5 : 3, busy: key !== "alone" })),
 
   async run(env, contender, { key, seconds, busy }) {
     const stage = await openStage(env, contender, { workers: busy ? 2 : 1 });
@@ -150,7 +150,7 @@ async function atFullLoad(scene) {
   const post = calls["POST /jobs"];
   const health = Object.entries(calls).filter(([, { path }]) => path.endsWith("/health"));
   for (const [name, call] of [...health, ["POST /jobs", post]]) {
-    const warmUp = { connections: CONNECTIONS, seconds: call === post ? seconds * 2 : seconds / 5 };
+    const warmUp = { connections: CONNECTIONS, seconds: call === post ? seconds : seconds / 10 };
     await allWell(scene, name, call, [await load.call("saturate", call, warmUp)]);
   }
   let over = false;

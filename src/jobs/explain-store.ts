@@ -289,7 +289,7 @@ export async function readServing(db: Database, { queueId, taskId }: Standing): 
 }
 
 /** Jobs counted before one at most. */
-export const lineMax = 10_000;
+export const lineMax = 5_000;
 /** Different priorities looked at, most urgent first. */
 const ranksMax = 1_000;
 /** Settled batches read for the rate of a queue. */
