@@ -124,6 +124,33 @@ export function adopt(tx: ForeignTransaction, dialect: Dialect): Executor {
   };
 }
 
+/** One connection, one statement at a time: whoever finds it busy takes another. */
+class Single implements Executor {
+  readonly #all: Executor;
+  busy = false;
+
+  constructor(all: Executor) {
+    this.#all = all;
+  }
+
+  query<Row>(query: Sql): Promise<Row[]> {
+    return this.#alone(() => this.#all.query<Row>(query));
+  }
+
+  rows<Row extends readonly unknown[]>(query: Sql): Promise<Row[]> {
+    return this.#alone(() => this.#all.rows<Row>(query));
+  }
+
+  async #alone<Result>(ask: () => Promise<Result>): Promise<Result> {
+    this.busy = true;
+    try {
+      return await ask();
+    } finally {
+      this.busy = false;
+    }
+  }
+}
+
 /** One connection of its own that is made again, with growing pauses up to 5 s, for as long as the subscription lives. */
 async function listen(
   options: PostgresOptions,
@@ -135,7 +162,7 @@ async function listen(
   const url = options.listenUrl ?? (options.pooler ? undefined : options.url);
   let closed = false;
   let client: pg.Client | undefined;
-  let awake: Executor | undefined;
+  let awake: Single | undefined;
   let hangUp = (): void => undefined;
   let pause = 100;
   let timer: NodeJS.Timeout | undefined;
@@ -173,9 +200,12 @@ async function listen(
       await next.query(`listen ${quoteIdent(channel)}`);
       if (closed) return await next.end();
       client = next;
-      awake = executor(next, dialect);
+      const single = new Single(executor(next, dialect));
+      awake = single;
       hangUp = drop;
-      pulse = setInterval(() => void next.query("select 1").catch(drop), pulseMs);
+      pulse = setInterval(() => {
+        if (!single.busy) single.query(sql`select 1`).catch(drop);
+      }, pulseMs);
       pause = 100;
       onGap();
     } catch (error) {
@@ -190,7 +220,7 @@ async function listen(
       return client !== undefined;
     },
     get awake() {
-      return awake;
+      return awake?.busy ? undefined : awake;
     },
     async close() {
       closed = true;
