@@ -44,7 +44,7 @@ export async function makeHistory(stage, probe, { size, waiting }) {
     ]),
   ]);
   await mustBeLikeDrained(stage.url, drained);
-  await countAndArchive(mill);
+  await countAndArchive(stage.url, mill);
   await alive(stage, mill, waiting);
   const aside = await setAside(stage, mill);
   await query(stage.url, "vacuum (analyze)");
@@ -80,10 +80,17 @@ async function mustBeLikeDrained(url, drained) {
 }
 
 /** What Millrace does by itself as time goes by, with its own statements: folds counts, archives the oldest. */
-async function countAndArchive({ db }) {
+async function countAndArchive(url, { db }) {
   const [{ foldTallies }, { archive }] = await Promise.all(["jobs/stats-store", "jobs/maintenance-store"].map(part));
-  while (!(await foldTallies(db, 0))) await sleep(100);
+  do {
+    while (!(await foldTallies(db, 0))) await sleep(100);
+  } while (await counting(url)); // a round counts so many, the next one those that follow
   for (let time = 0; time < ARCHIVINGS; time++) await archive(db, 0);
+}
+
+async function counting(url) {
+  const [{ more }] = await query(url, "select next_until is not null as more from millrace.tally_mark");
+  return more;
 }
 
 /** Jobs that are not finished, and cancelled ones: few enough for the front door. */

@@ -87,7 +87,7 @@ export function described(chosen: Sql, extent: Extent, more: Sql = sql``): Sql {
     ) open where open.job_id <> all (l.done)
   ),
   found as materialized ( -- once each: when it is due takes two probes
-    select chosen.n, j.id, j.input, j.priority, j.tags, j.created_at, j.max_attempts, j.replay_of, j.archived, q.name as queue, t.name as task,
+    select chosen.n, j.id, j.input, j.priority, j.tags, j.created_at, j.max_attempts, j.replay_of, j.archived, j.queue as queue_id, q.name as queue, t.name as task,
            past.due_at, waits.attempt as waits, dead.attempt as died, dead.reason,
            runs.attempt as runs, runs.claimed_at, runs.worker, waits.attempt is null and runs.attempt is null as ended,
            -- It has not gone well: no batch has it, though its id may lie in the ranges of many. With a long history, a page of dead letters
@@ -124,12 +124,12 @@ export function described(chosen: Sql, extent: Extent, more: Sql = sql``): Sql {
   -- Which batches may have it: those whose ids lie around its own. Ids hold their time: those of one quarter of a second are looked up at once.
   near as materialized (
     select s.id as batch, array_agg(one.id) as wanted from (
-      select array_agg(id) as ids, millrace.uuidrange(min(id::text)::uuid, max(id::text)::uuid, '[]') as span
+      select array_agg(id) as ids, array_agg(queue_id) as queues, millrace.uuidrange(min(id::text)::uuid, max(id::text)::uuid, '[]') as span
       from found where not elsewhere group by left(id::text, 10)
     ) together
-    cross join lateral (select id, ids from millrace.settled where ids && together.span offset 0) s
-    cross join lateral unnest(together.ids) as one (id)
-    where s.ids @> one.id group by s.id
+    cross join lateral (select id, queue, ids from millrace.settled where ids && together.span offset 0) s
+    cross join lateral unnest(together.ids, together.queues) as one (id, queue)
+    where s.queue = one.queue and s.ids @> one.id group by s.id
   ),
   -- Where in it: a batch of a thousand takes as long to unpack as to be searched for eight. Joined to another, an array is not as it was
   -- stored, and is fetched once. The limit keeps it to one probe each, whatever the statistics say.
