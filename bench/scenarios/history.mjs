@@ -74,8 +74,8 @@ function chances(count, most) {
 /** Each kind of job that timeline and explain are asked about. */
 async function kinds(url, past, { size, waiting, times }) {
   const idsOf = async (text, values) => (await query(url, text, values)).map(({ id }) => id);
-  // Not of the oldest, which are archived.
-  const middle = chances(times, size * 0.6).map((n) => Math.floor(size * 0.3) + n);
+  // Not of the oldest, which are archived: of ten thousand, they lie anywhere in the first half.
+  const middle = chances(times, size * 0.4).map((n) => Math.floor(size * 0.5) + n);
   const retried = Array.from({ length: times }, () => 9500 + 10_000 * Math.floor(Math.random() * (size / 10_000)));
   const { limited, keyed, stepwise, blocked } = past.aside;
   return [
