@@ -62,7 +62,7 @@ const questions = (scenario, variant, base, [many, few]) => [
     most: 1.5,
   },
   { target: `any list ${many} ≤ 2× of ${few}`, ...growth(scenario, variant, base, /^jobs/), most: 2 },
-  // One far behind is told its place, which is counted, up to ten thousand before it.
+  // One far behind is told its place, which is counted, up to five thousand before it.
   {
     target: `explain ${many} ≤ 2× of ${few}, but for jobs far behind`,
     ...growth(scenario, variant, base, /^explain(?!.*far behind)/),

@@ -68,6 +68,9 @@ export type JobRow = readonly [
 /** Whole milliseconds since 1970: cheaper to read than a time in words. What a fraction of microseconds is off must not cost one. */
 const ms = (at: Sql): Sql => sql`floor(date_part('epoch', ${at}) * 1000 + 0.0005)`;
 
+/** A batch of a thousand jobs takes as long to unpack as to be searched for so many. */
+const few = sql`8`;
+
 /**
  * `chosen (id, n)` names the jobs and their order; `more`: columns behind those of `JobRow`, about the job `f`. What a page costs is the
  * probes per job: none is made whose answer would not be looked at.
@@ -131,7 +134,7 @@ export function described(chosen: Sql, extent: Extent, more: Sql = sql``): Sql {
     cross join lateral unnest(together.ids, together.queues) as one (id, queue)
     where s.queue = one.queue and s.ids @> one.id group by s.id
   ),
-  -- Where in it: a batch of a thousand takes as long to unpack as to be searched for eight. Joined to another, an array is not as it was
+  -- Where in it: few are searched for, for many it is unpacked. Joined to another, an array is not as it was
   -- stored, and is fetched once. The limit keeps it to one probe each, whatever the statistics say.
   well as materialized (
     select distinct on (one.id) one.id, s.claimed_at, s.finished_at, s.worker, one.started_ms, one.took_ms
@@ -141,10 +144,10 @@ export function described(chosen: Sql, extent: Extent, more: Sql = sql``): Sql {
     ) s
     cross join lateral (
       select id, started_ms, took_ms from unnest(s.job_ids, s.started_ms, s.took_ms) as each (id, started_ms, took_ms)
-      where cardinality(near.wanted) > 8 and (id in (select id from found where not elsewhere)) is true
+      where cardinality(near.wanted) > ${few} and (id in (select id from found where not elsewhere)) is true
       union all
       select of.id, s.started_ms[of.place], s.took_ms[of.place] from (
-        select id, array_position(s.job_ids, id) as place from unnest(near.wanted) as want (id) where cardinality(near.wanted) <= 8 offset 0
+        select id, array_position(s.job_ids, id) as place from unnest(near.wanted) as want (id) where cardinality(near.wanted) <= ${few} offset 0
       ) of where of.place is not null
     ) one
   )

@@ -186,6 +186,19 @@ describe("listening", () => {
   );
 });
 
+test.runIf(backend === "postgres")("the connection that listens is not lent while it is asked something", async () => {
+  const subscription = await db.listen(
+    "lent",
+    () => undefined,
+    () => undefined,
+  );
+  const asked = subscription.awake?.query(sql`select 1 as n`);
+  expect(subscription.awake).toBeUndefined();
+  expect(await asked).toEqual([{ n: 1 }]);
+  expect(subscription.awake).toBeDefined();
+  await subscription.close();
+});
+
 describe.runIf(backend === "postgres")("every connection of the pool", () => {
   const settings = sql`
     select current_setting('enable_seqscan') as seqscan, current_setting('jit') as jit, current_setting('plan_cache_mode') as plans,
