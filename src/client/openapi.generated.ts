@@ -398,7 +398,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Counts of every queue */
+        /**
+         * Counts of every queue
+         * @description Where many ask, they share counts that are at most two tenths of a second old, by `timestamp`; what was changed through this server is in them.
+         */
         get: operations["getApiQueueStats"];
         put?: never;
         post?: never;
@@ -1027,7 +1030,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Depth and rates of each queue; for Prometheus, where `Accept` asks for text */
+        /**
+         * Depth and rates of each queue; for Prometheus, where `Accept` asks for text
+         * @description Where many ask for every queue, they share what is at most two seconds old, by `at`; what was changed through this server is in it.
+         */
         get: operations["getMetrics"];
         put?: never;
         post?: never;

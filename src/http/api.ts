@@ -12,6 +12,8 @@ import { version } from "../app/version.ts";
 import { actingAs } from "../audit/actor-store.ts";
 import type { Log } from "../core/log.ts";
 import { Metrics } from "../metrics/metrics.ts";
+import { Shared } from "../metrics/shared.ts";
+import { readRates } from "../metrics/window-store.ts";
 import { answerEndpoints } from "./answers.ts";
 import { auditEndpoints } from "./audit.ts";
 import { actorOf, audited } from "./audited.ts";
@@ -34,7 +36,7 @@ import { orderEndpoints } from "./orders.ts";
 import { pageEndpoints } from "./page.ts";
 import { policyEndpoints } from "./policies.ts";
 import { problem, problemOf } from "./problem.ts";
-import { queueEndpoints } from "./queues.ts";
+import { countQueues, queueEndpoints } from "./queues.ts";
 import { RateLimiter } from "./rate-limits.ts";
 import { diskUsedPercent, impatient, readinessEndpoints } from "./readiness.ts";
 import { Repeats } from "./repeats.ts";
@@ -45,6 +47,10 @@ import { refusals } from "./sign-in-pages.ts";
 import { schedulerEndpoints } from "./scheduler.ts";
 import { tokenEndpoints } from "./tokens.ts";
 import { workerEndpoints } from "./workers.ts";
+
+/** Counts of every queue, and rates, are everybody's for so long: a page that a hundred people look at asks fifty times a second. */
+const countsMs = 100;
+const ratesMs = 1_000;
 
 export interface ApiOptions {
   /** The folder whose disk `/health/test` looks at. Default: the working folder. */
@@ -82,6 +88,12 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   const { metricsPrefix: prefix = "millrace_" } = options;
   const diskUsed = impatient(async () => (await diskUsedPercent(dataDir)) / 100);
   const metrics = new Metrics(mill.db, { prefix, version, diskUsed, log });
+  const counts = new Shared(() => countQueues(mill), countsMs);
+  const rates = new Shared(() => readRates(mill.db), ratesMs);
+  const changed = (): void => {
+    counts.forget();
+    rates.forget();
+  };
   const tokens = new Tokens(mill.db, givenTokens);
   const browsers = signIn ?? options.sessions ?? defaultSessions;
   const sessions = new Sessions(mill.db, tokens, browsers);
@@ -100,14 +112,14 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
     ...emitEndpoints(mill),
     ...deadLetterEndpoints(mill),
     ...bulkEndpoints(mill),
-    ...queueEndpoints(mill),
+    ...queueEndpoints(mill, counts),
     ...policyEndpoints(mill),
     ...scheduleEndpoints(mill),
     ...schedulerEndpoints(mill),
     ...workerEndpoints(mill),
     ...eventEndpoints(mill),
     ...opsEndpoints(mill),
-    ...metricsEndpoints(mill.db, metrics),
+    ...metricsEndpoints(mill.db, metrics, rates),
     ...healthEndpoints(mill, { gate, allowlist }),
     ...readinessEndpoints(mill.db, {
       diskUsedPercent: () => diskUsedPercent(dataDir),
@@ -127,7 +139,7 @@ export function createApi(mill: Millrace, options: ApiOptions): Hono<ApiEnv> {
   api
     .use(requestId())
     .use(guardedAnswer)
-    .use(watched(metrics, log))
+    .use(watched(metrics, log, changed))
     .use(
       methodNotAllowed({
         app: api,
@@ -163,13 +175,14 @@ const guardedAnswer: MiddlewareHandler<ApiEnv> = (c, next) => {
   return next();
 };
 
-/** Every request is measured, and leaves a line. */
-function watched(metrics: Metrics, log: Log): MiddlewareHandler<ApiEnv> {
+/** Every request is measured, and leaves a line. `changed` is called before the answer to what may have changed something. */
+function watched(metrics: Metrics, log: Log, changed: () => void): MiddlewareHandler<ApiEnv> {
   return async (c, next) => {
     const startedAt = performance.now();
     const route = routeOf(c);
     c.set("route", route);
     await next();
+    if (c.req.method !== "GET") changed();
     const tookMs = performance.now() - startedAt;
     const { status } = c.res;
     metrics.request(labelsOf(c, route, status), tookMs / 1_000);

@@ -4,8 +4,9 @@ import { z } from "zod";
 import { MillraceError } from "../core/errors.ts";
 import { checkedName } from "../core/options.ts";
 import type { Database } from "../db/database.ts";
-import { readLifecycle, readRates } from "../metrics/window-store.ts";
 import type { Metrics, RequestLabels } from "../metrics/metrics.ts";
+import type { Shared } from "../metrics/shared.ts";
+import { type QueueRates, readLifecycle, readRates } from "../metrics/window-store.ts";
 import { boardPath } from "./board.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import type { ApiContext } from "./env.ts";
@@ -46,7 +47,8 @@ const opsMetrics = z.object({
 const promText = { contentType: "text/plain", about: "JSON, or the exposition format of Prometheus." };
 const prometheusText = "text/plain; version=0.0.4; charset=utf-8";
 
-export function metricsEndpoints(db: Database, metrics: Metrics): Endpoints {
+/** `rates`: of every queue, for all who ask. */
+export function metricsEndpoints(db: Database, metrics: Metrics, rates: Shared<QueueRates[]>): Endpoints {
   const text = async (c: ApiContext): Promise<Response> =>
     c.body(await metrics.text(), 200, { "Content-Type": prometheusText });
   const ratios = {
@@ -67,6 +69,8 @@ export function metricsEndpoints(db: Database, metrics: Metrics): Endpoints {
     }),
     endpoint("Metrics", "GET /metrics", {
       summary: "Depth and rates of each queue; for Prometheus, where `Accept` asks for text",
+      about:
+        "Where many ask for every queue, they share what is at most two seconds old, by `at`; what was changed through this server is in it.",
       role: "viewer",
       query: queueQuery,
       answers: { 200: [ratesAnswer, promText] },
@@ -74,7 +78,7 @@ export function metricsEndpoints(db: Database, metrics: Metrics): Endpoints {
       async handle({ c, query: { queue } }) {
         c.header("Vary", "Accept");
         if (wantsText(c.req.header("accept"))) return text(c);
-        const queues = await readRates(db, queue === undefined ? undefined : checkedName(queue, "queue"));
+        const queues = await (queue === undefined ? rates.read() : readRates(db, checkedName(queue, "queue")));
         if (queue !== undefined && queues.length === 0)
           throw new MillraceError("QUEUE_NOT_FOUND", `There is no queue "${queue}".`);
         return { now_utc: new Date().toISOString(), queues };

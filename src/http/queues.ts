@@ -4,6 +4,8 @@ import { maintenanceQueue } from "../app/built-in.ts";
 import type { Millrace } from "../app/millrace.ts";
 import { checkedName } from "../core/options.ts";
 import type { Cleaned } from "../jobs/control-store.ts";
+import type { QueueStats } from "../jobs/stats-store.ts";
+import type { Shared } from "../metrics/shared.ts";
 import { type Endpoints, endpoint } from "./endpoint.ts";
 import { signature, signed } from "./signature.ts";
 
@@ -33,7 +35,8 @@ const changed = z.object({ ...done, queue: z.string(), changed: z.boolean() });
 const allChanged = z.object({ ...done, queues: z.array(z.string()), changed: z.array(z.string()) });
 const cleaned = { completed: count, failed: count, cancelled: count };
 
-export function queueEndpoints(mill: Millrace): Endpoints {
+/** `counts`: of every queue, for all who ask. */
+export function queueEndpoints(mill: Millrace, counts: Shared<Counts>): Endpoints {
   const existing = async (name: string): Promise<string> => {
     await mill.names.queues.existing(checkedName(name, "queue"));
     return name;
@@ -43,9 +46,11 @@ export function queueEndpoints(mill: Millrace): Endpoints {
   return [
     endpoint("Queues", "GET /api/queue/stats", {
       summary: "Counts of every queue",
+      about:
+        "Where many ask, they share counts that are at most two tenths of a second old, by `timestamp`; what was changed through this server is in them.",
       role: "viewer",
       answers: { 200: statsAnswer },
-      handle: async () => stats(await mill.stats()),
+      handle: () => counts.read(),
     }),
     endpoint("Queues", "GET /api/queue/:name/stats", {
       summary: "Counts of one queue",
@@ -53,7 +58,7 @@ export function queueEndpoints(mill: Millrace): Endpoints {
       params: queueParams,
       answers: { 200: statsAnswer },
       errors: ["QUEUE_NOT_FOUND", "QUEUE_NAME_INVALID"],
-      handle: async ({ params }) => stats(await mill.stats(await existing(params.name))),
+      handle: async ({ params }) => countQueues(mill, await existing(params.name)),
     }),
     endpoint("Queues", "POST /api/queue/:name/pause", {
       summary: "Let nothing of a queue start, on any worker",
@@ -162,6 +167,15 @@ function wordsOf({ completed, failed, cancelled }: Cleaned): string {
   return `${completed} completed, ${failed} failed and ${cancelled} cancelled`;
 }
 
-function stats<Stats>(counts: Stats): { success: true; stats: Stats; timestamp: string } {
-  return { success: true, stats: counts, timestamp: new Date().toISOString() };
+export interface Counts {
+  readonly success: true;
+  readonly stats: readonly QueueStats[];
+  /** When they were asked for. */
+  readonly timestamp: string;
+}
+
+/** Of every queue, or of one. */
+export async function countQueues(mill: Millrace, queue?: string): Promise<Counts> {
+  const timestamp = new Date().toISOString();
+  return { success: true, stats: await mill.stats(queue), timestamp };
 }

@@ -119,7 +119,7 @@ export function described(chosen: Sql, extent: Extent, more: Sql = sql``): Sql {
       where p.line = ${lineOf(sql`j`)} and p.rank = -j.priority and p.run_at = past.due_at and p.job_id = j.id
       limit 1 -- one probe per job, whatever the statistics say
     ) waits on true
-    left join held runs on runs.job_id = j.id and waits.attempt is null
+    full join held runs on runs.job_id = j.id -- of these jobs only; by a full join, a hundred that run are not compared with each of the hundred
     left join lateral (
       select reason, attempt from millrace.dead_letters where job_id = j.id and waits.attempt is null and runs.attempt is null limit 1
     ) dead on true

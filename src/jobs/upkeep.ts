@@ -1,6 +1,7 @@
 /** What every worker does on the side: beat, take back what dead workers held, vacuum hot tables, fold counts. */
 import type { Log } from "../core/log.ts";
 import { type Database, isTransient } from "../db/database.ts";
+import { sql } from "../db/sql.ts";
 import { foldTallies } from "./stats-store.ts";
 import { anyUncounted } from "./totals-store.ts";
 import { anyDead, reap } from "./workers-store.ts";
@@ -27,6 +28,9 @@ export interface Chore {
   run(): Promise<void>;
 }
 
+/** Jitter keeps many workers from doing the same thing in the same moment: pauses are so much of what they should be, or more. */
+const pauseLeast = 0.8;
+
 /** Runs each chore again and again until stopped. A round that fails is logged and the next one comes as usual. */
 export function keepUp(chores: readonly Chore[], log: Log, random: () => number): Upkeep {
   let stopped = false;
@@ -34,10 +38,10 @@ export function keepUp(chores: readonly Chore[], log: Log, random: () => number)
   const rounds = new Set<Promise<void>>();
 
   const schedule = (chore: Chore): void => {
-    // Jitter keeps many workers from doing the same thing in the same moment.
+    const share = pauseLeast + 2 * (1 - pauseLeast) * random();
     timers.set(
       chore,
-      setTimeout(() => begin(chore), chore.everyMs * (0.8 + 0.4 * random())),
+      setTimeout(() => begin(chore), chore.everyMs * share),
     );
   };
   const begin = (chore: Chore): void => {
@@ -103,7 +107,8 @@ const busyClaims = 5_000;
 
 /**
  * Vacuums the hot tables every few seconds while they are busy: autovacuum comes once a minute, and by then a claim walks over
- * hundreds of thousands of dead index entries.
+ * hundreds of thousands of dead index entries. One of all workers does it: after each vacuum every session plans anew what it asks of
+ * these tables, which takes it up to 4 ms per statement.
  */
 export function vacuum(db: Database, claimedSoFar: () => number, everyMs: number): Chore {
   let before = 0;
@@ -114,11 +119,20 @@ export function vacuum(db: Database, claimedSoFar: () => number, everyMs: number
       const now = claimedSoFar();
       if (now - before < busyClaims) return;
       before = now;
+      if (await vacuumedWithin(db, everyMs * pauseLeast)) return;
       // skip_locked: when another worker is at it already, leave it to that one.
       await db.script("vacuum (truncate off, skip_locked) millrace.pending");
       await db.script("vacuum (truncate off, skip_locked) millrace.leases");
     },
   };
+}
+
+async function vacuumedWithin(db: Database, ms: number): Promise<boolean> {
+  const [last] = await db.query<{ recent: boolean }>(sql`
+    select coalesce(greatest(pg_stat_get_last_vacuum_time(pending), pg_stat_get_last_autovacuum_time(pending))
+      > clock_timestamp() - ${ms}::float8 * interval '1 millisecond', false) as recent
+    from (select 'millrace.pending'::regclass as pending) t`);
+  return last?.recent ?? false;
 }
 
 /** One round counts no longer than this; what is left is for the next. */

@@ -3,12 +3,13 @@ import { Counter, Gauge, Histogram, type Metric, Registry, collectDefaultMetrics
 import type { Log } from "../core/log.ts";
 import type { Database } from "../db/database.ts";
 import { type Family, families } from "./families.ts";
+import { Shared } from "./shared.ts";
 import { type Snapshot, Snapshots } from "./snapshot.ts";
 
 /** Values of `queue`, of `schedule`, and sets of labels of a request that are told apart; what comes later is `_other`. */
 const seriesMax = 200;
 /** Nobody scrapes more often in earnest. */
-const textSharedMs = 1_000;
+const textMs = 1_000;
 
 export interface MetricsOptions {
   /** Before the name of every metric that is Millrace's own. */
@@ -51,14 +52,14 @@ export class Metrics {
   readonly #dropped: Counter<"label">;
   readonly #requests = new Set<string>();
   readonly #droppedSoFar = new Map<string, number>();
-  #writing: Promise<string> | undefined;
-  #written: { readonly text: string; readonly at: number } | undefined;
+  readonly #text: Shared<string>;
 
   constructor(db: Database, options: MetricsOptions) {
     const { prefix, version, cap = seriesMax, budgetMs = 1_000 } = options;
     this.#options = options;
     this.#cap = cap;
     this.#snapshots = new Snapshots(db, cap, budgetMs);
+    this.#text = new Shared(() => this.#write(), textMs, options.clock);
     const registers = [this.#own];
     const gauge = (name: string, help: string): Gauge => new Gauge({ name: `${prefix}${name}`, help, registers });
     this.#http = new Histogram({
@@ -112,13 +113,8 @@ export class Metrics {
    * All metrics, in the text format of Prometheus. What cannot be read is missing, counted and logged; it never fails for that. Scrapes
    * within a second get the same text: however many come, they cost one a second.
    */
-  async text(): Promise<string> {
-    const { clock = () => performance.now() } = this.#options;
-    if (this.#written !== undefined && clock() - this.#written.at < textSharedMs) return this.#written.text;
-    this.#writing ??= this.#write().finally(() => (this.#writing = undefined));
-    const text = await this.#writing;
-    this.#written = { text, at: clock() };
-    return text;
+  text(): Promise<string> {
+    return this.#text.read();
   }
 
   async #write(): Promise<string> {

@@ -1,5 +1,5 @@
 /** `/metrics` as runbook 004 reads it and as Prometheus does, and the ratios of runbook 003. */
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { task } from "millrace";
 import { createApi as create } from "../../src/http/api.ts";
 import { wantsText } from "../../src/http/metrics.ts";
@@ -9,6 +9,7 @@ import { StoreWorker, succeeded } from "../support/store-worker.ts";
 import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
+afterEach(() => void vi.useRealTimers());
 const plain = task({ name: "plain", run: () => undefined });
 
 /** Of ten jobs three have succeeded, one will be tried again, one was given up; a replay of that one has not run. */
@@ -54,6 +55,23 @@ describe("GET /metrics", () => {
     expect((await call<{ queues: unknown[] }>("/metrics?queue=default")).body.queues).toHaveLength(1);
     expect(await call("/metrics?queue=nowhere")).toMatchObject({ status: 404, body: { code: "QUEUE_NOT_FOUND" } });
     expect((await call("/metrics?queues=default")).status).toBe(400);
+  });
+
+  test("shares the rates of every queue for a second, but for what was changed through this server", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+    vi.useFakeTimers({ toFake: ["performance"] });
+    const depth = async (query = ""): Promise<unknown> => {
+      const { body } = await call<{ queues: { runnable_queue_depth: number }[] }>(`/metrics${query}`);
+      return body.queues[0]?.runnable_queue_depth;
+    };
+    expect(await depth()).toBe(6);
+    await mill.enqueue(plain, 11); // by another process, say
+    vi.advanceTimersByTime(999);
+    expect(await depth()).toBe(6);
+    expect(await depth("?queue=default")).toBe(7);
+    expect((await call("/jobs", { json: { task: "plain", input: 12 } })).status).toBe(200);
+    expect(await depth()).toBe(8);
   });
 
   test("gives 0 for a queue in which nothing happened", async () => {

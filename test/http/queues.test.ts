@@ -1,10 +1,11 @@
 import { NonRetryableError, task } from "millrace";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { sql } from "../../src/db/sql.ts";
 import { tally, useDatabase } from "../support/engine.ts";
 import { callerOf, createApi, recorder } from "./caller.ts";
 
 const file = useDatabase();
+afterEach(() => void vi.useRealTimers());
 
 /** An API over a schema of its own, with `ok` and `broken` run once each on queue `mail`, and one job waiting on `idle`. */
 async function setUp() {
@@ -41,6 +42,26 @@ describe("stats", () => {
     expect(all.status).toBe(200);
     expect(all.body).toEqual({ success: true, stats: [idle, mail], timestamp: expect.stringMatching(/^\d{4}-.*Z$/) });
     expect((await call("/api/queue/mail/stats")).body).toMatchObject({ success: true, stats: [mail] });
+  });
+
+  test("are shared by all who ask within a moment, and hold what was changed through this server", async () => {
+    const { mill, call } = await setUp();
+    await using _ = mill;
+    vi.useFakeTimers({ toFake: ["performance"] });
+    const waiting = async (): Promise<unknown> => {
+      const { body } = await call<{ stats: { name: string; waiting: number }[] }>("/api/queue/stats");
+      return body.stats.find(({ name }) => name === "idle")?.waiting;
+    };
+    expect(await waiting()).toBe(1);
+    await mill.enqueue("waiting", null, { queue: "idle" }); // by another process, say
+    vi.advanceTimersByTime(99);
+    expect(await waiting()).toBe(1);
+    expect((await call("/jobs", { json: { task: "waiting", queue: "idle" } })).status).toBe(200);
+    expect(await waiting()).toBe(3);
+
+    await mill.enqueue("waiting", null, { queue: "idle" });
+    vi.advanceTimersByTime(200);
+    expect(await waiting()).toBe(4);
   });
 });
 
