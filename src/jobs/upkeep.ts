@@ -1,9 +1,9 @@
 /** What every worker does on the side: beat, take back what dead workers held, vacuum hot tables, fold counts. */
 import type { Log } from "../core/log.ts";
 import { type Database, isTransient } from "../db/database.ts";
-import { sql } from "../db/sql.ts";
 import { foldTallies } from "./stats-store.ts";
 import { anyUncounted } from "./totals-store.ts";
+import { vacuumHotTables, vacuumedWithin } from "./vacuum-store.ts";
 import { anyDead, reap } from "./workers-store.ts";
 
 export interface Upkeep {
@@ -120,19 +120,9 @@ export function vacuum(db: Database, claimedSoFar: () => number, everyMs: number
       if (now - before < busyClaims) return;
       before = now;
       if (await vacuumedWithin(db, everyMs * pauseLeast)) return;
-      // skip_locked: when another worker is at it already, leave it to that one.
-      await db.script("vacuum (truncate off, skip_locked) millrace.pending");
-      await db.script("vacuum (truncate off, skip_locked) millrace.leases");
+      await vacuumHotTables(db);
     },
   };
-}
-
-async function vacuumedWithin(db: Database, ms: number): Promise<boolean> {
-  const [last] = await db.query<{ recent: boolean }>(sql`
-    select coalesce(greatest(pg_stat_get_last_vacuum_time(pending), pg_stat_get_last_autovacuum_time(pending))
-      > clock_timestamp() - ${ms}::float8 * interval '1 millisecond', false) as recent
-    from (select 'millrace.pending'::regclass as pending) t`);
-  return last?.recent ?? false;
 }
 
 /** One round counts no longer than this; what is left is for the next. */

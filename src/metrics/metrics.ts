@@ -111,7 +111,8 @@ export class Metrics {
 
   /**
    * All metrics, in the text format of Prometheus. What cannot be read is missing, counted and logged; it never fails for that. Scrapes
-   * within a second get the same text: however many come, they cost one a second.
+   * within a second get the same text, and while the next is written: however many come, they cost one a second, and get what was
+   * read two seconds before at most.
    */
   text(): Promise<string> {
     return this.#text.read();
